@@ -1,0 +1,1 @@
+"""Grove Server: a control plane that scales inference systems, not pods."""

@@ -1,0 +1,1 @@
+"""What is allowed: defaulting and validation; every refusal names the field path. Pure."""

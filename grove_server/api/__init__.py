@@ -1,0 +1,1 @@
+"""How to ask: gRPC services, conversions, interceptors and errors."""

@@ -1,0 +1,1 @@
+"""What turns: the loops between store, lifecycle, placement and runtime."""

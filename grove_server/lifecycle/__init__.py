@@ -1,0 +1,1 @@
+"""What is next: a set's tree, its states and its status. Pure."""

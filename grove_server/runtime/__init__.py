@@ -1,0 +1,1 @@
+"""What runs pods: the node agents' part."""

@@ -1,0 +1,1 @@
+"""What is known: read, commit and watch behind one interface."""
