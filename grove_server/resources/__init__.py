@@ -1,0 +1,1 @@
+"""What exists: typed, immutable resources. Pure; imports nothing of the server."""

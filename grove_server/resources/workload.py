@@ -1,0 +1,388 @@
+"""The workload's resources: the set a user writes and the tree the server makes of it.
+
+Identity is stored, never parsed from a name: each child knows its set, copy, group, group replica, clique and index.
+A pod points at a shared, content-hashed PodTemplate; the full Kubernetes shape is built when it is shown.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
+
+from grove_server.resources.manifest import (
+    AutoScalingConfig,
+    PodCliqueSetSpec,
+    TopologyConstraint,
+)
+from grove_server.resources.meta import SCHEMA, Condition, Kind, Metadata, empty_map
+from grove_server.resources.reference import TemplateReference
+
+NO_GROUP_REPLICA: Final = -1
+
+
+class ScaleOwner(enum.StrEnum):
+    """Who set the live size of a target last."""
+
+    SPEC = "spec"
+    USER = "user"
+    AUTOSCALER = "autoscaler"
+
+
+class PodPhase(enum.StrEnum):
+    """Kubernetes pod phases."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+class GangPhase(enum.StrEnum):
+    """Grove's gang phases; here they are true."""
+
+    PENDING = "Pending"
+    STARTING = "Starting"
+    RUNNING = "Running"
+    FAILED = "Failed"
+    SUCCEEDED = "Succeeded"
+
+
+class SetPhase(enum.StrEnum):
+    """Where a set stands as a whole."""
+
+    PENDING = "Pending"
+    STARTING = "Starting"
+    RUNNING = "Running"
+    DEGRADED = "Degraded"
+    IDLE = "Idle"
+    DELETING = "Deleting"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revision:
+    """The template a set currently wants: one hash for all cliques and one per clique."""
+
+    __pydantic_config__: ClassVar[Any] = SCHEMA
+
+    hash: str = ""
+    clique_hashes: Mapping[str, str] = field(default_factory=empty_map)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GangSummary:
+    """One gang as shown in the status of its set."""
+
+    __pydantic_config__: ClassVar[Any] = SCHEMA
+
+    name: str
+    phase: GangPhase
+    reason: str = ""
+    conditions: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodCliqueSetStatus:
+    """What is true of a set; ``pod_gang_statuses`` is bounded, ``pod_gang_phase_counts`` counts all."""
+
+    __pydantic_config__: ClassVar[Any] = SCHEMA
+
+    observed_generation: int = 0
+    phase: SetPhase = SetPhase.PENDING
+    conditions: tuple[Condition, ...] = ()
+    replicas: int = 0
+    available_replicas: int = 0
+    updated_replicas: int = 0
+    hpa_pod_selector: str = ""
+    current_generation_hash: str = ""
+    pod_gang_statuses: tuple[GangSummary, ...] = ()
+    pod_gang_phase_counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodCliqueSet:
+    """A whole serving system; ``spec`` is fully defaulted.
+
+    ``applied_replicas`` maps scale targets (``""`` the set, ``group/x``, ``clique/x``) to the value the last applied
+    manifest gave, None if it left it out: applying the same value again must not undo a scale call.
+    """
+
+    __pydantic_config__: ClassVar[Any] = SCHEMA
+    kind: ClassVar[Kind] = Kind.POD_CLIQUE_SET
+
+    metadata: Metadata
+    resource_version: int = 0
+    spec: PodCliqueSetSpec
+    revision: Revision = field(default_factory=Revision)
+    applied_replicas: Mapping[str, int | None] = field(default_factory=dict)
+    scale_owner: ScaleOwner = ScaleOwner.SPEC
+    status: PodCliqueSetStatus = field(default_factory=PodCliqueSetStatus)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodTemplate:
+    """What one clique's pods run, shared by all pods of the same content; never served by itself.
+
+    ``hash`` is the ``grove.io/pod-template-hash``.
+    """
+
+    __pydantic_config__: ClassVar[Any] = SCHEMA
+    kind: ClassVar[Kind] = Kind.POD_TEMPLATE
+
+    metadata: Metadata
+    resource_version: int = 0
+    clique: str
+    hash: str
+    labels: Mapping[str, str] = field(default_factory=empty_map)
+    annotations: Mapping[str, str] = field(default_factory=empty_map)
+    pod_spec: Mapping[str, Any]
+    priority_class_name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CliqueIdentity:
+    """Where a clique stands in its set's tree; shared by the clique and all of its pods.
+
+    ``group`` is empty and ``group_replica`` is -1 for a standalone clique. ``gang`` is the gang its pods belong to;
+    ``base_gang`` is set only where that is a scaled gang.
+    """
+
+    __pydantic_config__: ClassVar[Any] = SCHEMA
+
+    set_name: str
+    set_uid: str
+    copy: int
+    group: str = ""
+    group_name: str = ""
+    group_replica: int = NO_GROUP_REPLICA
+    clique: str
+    name: str
+    gang: str
+    base_gang: str = ""
+    headless_service: str
+    group_pod_count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodCliqueStatus:
+    """What is true of a clique; pods that are terminating count nowhere but in ``terminating_replicas``."""
+
+    __pydantic_config__: ClassVar[Any] = SCHEMA
+
+    observed_generation: int = 0
+    replicas: int = 0
+    ready_replicas: int = 0
+    updated_replicas: int = 0
+    schedule_gated_replicas: int = 0
+    scheduled_replicas: int = 0
+    terminating_replicas: int = 0
+    hpa_pod_selector: str = ""
+    conditions: tuple[Condition, ...] = ()
+    current_pod_template_hash: str = ""
+    first_scheduled_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodClique:
+    """Identical pods in one role.
+
+    ``template_replicas`` is the template's size that this clique last followed; ``pod_serial`` counts the pods ever
+    created, so that names derived from it never repeat.
+    """
+
+    __pydantic_config__: ClassVar[Any] = SCHEMA
+    kind: ClassVar[Kind] = Kind.POD_CLIQUE
+
+    metadata: Metadata
+    resource_version: int = 0
+    identity: CliqueIdentity
+    template: TemplateReference
+    role_name: str = ""
+    replicas: int
+    min_available: int
+    starts_after: tuple[str, ...] = ()
+    auto_scaling_config: AutoScalingConfig | None = None
+    topology_constraint: TopologyConstraint | None = None
+    scale_owner: ScaleOwner = ScaleOwner.SPEC
+    template_replicas: int = 0
+    pod_serial: int = 0
+    status: PodCliqueStatus = field(default_factory=PodCliqueStatus)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScalingGroupStatus:
+    """What is true of a group, counted in group replicas."""
+
+    __pydantic_config__: ClassVar[Any] = SCHEMA
+
+    observed_generation: int = 0
+    replicas: int = 0
+    scheduled_replicas: int = 0
+    available_replicas: int = 0
+    updated_replicas: int = 0
+    selector: str = ""
+    conditions: tuple[Condition, ...] = ()
+    first_available_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodCliqueScalingGroup:
+    """Cliques of one copy that scale together."""
+
+    __pydantic_config__: ClassVar[Any] = SCHEMA
+    kind: ClassVar[Kind] = Kind.POD_CLIQUE_SCALING_GROUP
+
+    metadata: Metadata
+    resource_version: int = 0
+    set_name: str
+    set_uid: str
+    copy: int
+    group: str
+    clique_names: tuple[str, ...]
+    replicas: int
+    min_available: int
+    scale_config: AutoScalingConfig | None = None
+    topology_constraint: TopologyConstraint | None = None
+    scale_owner: ScaleOwner = ScaleOwner.SPEC
+    template_replicas: int = 0
+    status: ScalingGroupStatus = field(default_factory=ScalingGroupStatus)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelConstraint:
+    """A topology constraint translated to node label keys; None where nothing is asked."""
+
+    __pydantic_config__: ClassVar[Any] = SCHEMA
+
+    required: str | None = None
+    preferred: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodGroup:
+    """One clique's part of a gang: its pods, and how many of them the gang cannot do without."""
+
+    __pydantic_config__: ClassVar[Any] = SCHEMA
+
+    name: str
+    pods: tuple[str, ...] = ()
+    min_replicas: int
+    topology_constraint: LevelConstraint | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopologyGroup:
+    """Pod groups that share a constraint (one group replica)."""
+
+    __pydantic_config__: ClassVar[Any] = SCHEMA
+
+    name: str
+    pod_group_names: tuple[str, ...]
+    topology_constraint: LevelConstraint | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChosenDomain:
+    """The domain a scope of a gang was placed in; ``scope`` is the gang, group replica or clique name."""
+
+    __pydantic_config__: ClassVar[Any] = SCHEMA
+
+    scope: str
+    level: str
+    key: str
+    domain: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodGangStatus:
+    """What is true of a gang. ``reason`` and ``message`` say what it waits for while it is not placed."""
+
+    __pydantic_config__: ClassVar[Any] = SCHEMA
+
+    phase: GangPhase = GangPhase.PENDING
+    conditions: tuple[Condition, ...] = ()
+    placement_score: float | None = None
+    reason: str = ""
+    message: str = ""
+    topology: tuple[ChosenDomain, ...] = ()
+    scheduled_at: float | None = None
+    ready_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodGang:
+    """Pods that are placed together: the base gang of a copy, or one scaled gang per group replica beyond the minimum.
+
+    ``topology_error`` is set when a constraint cannot be translated (its binding or level is gone): the gang then waits.
+    """
+
+    __pydantic_config__: ClassVar[Any] = SCHEMA
+    kind: ClassVar[Kind] = Kind.POD_GANG
+
+    metadata: Metadata
+    resource_version: int = 0
+    set_name: str
+    set_uid: str
+    copy: int
+    group: str = ""
+    group_replica: int = NO_GROUP_REPLICA
+    base_gang: str = ""
+    set_created_at: float = 0.0
+    pod_groups: tuple[PodGroup, ...]
+    topology_constraint: LevelConstraint | None = None
+    topology_groups: tuple[TopologyGroup, ...] = ()
+    topology_name: str = ""
+    topology_error: str = ""
+    priority_class_name: str = ""
+    status: PodGangStatus = field(default_factory=PodGangStatus)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pod:
+    """One pod.
+
+    ``scheduled_at`` and ``ready_at`` are when the condition last became true, None while it is not; ``unready_at`` is when
+    Ready last became false. ``started`` means that its containers run. ``waiting_reason`` says why it is not scheduled.
+    """
+
+    __pydantic_config__: ClassVar[Any] = SCHEMA
+    kind: ClassVar[Kind] = Kind.POD
+
+    metadata: Metadata
+    resource_version: int = 0
+    identity: CliqueIdentity
+    index: int
+    template: TemplateReference
+    node: str = ""
+    gpu_ids: tuple[int, ...] = ()
+    phase: PodPhase = PodPhase.PENDING
+    waiting_reason: str = ""
+    waiting_message: str = ""
+    scheduled_at: float | None = None
+    started_at: float | None = None
+    ready_at: float | None = None
+    unready_at: float | None = None
+    pod_ip: str = ""
+    restart_count: int = 0
+    last_exit_code: int | None = None
+
+    @property
+    def is_terminating(self) -> bool:
+        """Whether the pod was asked to stop."""
+        return self.metadata.deleted_at is not None
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the pod counts towards its clique: neither stopping nor finished."""
+        return self.metadata.deleted_at is None and self.phase not in (PodPhase.FAILED, PodPhase.SUCCEEDED)
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether the pod has a node."""
+        return self.node != ""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the pod serves."""
+        return self.ready_at is not None
