@@ -1,7 +1,7 @@
 """The schema users write: PodCliqueSet and ClusterTopologyBinding, field by field as Grove publishes them.
 
-These are plain frozen dataclasses. ``parse_*`` reads JSON bytes strictly: unknown fields and wrong types are errors with
-their path, all of them at once. Optional counts are ``None`` when the manifest leaves them out, because "left out" and
+These are plain frozen dataclasses. ``parse_*`` reads JSON bytes strictly (``schema``): unknown fields and wrong types
+are errors with their path, all of them at once. Optional counts are ``None`` when the manifest leaves them out, because "left out" and
 "zero" mean different things on a second apply. Meaning (defaults, rules between fields) lives in ``admission``.
 """
 
@@ -216,7 +216,7 @@ class ClusterTopologyBindingSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestMetadata:
-    """The metadata a manifest may carry. Fields the server owns are accepted, so that what was printed can be applied again."""
+    """The metadata a manifest may carry; fields the server owns are accepted, so that printed output can be applied."""
 
     __pydantic_config__: ClassVar[Any] = SCHEMA
 

@@ -48,7 +48,7 @@ def _to_name(template: SharedTemplate) -> str:
 
 
 def _from_name(value: object, info: ValidationInfo) -> SharedTemplate:
-    lookup: TemplateLookup = info.context["templates"]  # type: ignore[index] -- codec.decode always passes a context
+    lookup: TemplateLookup = (info.context or {})["templates"]
     if not isinstance(value, str):
         msg = "a template reference must be namespace/name"
         raise ValueError(msg)  # noqa: TRY004 -- pydantic turns ValueError, not TypeError, into a validation error

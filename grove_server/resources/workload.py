@@ -145,7 +145,9 @@ class CliqueIdentity:
     """Where a clique stands in its set's tree; shared by the clique and all of its pods.
 
     ``group`` is empty and ``group_replica`` is -1 for a standalone clique. ``gang`` is the gang its pods belong to;
-    ``base_gang`` is set only where that is a scaled gang.
+    ``base_gang`` is set only where that is a scaled gang. ``group`` is the template's name and ``group_name`` the
+    PodCliqueScalingGroup's; ``group_pod_count`` is the template's number of pods in one group replica and
+    ``group_pod_offset`` the number in the cliques listed before this one.
     """
 
     __pydantic_config__: ClassVar[Any] = SCHEMA
@@ -162,6 +164,7 @@ class CliqueIdentity:
     base_gang: str = ""
     headless_service: str
     group_pod_count: int = 0
+    group_pod_offset: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,7 +317,8 @@ class PodGangStatus:
 class PodGang:
     """Pods that are placed together: the base gang of a copy, or one scaled gang per group replica beyond the minimum.
 
-    ``topology_error`` is set when a constraint cannot be translated (its binding or level is gone): the gang then waits.
+    ``topology_error`` is set when a constraint cannot be translated (its binding or level is gone):
+    the gang then waits.
     """
 
     __pydantic_config__: ClassVar[Any] = SCHEMA
@@ -342,8 +346,9 @@ class PodGang:
 class Pod:
     """One pod.
 
-    ``scheduled_at`` and ``ready_at`` are when the condition last became true, None while it is not; ``unready_at`` is when
-    Ready last became false. ``started`` means that its containers run. ``waiting_reason`` says why it is not scheduled.
+    ``scheduled_at`` and ``ready_at`` are when the condition last became true, None while it is not; ``unready_at`` is
+    when Ready last became false; ``started_at`` is when its containers last started. ``waiting_reason`` says why the
+    pod has no node.
     """
 
     __pydantic_config__: ClassVar[Any] = SCHEMA
