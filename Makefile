@@ -1,0 +1,57 @@
+# The commands of the repository. Each target sets up what it needs itself; `make` alone lists them.
+# No target needs more than Python 3.11+ and make, unless its line says so.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+# The Python that makes .venv: the first one of at least 3.11.
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$python" && break; done)
+BIN := .venv/bin
+# Arguments handed on: `make test PYTEST=tests/unit/store`, `make test PYTEST="-k drain -x"`.
+PYTEST ?=
+# How many processes run the tests; files stay together, because servers are started once per file.
+JOBS ?= auto
+
+.PHONY: help
+help: ## Show this help
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z0-9-]*:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: setup
+setup: ## Make or refresh .venv; returns at once when nothing changed
+	@if [ -z "$(PYTHON)" ]; then echo "setup: Python 3.11 or later is needed and was not found on the PATH" >&2; exit 1; fi
+	@"$(PYTHON)" scripts/setup.py
+
+.PHONY: test
+test: setup ## Run the tests; PYTEST="…" hands arguments on
+	$(BIN)/pytest -q -n $(JOBS) --dist loadfile $(PYTEST)
+
+.PHONY: lint
+lint: setup ## Check format, lint and import contracts (seconds)
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/lint-imports --no-logo --config pyproject.toml
+
+.PHONY: types
+types: setup ## Check types
+	$(BIN)/mypy
+
+.PHONY: check
+check: lint types test ## Everything a change must pass
+
+.PHONY: fix
+fix: setup ## Format, and repair what ruff can repair
+	$(BIN)/ruff check --quiet --fix .
+	$(BIN)/ruff format --quiet .
+
+.PHONY: lock
+lock: ## Write the pinned requirements anew (needs uv); UPGRADE=1 moves to the newest versions
+	cd requirements && for name in run dev; do uv pip compile --quiet --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" \
+		$(if $(UPGRADE),--upgrade) "$$name.in" -o "$$name.txt"; done
+
+.PHONY: clean
+clean: ## Remove what was made, but not .venv
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
