@@ -1,8 +1,9 @@
 """The schema users write: PodCliqueSet and ClusterTopologyBinding, field by field as Grove publishes them.
 
 These are plain frozen dataclasses. ``parse_*`` reads JSON bytes strictly (``schema``): unknown fields and wrong types
-are errors with their path, all of them at once. Optional counts are ``None`` when the manifest leaves them out, because "left out" and
-"zero" mean different things on a second apply. Meaning (defaults, rules between fields) lives in ``admission``.
+are errors with their path, all of them at once. Optional counts are ``None`` when the manifest leaves them out, because
+"left out" and "zero" mean different things on a second apply. Meaning (defaults, rules between fields) lives in
+``admission``.
 """
 
 from __future__ import annotations
