@@ -57,7 +57,7 @@ class PlacementExplanation(_message.Message):
     proof: _builtins.bool
     """True: impossible on the cluster as it was. False: the search stopped at its budget."""
     failed_scope: _builtins.str
-    """The part that did not fit: "clique/NAME" or "group/NAME"; empty when all did."""
+    """The part that did not fit: name of the gang, of a group replica or of a clique; empty when all did."""
     placement_score: _builtins.float
     """How good the places are, 0 to 1; absent while pending."""
     @_builtins.property
@@ -356,7 +356,7 @@ class PlacementLevelRow(_message.Message):
     NEEDED_POD_COUNT_FIELD_NUMBER: _builtins.int
     MISSING_FIELD_NUMBER: _builtins.int
     scope: _builtins.str
-    """What was tried there: "gang", "group/NAME" or "clique/NAME"."""
+    """What was tried there: name of the gang, of a group replica or of a clique."""
     level: _builtins.str
     """Level by its domain name."""
     key: _builtins.str

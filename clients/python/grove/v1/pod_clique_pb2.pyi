@@ -164,7 +164,7 @@ Global___AutoScalingConfig: _TypeAlias = AutoScalingConfig  # noqa: Y015
 
 @_typing.final
 class PodCliqueStatus(_message.Message):
-    """What a clique is. Terminating pods are in none of the counts."""
+    """What a clique is. Terminating pods are in no count but their own."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -181,6 +181,7 @@ class PodCliqueStatus(_message.Message):
     CURRENT_POD_TEMPLATE_HASH_FIELD_NUMBER: _builtins.int
     UPDATE_PROGRESS_FIELD_NUMBER: _builtins.int
     SCALE_OWNER_FIELD_NUMBER: _builtins.int
+    TERMINATING_REPLICAS_FIELD_NUMBER: _builtins.int
     observed_generation: _builtins.int
     """`metadata.generation` last handled."""
     replicas: _builtins.int
@@ -201,6 +202,8 @@ class PodCliqueStatus(_message.Message):
     """Hash of the pod template that the clique was made from."""
     scale_owner: _builtins.str
     """Who decided `spec.replicas` last: "spec", "user" or "autoscaler"."""
+    terminating_replicas: _builtins.int
+    """Pods that are being stopped."""
     @_builtins.property
     def last_errors(self) -> _containers.RepeatedCompositeFieldContainer[_meta_pb2.LastError]:
         """Errors of the last failed pass."""
@@ -229,10 +232,11 @@ class PodCliqueStatus(_message.Message):
         current_pod_template_hash: _builtins.str = ...,
         update_progress: Global___PodCliqueUpdateProgress | None = ...,
         scale_owner: _builtins.str = ...,
+        terminating_replicas: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_observed_generation", b"_observed_generation", "_ready_replicas", b"_ready_replicas", "_replicas", b"_replicas", "_schedule_gated_replicas", b"_schedule_gated_replicas", "_scheduled_replicas", b"_scheduled_replicas", "_updated_replicas", b"_updated_replicas", "observed_generation", b"observed_generation", "ready_replicas", b"ready_replicas", "replicas", b"replicas", "schedule_gated_replicas", b"schedule_gated_replicas", "scheduled_replicas", b"scheduled_replicas", "update_progress", b"update_progress", "updated_replicas", b"updated_replicas"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_observed_generation", b"_observed_generation", "_ready_replicas", b"_ready_replicas", "_replicas", b"_replicas", "_schedule_gated_replicas", b"_schedule_gated_replicas", "_scheduled_replicas", b"_scheduled_replicas", "_terminating_replicas", b"_terminating_replicas", "_updated_replicas", b"_updated_replicas", "observed_generation", b"observed_generation", "ready_replicas", b"ready_replicas", "replicas", b"replicas", "schedule_gated_replicas", b"schedule_gated_replicas", "scheduled_replicas", b"scheduled_replicas", "terminating_replicas", b"terminating_replicas", "update_progress", b"update_progress", "updated_replicas", b"updated_replicas"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_observed_generation", b"_observed_generation", "_ready_replicas", b"_ready_replicas", "_replicas", b"_replicas", "_schedule_gated_replicas", b"_schedule_gated_replicas", "_scheduled_replicas", b"_scheduled_replicas", "_updated_replicas", b"_updated_replicas", "conditions", b"conditions", "current_pod_clique_set_generation_hash", b"current_pod_clique_set_generation_hash", "current_pod_template_hash", b"current_pod_template_hash", "hpa_pod_selector", b"hpa_pod_selector", "last_errors", b"last_errors", "observed_generation", b"observed_generation", "ready_replicas", b"ready_replicas", "replicas", b"replicas", "scale_owner", b"scale_owner", "schedule_gated_replicas", b"schedule_gated_replicas", "scheduled_replicas", b"scheduled_replicas", "update_progress", b"update_progress", "updated_replicas", b"updated_replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_observed_generation", b"_observed_generation", "_ready_replicas", b"_ready_replicas", "_replicas", b"_replicas", "_schedule_gated_replicas", b"_schedule_gated_replicas", "_scheduled_replicas", b"_scheduled_replicas", "_terminating_replicas", b"_terminating_replicas", "_updated_replicas", b"_updated_replicas", "conditions", b"conditions", "current_pod_clique_set_generation_hash", b"current_pod_clique_set_generation_hash", "current_pod_template_hash", b"current_pod_template_hash", "hpa_pod_selector", b"hpa_pod_selector", "last_errors", b"last_errors", "observed_generation", b"observed_generation", "ready_replicas", b"ready_replicas", "replicas", b"replicas", "scale_owner", b"scale_owner", "schedule_gated_replicas", b"schedule_gated_replicas", "scheduled_replicas", b"scheduled_replicas", "terminating_replicas", b"terminating_replicas", "update_progress", b"update_progress", "updated_replicas", b"updated_replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__observed_generation: _TypeAlias = _typing.Literal["observed_generation"]  # noqa: Y015
     _WhichOneofArgType__observed_generation: _TypeAlias = _typing.Literal["_observed_generation", b"_observed_generation"]  # noqa: Y015
@@ -244,6 +248,8 @@ class PodCliqueStatus(_message.Message):
     _WhichOneofArgType__schedule_gated_replicas: _TypeAlias = _typing.Literal["_schedule_gated_replicas", b"_schedule_gated_replicas"]  # noqa: Y015
     _WhichOneofReturnType__scheduled_replicas: _TypeAlias = _typing.Literal["scheduled_replicas"]  # noqa: Y015
     _WhichOneofArgType__scheduled_replicas: _TypeAlias = _typing.Literal["_scheduled_replicas", b"_scheduled_replicas"]  # noqa: Y015
+    _WhichOneofReturnType__terminating_replicas: _TypeAlias = _typing.Literal["terminating_replicas"]  # noqa: Y015
+    _WhichOneofArgType__terminating_replicas: _TypeAlias = _typing.Literal["_terminating_replicas", b"_terminating_replicas"]  # noqa: Y015
     _WhichOneofReturnType__updated_replicas: _TypeAlias = _typing.Literal["updated_replicas"]  # noqa: Y015
     _WhichOneofArgType__updated_replicas: _TypeAlias = _typing.Literal["_updated_replicas", b"_updated_replicas"]  # noqa: Y015
     @_typing.overload
@@ -256,6 +262,8 @@ class PodCliqueStatus(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__schedule_gated_replicas) -> _WhichOneofReturnType__schedule_gated_replicas | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__scheduled_replicas) -> _WhichOneofReturnType__scheduled_replicas | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__terminating_replicas) -> _WhichOneofReturnType__terminating_replicas | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__updated_replicas) -> _WhichOneofReturnType__updated_replicas | None: ...
 

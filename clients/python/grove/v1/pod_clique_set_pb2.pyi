@@ -533,6 +533,7 @@ class PodCliqueSetStatus(_message.Message):
     POD_GANG_STATUSES_FIELD_NUMBER: _builtins.int
     POD_GANG_PHASE_COUNTS_FIELD_NUMBER: _builtins.int
     SCALE_OWNER_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
     observed_generation: _builtins.int
     """`metadata.generation` last handled."""
     replicas: _builtins.int
@@ -547,6 +548,10 @@ class PodCliqueSetStatus(_message.Message):
     """Hash of the pod templates."""
     scale_owner: _builtins.str
     """Who decided `spec.replicas` last: "spec" (apply), "user" (Scale) or "autoscaler"."""
+    phase: _builtins.str
+    """Where the set stands as a whole: "Pending", "Starting", "Running", "Degraded", "Idle" (size 0) or
+    "Deleting".
+    """
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_meta_pb2.Condition]:
         """Type TopologyLevelsUnavailable, where constraints are used."""
@@ -561,7 +566,7 @@ class PodCliqueSetStatus(_message.Message):
 
     @_builtins.property
     def pod_gang_statuses(self) -> _containers.RepeatedCompositeFieldContainer[Global___PodGangStatusSummary]:
-        """One entry per gang, sorted by name."""
+        """One entry per gang, those that do not run first. Bounded: `podGangPhaseCounts` counts all."""
 
     @_builtins.property
     def pod_gang_phase_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
@@ -582,10 +587,11 @@ class PodCliqueSetStatus(_message.Message):
         pod_gang_statuses: _abc.Iterable[Global___PodGangStatusSummary] | None = ...,
         pod_gang_phase_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         scale_owner: _builtins.str = ...,
+        phase: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_available_replicas", b"_available_replicas", "_observed_generation", b"_observed_generation", "_replicas", b"_replicas", "_updated_replicas", b"_updated_replicas", "available_replicas", b"available_replicas", "observed_generation", b"observed_generation", "replicas", b"replicas", "update_progress", b"update_progress", "updated_replicas", b"updated_replicas"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_available_replicas", b"_available_replicas", "_observed_generation", b"_observed_generation", "_replicas", b"_replicas", "_updated_replicas", b"_updated_replicas", "available_replicas", b"available_replicas", "conditions", b"conditions", "current_generation_hash", b"current_generation_hash", "hpa_pod_selector", b"hpa_pod_selector", "last_errors", b"last_errors", "observed_generation", b"observed_generation", "pod_gang_phase_counts", b"pod_gang_phase_counts", "pod_gang_statuses", b"pod_gang_statuses", "replicas", b"replicas", "scale_owner", b"scale_owner", "update_progress", b"update_progress", "updated_replicas", b"updated_replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_available_replicas", b"_available_replicas", "_observed_generation", b"_observed_generation", "_replicas", b"_replicas", "_updated_replicas", b"_updated_replicas", "available_replicas", b"available_replicas", "conditions", b"conditions", "current_generation_hash", b"current_generation_hash", "hpa_pod_selector", b"hpa_pod_selector", "last_errors", b"last_errors", "observed_generation", b"observed_generation", "phase", b"phase", "pod_gang_phase_counts", b"pod_gang_phase_counts", "pod_gang_statuses", b"pod_gang_statuses", "replicas", b"replicas", "scale_owner", b"scale_owner", "update_progress", b"update_progress", "updated_replicas", b"updated_replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__available_replicas: _TypeAlias = _typing.Literal["available_replicas"]  # noqa: Y015
     _WhichOneofArgType__available_replicas: _TypeAlias = _typing.Literal["_available_replicas", b"_available_replicas"]  # noqa: Y015

@@ -139,7 +139,9 @@ class ChosenDomain(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     DOMAIN_FIELD_NUMBER: _builtins.int
     scope: _builtins.str
-    """What was placed there: "gang", "group/NAME" or "clique/NAME"."""
+    """What was placed there: the name of the gang, of the group replica ("<group>-<replica index>") or
+    of the clique.
+    """
     level: _builtins.str
     """Level by its domain name, for example "rack"."""
     key: _builtins.str
