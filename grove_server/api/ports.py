@@ -1,0 +1,121 @@
+"""What the API needs of the rooms that turn: answers of placement, health, and nothing else.
+
+Structural protocols: the control room implements them without knowing this module, `app.py` passes its objects in.
+Each says what the API may rely on. Changes to the workload never go this way; they go through the store, and the loops
+wake by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from grove_server.placement.requests import GangRequest
+from grove_server.placement.results import Placement, Verdict
+from grove_server.resources.cluster import ClusterTopologyBinding
+from grove_server.resources.workload import PodCliqueSet
+
+
+class Decision(Protocol):
+    """Placement's last word on one gang. Times are epoch seconds."""
+
+    @property
+    def request(self) -> GangRequest | None:
+        """What was asked; None for a gang that cannot be asked for yet (see ``waiting_reason``)."""
+
+    @property
+    def outcome(self) -> Placement | Verdict | None:
+        """What placement answered; None for a gang it was not asked about."""
+
+    @property
+    def waiting_reason(self) -> str:
+        """One CamelCase word when ``outcome`` is None (its base waits, its topology is unavailable), else empty."""
+
+    @property
+    def waiting_message(self) -> str:
+        """The same as one sentence."""
+
+    @property
+    def since(self) -> float | None:
+        """When the gang came into this state for this reason."""
+
+    @property
+    def evaluated_at(self) -> float | None:
+        """When placement last looked."""
+
+    @property
+    def level_names(self) -> Mapping[str, str]:
+        """Domain name (rack) per node label key (topology.grove.io/rack) of the gang's topology."""
+
+
+class SimulatedGang(Protocol):
+    """One gang of a what-if question."""
+
+    @property
+    def namespace(self) -> str:
+        """Namespace of its set."""
+
+    @property
+    def name(self) -> str:
+        """Name it has or would have."""
+
+    @property
+    def set_name(self) -> str:
+        """Name of its set."""
+
+    @property
+    def is_base(self) -> bool:
+        """Whether it is the base gang of its copy."""
+
+    @property
+    def decision(self) -> Decision:
+        """What would happen to it."""
+
+
+class Simulation(Protocol):
+    """The answer to a what-if question."""
+
+    @property
+    def gangs(self) -> Sequence[SimulatedGang]:
+        """In the order in which placement would take them; empty when there are more than were allowed."""
+
+    @property
+    def gang_count(self) -> int:
+        """How many gangs the question has."""
+
+
+class PlacementPort(Protocol):
+    """Questions to placement that change nothing."""
+
+    def explain(self, namespace: str, name: str) -> Decision | None:
+        """Return the last decision on a gang, asking placement once if it never looked; None if there is no such gang.
+
+        One step of the event loop, at most 10 ms.
+        """
+
+    async def simulate(
+        self,
+        sets: Sequence[PodCliqueSet],
+        bindings: Sequence[ClusterTopologyBinding],
+        *,
+        gang_count_max: int,
+    ) -> Simulation:
+        """Return what would happen to these admitted sets on a copy of the cluster as it is.
+
+        Sets that exist are taken as replaced, bindings likewise. Yields to the loop; may be cancelled.
+        """
+
+
+class HealthPort(Protocol):
+    """Whether the parts of the server work."""
+
+    def problems(self) -> Mapping[str, str]:
+        """Return what is wrong, by part ("store", "workload-loop", ...); empty when all is well."""
+
+
+class AlwaysHealthy:
+    """The health of a server that has no loops (tests, tools)."""
+
+    def problems(self) -> Mapping[str, str]:
+        """Return nothing."""
+        return {}

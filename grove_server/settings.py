@@ -1,0 +1,198 @@
+"""Settings: flags, ``GROVE_*`` variables and a YAML file set the same things; one frozen object comes out.
+
+Flags win over variables, variables over the file. Unknown keys are errors everywhere, and so are values out of their
+bounds: a server that starts does what it was told. Every setting has one name: ``drain_s`` is ``--drain-s``,
+``GROVE_DRAIN_S`` and ``drain_s:`` in the file.
+
+Not here: what the settings do. Secrets are never settings; files are named instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from grove_server.telemetry.build import version
+from grove_server.telemetry.logs import LogFormat, LogLevel
+
+PREFIX: Final = "GROVE_"
+# Variables that belong to others: the client, and what pods of a set are told about themselves.
+_FOREIGN: Final = ("GROVE_SERVER", "GROVE_PCS_", "GROVE_PCSG_", "GROVE_PCLQ_", "GROVE_HEADLESS_SERVICE")
+CONFIG_BYTES_MAX: Final = 1 << 20
+
+Role = Literal["none", "read", "write", "admin"]
+AccessLogMode = Literal["default", "all", "off"]
+
+
+class SettingsError(ValueError):
+    """Settings that make no sense; the text is for the person who gave them, one line per mistake."""
+
+
+def _default_data_dir() -> Path:
+    state = os.environ.get("XDG_STATE_HOME")
+    return (Path(state) if state else Path.home() / ".local" / "state") / "grove"
+
+
+class Settings(BaseModel):
+    """All settings of a server. Durations are seconds (``_s``), sizes bytes (``_bytes``), counts whole numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, validate_default=True)
+
+    listen: str = Field("127.0.0.1:50051", min_length=1, description="address of gRPC: HOST:PORT or unix:PATH")
+    metrics_listen: str = Field(
+        "127.0.0.1:9464", description='address of /metrics, /healthz and /readyz; "" turns them off'
+    )
+    data_dir: Path = Field(default_factory=_default_data_dir, description="where the store lives")
+    store: Literal["sqlite"] = Field("sqlite", description="what keeps the state")
+    runtime: Literal["fake"] = Field("fake", description="what runs the pods")
+    cluster: Path | None = Field(None, description="YAML file with the nodes of the fake runtime")
+
+    log_format: LogFormat | None = Field(None, description="default: console on a terminal, else json")
+    log_level: LogLevel = Field("info", description="least level that is written")
+    access_log: AccessLogMode = Field(
+        "default", description="default: failures, changes and slow calls; all: each call; off: failures only"
+    )
+    access_log_slow_s: float = Field(0.1, ge=0, le=3600, description="calls this long are written")
+
+    tls_cert: Path | None = Field(None, description="PEM certificate chain of the server; read again when it changes")
+    tls_key: Path | None = Field(None, description="PEM key of the server")
+    tls_client_ca: Path | None = Field(None, description="PEM authorities of client certificates; demands one")
+    insecure: bool = Field(default=False, description="allow plaintext away from loopback and unix sockets")
+    client_role_default: Role = Field("read", description="role of a client certificate that client_roles lacks")
+    client_roles: dict[str, Role] = Field(
+        default_factory=dict,
+        max_length=10_000,
+        description="NAME=ROLE of client certificates (URI name, DNS name or common name); may be given repeatedly",
+    )
+    anonymous_role: Role | None = Field(
+        None, description="role of clients without certificate away from loopback; default: read, admin with insecure"
+    )
+
+    reads_max: int = Field(4_000, ge=1, le=100_000, description="reading calls at the same time")
+    writes_max: int = Field(2_000, ge=1, le=100_000, description="changing calls at the same time")
+    watches_max: int = Field(10_000, ge=1, le=100_000, description="watches at the same time")
+    pods_per_set_max: int = Field(20_000, ge=1, le=1_000_000, description="pods in one set, all copies together")
+    response_cache_bytes: int = Field(64 << 20, ge=0, le=1 << 34, description="memory for serialized resources")
+    replica_metrics: bool = Field(default=True, description="metrics with the names of sets, cliques and groups")
+    reflection: bool = Field(default=True, description="gRPC server reflection")
+    drain_s: float = Field(4.0, ge=0, le=300, description="time for running calls after SIGTERM")
+
+    def shown(self) -> dict[str, object]:
+        """Return the settings as plain values for a log line; the clients' names are counted, not shown."""
+        values: dict[str, object] = self.model_dump(mode="json")
+        values["client_roles"] = f"{len(self.client_roles)} clients"
+        return values
+
+
+def load(
+    arguments: Sequence[str], environment: Mapping[str, str] | None = None, *, program: str = "grove-server"
+) -> Settings:
+    """Return the settings given by *arguments*, *environment* (default: the process's) and the file they name.
+
+    Raises SettingsError with every mistake; exits as argparse does for --help, --version and broken flags.
+    """
+    environment = os.environ if environment is None else environment
+    flags = {key: value for key, value in vars(_parser(program).parse_args(arguments)).items() if value is not None}
+    variables = _variables(environment)
+    config = flags.pop("config", None) or variables.pop("config", None)
+    merged: dict[str, Any] = {**(_file(Path(config)) if config else {}), **variables, **flags}
+    if isinstance(merged.get("client_roles"), str | list):
+        merged["client_roles"] = _pairs(merged["client_roles"])
+    try:
+        return Settings(**merged)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_sentence(item) for item in error.errors(include_url=False))) from error
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
+
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description="Grove Server: places, starts and scales inference systems as one unit.",
+        epilog="Each flag is also a variable (GROVE_DRAIN_S) and a key of the YAML file (drain_s).",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"{program} {version()}")
+    parser.add_argument("--config", metavar="FILE", help="YAML file with settings")
+    for name, field in Settings.model_fields.items():
+        flag = f"--{name.replace('_', '-')}"
+        choices = _choices(field.annotation)
+        default = "" if field.default is None or field.default_factory is not None else f" (default {field.default})"
+        text = f"{field.description}{default}".replace("%", "%%")
+        if field.annotation is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+        elif name == "client_roles":
+            parser.add_argument("--client-role", dest=name, action="append", metavar="NAME=ROLE", help=text)
+        else:
+            metavar = "|".join(choices) if choices else name.rsplit("_", 1)[-1].upper()
+            parser.add_argument(flag, metavar=metavar, help=text)
+    return parser
+
+
+def _choices(annotation: Any) -> tuple[str, ...]:  # noqa: ANN401 -- an annotation may be anything
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) is Literal:
+        return tuple(str(value) for value in get_args(annotation))
+    for part in get_args(annotation):
+        if get_origin(part) is Literal:
+            return tuple(str(value) for value in get_args(part))
+    return ()
+
+
+def _variables(environment: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    unknown = []
+    for name in sorted(environment):
+        if not name.startswith(PREFIX) or name.startswith(_FOREIGN):
+            continue
+        key = name.removeprefix(PREFIX).lower()
+        if key in Settings.model_fields or key == "config":
+            values[key] = environment[name]
+        else:
+            unknown.append(f"variable {name}: no such setting")
+    if unknown:
+        raise SettingsError("\n".join(unknown))
+    return values
+
+
+def _file(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as stream:
+            text = stream.read(CONFIG_BYTES_MAX + 1)
+        if len(text) > CONFIG_BYTES_MAX:
+            raise SettingsError(f"{path}: larger than {CONFIG_BYTES_MAX} bytes")
+        content = yaml.safe_load(text)
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror or error}") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise SettingsError(f"{path}: must be a mapping of settings")
+    return content
+
+
+def _pairs(given: str | list[str]) -> dict[str, str]:
+    entries = given.split(",") if isinstance(given, str) else given
+    pairs = {}
+    for entry in entries:
+        name, separator, role = entry.rpartition("=")
+        if not separator or not name:
+            raise SettingsError(f"client_roles: {entry!r} is not NAME=ROLE")
+        pairs[name] = role
+    return pairs
+
+
+def _sentence(item: Mapping[str, Any]) -> str:
+    where = ".".join(str(part) for part in item["loc"]) or "settings"
+    if item["type"] == "extra_forbidden":
+        return f"{where}: no such setting"
+    return f"{where}: {item['msg'][0].lower()}{item['msg'][1:]}, got {str(item['input'])[:100]!r}"
