@@ -12,6 +12,8 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 BIN := .venv/bin
 # Arguments handed on: `make test PYTEST=tests/unit/store`, `make test PYTEST="-k drain -x"`.
 PYTEST ?=
+ARGS ?=
+DEMO ?= on
 # How many processes run the tests; files stay together, because servers are started once per file.
 JOBS ?= auto
 
@@ -23,6 +25,10 @@ help: ## Show this help
 setup: ## Make or refresh .venv; returns at once when nothing changed
 	@if [ -z "$(PYTHON)" ]; then echo "setup: Python 3.11 or later is needed and was not found on the PATH" >&2; exit 1; fi
 	@"$(PYTHON)" scripts/setup.py
+
+.PHONY: run
+run: setup ## Run the server until Ctrl-C, with simulated nodes; DEMO=off is the bare server, ARGS="…" its flags
+	@DEMO="$(DEMO)" scripts/run.sh $(ARGS)
 
 .PHONY: test
 test: setup ## Run the tests; PYTEST="…" hands arguments on
@@ -38,8 +44,16 @@ lint: setup ## Check format, lint and import contracts (seconds)
 types: setup ## Check types
 	$(BIN)/mypy
 
+.PHONY: proto
+proto: setup ## Check the contract: format, lint, breaking changes, generated code fresh (needs git)
+	scripts/check_proto.sh
+
 .PHONY: check
-check: lint types test ## Everything a change must pass
+check: lint types proto test ## Everything a change must pass
+
+.PHONY: generate
+generate: setup ## Write the generated code anew from proto/
+	$(BIN)/python scripts/generate.py
 
 .PHONY: fix
 fix: setup ## Format, and repair what ruff can repair

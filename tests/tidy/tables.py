@@ -1,0 +1,75 @@
+"""Tables in the documentation, and the code they must agree with.
+
+What belongs to a room that does not exist yet is None here: its table must then be empty or absent, and the check
+becomes strict by itself on the day the room appears.
+"""
+
+import importlib
+import importlib.util
+import re
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from typing import Final
+
+from google.protobuf.descriptor import FileDescriptor
+
+from tests.tidy.sources import ROOT
+
+ROW: Final = re.compile(r"^\| `([A-Za-z_][\w]*)` ", re.MULTILINE)
+
+
+def first_column(document: str) -> list[str]:
+    """Return the names in code marks that start the table rows of a document, in order."""
+    return ROW.findall((ROOT / document).read_text(encoding="utf-8"))
+
+
+def declared(module: str, attribute: str) -> object | None:
+    """Return an attribute of one of our modules, or None while the module does not exist."""
+    if importlib.util.find_spec(module) is None:
+        return None
+    value: object = getattr(importlib.import_module(module), attribute)
+    return value
+
+
+def reasons() -> list[str]:
+    """Return the error reasons the server can answer with."""
+    enum = declared("grove_server.api.errors", "Reason")
+    if enum is None:
+        return []
+    assert isinstance(enum, type)
+    assert issubclass(enum, Enum)
+    return [str(reason.value) for reason in enum]
+
+
+def metric_names() -> list[str]:
+    """Return the names of our metrics as a scrape shows them, without the suffixes of histograms."""
+    registry = declared("grove_server.telemetry.metrics", "REGISTRY")
+    if registry is None:
+        return []
+    collect = registry.collect  # type: ignore[attr-defined]  # prometheus_client.CollectorRegistry
+    return [metric.name + ("_total" if metric.type == "counter" else "") for metric in collect()]
+
+
+def rpc_table(name: str) -> Mapping[str, object] | None:
+    """Return one of the API's tables, keyed by full method name, or None while there is no API."""
+    table = declared("grove_server.api.tables", name)
+    assert table is None or isinstance(table, Mapping)
+    return table
+
+
+def contract() -> Iterator[FileDescriptor]:
+    """Yield the descriptor of each proto file of the contract."""
+    for path in sorted((ROOT / "clients" / "python" / "grove" / "v1").glob("*_pb2.py")):
+        descriptor = importlib.import_module(f"grove.v1.{path.stem}").DESCRIPTOR
+        assert isinstance(descriptor, FileDescriptor)
+        yield descriptor
+
+
+def rpcs() -> list[str]:
+    """Return the full name of every RPC of the contract: ``/package.Service/Method``."""
+    return [
+        f"/{service.full_name}/{method.name}"
+        for file in contract()
+        for service in file.services_by_name.values()
+        for method in service.methods
+    ]
