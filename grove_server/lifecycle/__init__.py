@@ -1,1 +1,1 @@
-"""What is next: a set's tree, its states and its status. Pure."""
+"""What is next: expansion of a set, sizes, gangs, states and statuses. Pure; plans are data."""

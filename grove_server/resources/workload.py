@@ -347,8 +347,9 @@ class Pod:
     """One pod.
 
     ``scheduled_at`` and ``ready_at`` are when the condition last became true, None while it is not; ``unready_at`` is
-    when Ready last became false; ``started_at`` is when its containers last started. ``waiting_reason`` says why the
-    pod has no node.
+    when Ready last became false; ``started_at`` is when its containers last started; ``finished_at`` is when it
+    failed or succeeded for good. ``attempt`` counts the predecessors at its index that finished one after the other.
+    ``waiting_reason`` says why the pod has no node.
     """
 
     __pydantic_config__: ClassVar[Any] = SCHEMA
@@ -358,6 +359,7 @@ class Pod:
     resource_version: int = 0
     identity: CliqueIdentity
     index: int
+    attempt: int = 0
     template: TemplateReference
     node: str = ""
     gpu_ids: tuple[int, ...] = ()
@@ -368,6 +370,7 @@ class Pod:
     started_at: float | None = None
     ready_at: float | None = None
     unready_at: float | None = None
+    finished_at: float | None = None
     pod_ip: str = ""
     restart_count: int = 0
     last_exit_code: int | None = None

@@ -1,0 +1,181 @@
+"""A copy's gangs: the base gang with everything the copy cannot do without, one scaled gang per further group replica.
+
+Members and minimums are Grove's (§2.4). A clique or group at size 0 is absent, so it is in no gang. Constraints of set,
+group and clique add up, in scaled gangs too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from grove_server.lifecycle.blueprint import Blueprint, GroupBlueprint
+from grove_server.lifecycle.copy import CliqueState, CopyView
+from grove_server.lifecycle.gang_status import PodGroupCounts, with_gang_status
+from grove_server.lifecycle.identifiers import derive_uid
+from grove_server.lifecycle.plan import Plan
+from grove_server.resources.labels import gang_annotations, gang_labels
+from grove_server.resources.meta import Metadata
+from grove_server.resources.names import base_gang, scaled_gang, scaling_group, topology_group
+from grove_server.resources.workload import NO_GROUP_REPLICA, PodGang, PodGroup, TopologyGroup
+
+DEFAULT_SCHEDULER = "grove-scheduler"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GangMembers:
+    """What belongs in one gang: clique states in template order, and the group replicas they come from."""
+
+    name: str
+    states: tuple[CliqueState, ...]
+    topology_groups: tuple[TopologyGroup, ...]
+    group: str = ""
+    group_replica: int = NO_GROUP_REPLICA
+    base: str = ""
+
+
+def plan_gangs(
+    plan: Plan,
+    blueprint: Blueprint,
+    view: CopyView,
+    standalone: Sequence[CliqueState],
+    groups: Mapping[str, Mapping[int, Sequence[CliqueState]]],
+    *,
+    now: float,
+) -> list[PodGang]:
+    """Plan all gangs of a copy and return them, base gang first; gangs without members are removed."""
+    gangs = []
+    for members in _members(blueprint, view.copy, standalone, groups):
+        observed = view.gangs.get(members.name)
+        gang = _gang(blueprint, members, observed, view.copy, now)
+        gang = with_gang_status(gang, [_counts(s) for s in members.states if s.clique.replicas], now=now)
+        if observed is None:
+            plan.creates.append(gang)
+        elif gang is not observed:
+            plan.updates.append(gang)
+        gangs.append(gang)
+    wanted = {gang.metadata.name for gang in gangs}
+    plan.deletes.extend(gang for name, gang in view.gangs.items() if name not in wanted)
+    return gangs
+
+
+def _members(
+    blueprint: Blueprint,
+    copy: int,
+    standalone: Sequence[CliqueState],
+    groups: Mapping[str, Mapping[int, Sequence[CliqueState]]],
+) -> list[GangMembers]:
+    set_name = blueprint.pod_clique_set.metadata.name
+    base_name = base_gang(set_name, copy)
+    base_states = list(standalone)
+    base_groups: list[TopologyGroup] = []
+    scaled = []
+    for group in blueprint.groups:
+        group_name = scaling_group(set_name, copy, group.name)
+        for replica, states in sorted(groups[group.name].items()):
+            topology = _topology_group(group, group_name, replica, states)
+            if replica < group.min_available:
+                base_states.extend(states)
+                base_groups.extend(topology)
+            else:
+                scaled.append(
+                    GangMembers(
+                        name=scaled_gang(group_name, replica, group.min_available),
+                        states=tuple(states),
+                        topology_groups=topology,
+                        group=group.name,
+                        group_replica=replica,
+                        base=base_name,
+                    )
+                )
+    return [GangMembers(name=base_name, states=tuple(base_states), topology_groups=tuple(base_groups)), *scaled]
+
+
+def _topology_group(
+    group: GroupBlueprint, group_name: str, replica: int, states: Sequence[CliqueState]
+) -> tuple[TopologyGroup, ...]:
+    if group.constraint is None:
+        return ()
+    return (
+        TopologyGroup(
+            name=topology_group(group_name, replica),
+            pod_group_names=tuple(s.clique.metadata.name for s in states if s.clique.replicas),
+            topology_constraint=group.constraint,
+        ),
+    )
+
+
+def _gang(blueprint: Blueprint, members: GangMembers, observed: PodGang | None, copy: int, now: float) -> PodGang:
+    owner = blueprint.pod_clique_set
+    constraints = {c.name: c.constraint for c in blueprint.standalone}
+    for group in blueprint.groups:
+        constraints.update({c.name: c.constraint for c in group.cliques})
+    pod_groups = tuple(
+        PodGroup(
+            name=state.clique.metadata.name,
+            pods=tuple(pod.metadata.name for pod in state.pods),
+            min_replicas=state.minimum,
+            topology_constraint=constraints[state.clique.identity.clique],
+        )
+        for state in members.states
+        if state.clique.replicas
+    )
+    if observed is None:
+        return PodGang(
+            metadata=Metadata(
+                name=members.name,
+                namespace=owner.metadata.namespace,
+                uid=derive_uid(owner.metadata.uid, f"gang/{members.name}", repr(now)),
+                created_at=now,
+                labels=gang_labels(owner.metadata.name, members.name, DEFAULT_SCHEDULER, owner.metadata.labels),
+                annotations=gang_annotations(blueprint.topology_name, owner.metadata.annotations),
+                owner_uid=owner.metadata.uid,
+            ),
+            set_name=owner.metadata.name,
+            set_uid=owner.metadata.uid,
+            copy=copy,
+            group=members.group,
+            group_replica=members.group_replica,
+            base_gang=members.base,
+            set_created_at=owner.metadata.created_at,
+            pod_groups=pod_groups,
+            topology_constraint=blueprint.constraint,
+            topology_groups=members.topology_groups,
+            topology_name=blueprint.topology_name,
+            topology_error=blueprint.topology_error,
+            priority_class_name=blueprint.priority_class_name,
+        )
+    return _follow(blueprint, members, observed, pod_groups)
+
+
+def _follow(blueprint: Blueprint, members: GangMembers, observed: PodGang, pod_groups: tuple[PodGroup, ...]) -> PodGang:
+    """Return *observed* with what changed; the same object if nothing did."""
+    owner = blueprint.pod_clique_set
+    labels = gang_labels(owner.metadata.name, members.name, DEFAULT_SCHEDULER, owner.metadata.labels)
+    annotations = gang_annotations(blueprint.topology_name, owner.metadata.annotations)
+    same_spec = (
+        pod_groups == observed.pod_groups
+        and blueprint.constraint == observed.topology_constraint
+        and members.topology_groups == observed.topology_groups
+        and blueprint.topology_name == observed.topology_name
+        and blueprint.topology_error == observed.topology_error
+        and blueprint.priority_class_name == observed.priority_class_name
+    )
+    if same_spec and labels == observed.metadata.labels and annotations == observed.metadata.annotations:
+        return observed
+    generation = observed.metadata.generation + (0 if same_spec else 1)
+    return replace(
+        observed,
+        metadata=replace(observed.metadata, generation=generation, labels=labels, annotations=annotations),
+        pod_groups=pod_groups,
+        topology_constraint=blueprint.constraint,
+        topology_groups=members.topology_groups,
+        topology_name=blueprint.topology_name,
+        topology_error=blueprint.topology_error,
+        priority_class_name=blueprint.priority_class_name,
+    )
+
+
+def _counts(state: CliqueState) -> PodGroupCounts:
+    counts = state.counts
+    return PodGroupCounts(state.minimum, counts.active, counts.scheduled, counts.ready, counts.failed, counts.succeeded)

@@ -1,0 +1,100 @@
+"""What is true of a gang: phase and conditions, from how many pods of each pod group are placed and serve.
+
+Used by the copy's pass and by the placement loop, so that the transaction that binds pods also says that the gang is
+placed. Grove declares these fields and never fills them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from grove_server.lifecycle.machine import GangObservation, next_gang_phase
+from grove_server.resources.meta import Condition, with_condition
+from grove_server.resources.workload import GangPhase, PodGang, PodGangStatus
+
+INITIALIZED = "Initialized"
+SCHEDULED = "Scheduled"
+READY = "Ready"
+REASON_PENDING = "Pending"
+
+
+@dataclass(frozen=True, slots=True)
+class PodGroupCounts:
+    """Pods of one pod group: the minimum wanted, and how many exist, have a node, serve, failed, succeeded."""
+
+    minimum: int
+    active: int
+    scheduled: int
+    ready: int
+    failed: int = 0
+    succeeded: int = 0
+
+
+def observe(counts: Sequence[PodGroupCounts]) -> GangObservation:
+    """Return what the pod groups look like together."""
+    if any(c.active for c in counts):
+        if all(c.ready >= c.minimum for c in counts):
+            return GangObservation.READY
+        if all(c.scheduled >= c.minimum for c in counts):
+            return GangObservation.PLACED
+        return GangObservation.UNPLACED
+    if any(c.failed for c in counts):
+        return GangObservation.LOST
+    if any(c.succeeded for c in counts):
+        return GangObservation.FINISHED
+    return GangObservation.UNPLACED
+
+
+def with_gang_status(gang: PodGang, counts: Sequence[PodGroupCounts], *, now: float) -> PodGang:
+    """Return *gang* with the phase and conditions that *counts* make true; the same object if nothing changed."""
+    observation = observe(counts)
+    scheduled = bool(counts) and all(c.scheduled >= c.minimum for c in counts)
+    ready = observation is GangObservation.READY
+    old = gang.status
+    phase = next_gang_phase(old.phase, observation)
+    created = all(c.active >= c.minimum for c in counts)
+    conditions = with_condition(
+        old.conditions,
+        _condition(gang, INITIALIZED, created, "PodGangPodsCreated", "PodGangPodsCreationPending", now),
+    )
+    scheduled_condition = _condition(
+        gang, SCHEDULED, scheduled, "PodGangScheduled", old.reason or REASON_PENDING, now, old.message
+    )
+    conditions = with_condition(conditions, scheduled_condition)
+    conditions = with_condition(conditions, _condition(gang, READY, ready, "PodGangReady", "PodGangNotReady", now))
+    status = PodGangStatus(
+        phase=phase,
+        conditions=conditions,
+        placement_score=old.placement_score if scheduled else None,
+        reason="" if scheduled else old.reason,
+        message="" if scheduled else old.message,
+        topology=old.topology if any(c.scheduled for c in counts) else (),
+        scheduled_at=(old.scheduled_at or now) if scheduled else None,
+        ready_at=(old.ready_at or now) if ready else None,
+    )
+    return gang if status == old else replace(gang, status=status)
+
+
+def is_running(gang: PodGang) -> bool:
+    """Return whether the gang's minimum serves."""
+    return gang.status.phase is GangPhase.RUNNING
+
+
+def _condition(
+    gang: PodGang,
+    type_: str,
+    holds: bool,  # noqa: FBT001 -- the status of a condition
+    reason_true: str,
+    reason_false: str,
+    now: float,
+    message: str = "",
+) -> Condition:
+    return Condition(
+        type=type_,
+        status="True" if holds else "False",
+        reason=reason_true if holds else reason_false,
+        message="" if holds else message,
+        last_transition_at=now,
+        observed_generation=gang.metadata.generation,
+    )

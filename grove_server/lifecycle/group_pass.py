@@ -1,0 +1,143 @@
+"""One scaling group's part of a pass: its live size and its status, counted in group replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from grove_server.lifecycle.availability import MIN_AVAILABLE_BREACHED
+from grove_server.lifecycle.blueprint import GroupBlueprint
+from grove_server.lifecycle.copy import CliqueState
+from grove_server.lifecycle.identifiers import derive_uid
+from grove_server.lifecycle.plan import EVENT_WARNING, Note, Plan
+from grove_server.resources.labels import scaling_group_labels, selector_of_group
+from grove_server.resources.meta import Condition, Kind, Metadata, find_condition, with_condition
+from grove_server.resources.names import scaling_group
+from grove_server.resources.workload import (
+    PodCliqueScalingGroup,
+    PodCliqueSet,
+    ScaleOwner,
+    ScalingGroupStatus,
+)
+
+
+def plan_group(
+    plan: Plan,
+    blueprint: GroupBlueprint,
+    observed: PodCliqueScalingGroup | None,
+    owner: PodCliqueSet,
+    copy: int,
+    now: float,
+) -> PodCliqueScalingGroup:
+    """Return the group as it should be now; its status comes when its cliques are known."""
+    if observed is None:
+        return _create_group(blueprint, owner, copy, now)
+    replicas, scale_owner = observed.replicas, observed.scale_owner
+    if blueprint.replicas != observed.template_replicas:
+        if scale_owner is ScaleOwner.AUTOSCALER:
+            plan.notes.append(_scale_kept(observed, blueprint.replicas))
+        else:
+            replicas, scale_owner = blueprint.replicas, ScaleOwner.SPEC
+    changed = replace(
+        observed,
+        replicas=replicas,
+        scale_owner=scale_owner,
+        template_replicas=blueprint.replicas,
+        scale_config=blueprint.template.scale_config,
+        topology_constraint=blueprint.template.topology_constraint,
+    )
+    if changed == observed:
+        return observed
+    return replace(changed, metadata=replace(observed.metadata, generation=observed.metadata.generation + 1))
+
+
+def with_group_status(
+    group: PodCliqueScalingGroup, replicas: Mapping[int, Sequence[CliqueState]], *, now: float
+) -> PodCliqueScalingGroup:
+    """Return *group* with the status its cliques make true; the same object if nothing changed.
+
+    *replicas* maps each group replica's index to the states of its cliques. At size 0 the group is absent: never
+    breached.
+    """
+    scheduled = sum(1 for states in replicas.values() if all(s.is_scheduled for s in states))
+    available = sum(1 for states in replicas.values() if all(s.is_scheduled and s.is_available for s in states))
+    updated = sum(1 for states in replicas.values() if all(s.is_updated for s in states))
+    healthy = sum(1 for states in replicas.values() if not any(_is_breached(s) for s in states))
+    minimum = min(group.min_available, group.replicas)
+    breached = healthy < minimum
+    old = group.status
+    generation = group.metadata.generation
+    conditions = with_condition(
+        old.conditions,
+        Condition(
+            type=MIN_AVAILABLE_BREACHED,
+            status="True" if breached else "False",
+            reason="InsufficientAvailablePodCliqueScalingGroupReplicas"
+            if breached
+            else "SufficientAvailablePodCliqueScalingGroupReplicas",
+            message=f"{healthy} of at least {minimum} group replicas are whole",
+            last_transition_at=now,
+            observed_generation=generation,
+        ),
+    )
+    first = old.first_available_at
+    if first is None and minimum > 0 and not breached:
+        first = now
+    status = ScalingGroupStatus(
+        observed_generation=generation,
+        replicas=group.replicas,
+        scheduled_replicas=scheduled,
+        available_replicas=available,
+        updated_replicas=updated,
+        selector=old.selector or selector_of_group(group.set_name, group.metadata.name),
+        conditions=conditions,
+        first_available_at=first,
+    )
+    return group if status == old else replace(group, status=status)
+
+
+def is_group_available(group: PodCliqueScalingGroup) -> bool:
+    """Return whether enough group replicas serve; a group at size 0 asks for none."""
+    return group.status.available_replicas >= min(group.min_available, group.replicas)
+
+
+def _is_breached(state: CliqueState) -> bool:
+    condition = find_condition(state.clique.status.conditions, MIN_AVAILABLE_BREACHED)
+    return condition is not None and condition.status == "True"
+
+
+def _create_group(blueprint: GroupBlueprint, owner: PodCliqueSet, copy: int, now: float) -> PodCliqueScalingGroup:
+    set_name = owner.metadata.name
+    name = scaling_group(set_name, copy, blueprint.name)
+    return PodCliqueScalingGroup(
+        metadata=Metadata(
+            name=name,
+            namespace=owner.metadata.namespace,
+            uid=derive_uid(owner.metadata.uid, name, repr(now)),
+            created_at=now,
+            labels=scaling_group_labels(set_name, copy, name),
+            owner_uid=owner.metadata.uid,
+        ),
+        set_name=set_name,
+        set_uid=owner.metadata.uid,
+        copy=copy,
+        group=blueprint.name,
+        clique_names=blueprint.template.clique_names,
+        replicas=blueprint.replicas,
+        min_available=blueprint.min_available,
+        scale_config=blueprint.template.scale_config,
+        topology_constraint=blueprint.template.topology_constraint,
+        template_replicas=blueprint.replicas,
+    )
+
+
+def _scale_kept(group: PodCliqueScalingGroup, wanted: int) -> Note:
+    return Note(
+        kind=Kind.POD_CLIQUE_SCALING_GROUP,
+        namespace=group.metadata.namespace,
+        name=group.metadata.name,
+        uid=group.metadata.uid,
+        reason="ScaleOwnedByAutoscaler",
+        message=f"the template now says {wanted} replicas, but the autoscaler owns the size: it stays {group.replicas}",
+        type=EVENT_WARNING,
+    )

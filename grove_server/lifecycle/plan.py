@@ -1,0 +1,52 @@
+"""What to do next, as data: a plan proposes, only the control loop changes the world.
+
+A plan is complete: carrying it out leaves nothing for the same pass to find again. So a loop may ignore the
+notifications that its own plan causes, unless one of the changes lost a race.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from grove_server.resources.meta import Kind, Resource
+
+EVENT_NORMAL = "Normal"
+EVENT_WARNING = "Warning"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """Something to tell people about a resource; becomes an Event."""
+
+    kind: Kind
+    namespace: str
+    name: str
+    uid: str
+    reason: str
+    message: str
+    type: str = EVENT_NORMAL
+
+
+@dataclass(slots=True)
+class Plan:
+    """Changes of one pass.
+
+    ``updates`` carry the version they were decided on. ``wake_at`` (epoch seconds) is when to look again although
+    nothing changed.
+    """
+
+    creates: list[Resource] = field(default_factory=list)
+    updates: list[Resource] = field(default_factory=list)
+    deletes: list[Resource] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    wake_at: float | None = None
+
+    def wake(self, at: float) -> None:
+        """Ask for another pass at *at*, or earlier if one was asked for already."""
+        if self.wake_at is None or at < self.wake_at:
+            self.wake_at = at
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing changes (a wake-up may still be asked for)."""
+        return not (self.creates or self.updates or self.deletes)
