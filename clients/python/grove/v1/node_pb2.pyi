@@ -369,7 +369,7 @@ class NodeServiceWatchResponse(_message.Message):
     type: _builtins.str
     """"ADDED", "MODIFIED", "DELETED", "SYNCED" or "BOOKMARK"."""
     resume_token: _builtins.str
-    """Resumes right after this message."""
+    """Resumes right after this message; empty while the present state is still being sent."""
     @_builtins.property
     def object(self) -> Global___Node:
         """The resource after the step (before it, for DELETED); absent for SYNCED and BOOKMARK."""

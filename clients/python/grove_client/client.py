@@ -1,0 +1,115 @@
+"""The client: one object per connection, one attribute per kind of resource."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import cast
+
+import grpc
+
+from grove.v1.cluster_topology_binding_pb2 import ClusterTopologyBinding
+from grove.v1.event_pb2 import Event
+from grove.v1.manifest_pb2 import ManifestServiceApplyResponse, ManifestServiceDeleteResponse
+from grove.v1.node_pb2 import Node, NodeServiceCordonResponse, NodeServiceUncordonResponse
+from grove.v1.placement_pb2 import PlacementServiceSimulateResponse
+from grove.v1.pod_clique_pb2 import PodClique
+from grove.v1.pod_clique_scaling_group_pb2 import PodCliqueScalingGroup
+from grove.v1.pod_clique_set_pb2 import PodCliqueSet
+from grove.v1.pod_gang_pb2 import PodGang, PodGangServiceExplainResponse
+from grove.v1.pod_pb2 import Pod
+from grove.v1.server_pb2 import ServerServiceGetInfoResponse
+from grove_client.calls import Caller
+from grove_client.channel import open_channel
+from grove_client.resources import Applicable, Collection, Deletable, Listed, Scalable, ScalableApplicable
+
+DEFAULT_TARGET = "127.0.0.1:50051"
+
+
+class PodGangs(Collection[PodGang]):
+    """Gangs, and why they wait or are where they are."""
+
+    async def explain(self, name: str, *, namespace: str = "") -> PodGangServiceExplainResponse:
+        """Return why the gang waits, or why it is where it is; NotFoundError."""
+        answer = await self._caller.call(f"{self._service}Explain", {"name": name, "namespace": namespace})
+        return cast("PodGangServiceExplainResponse", answer)
+
+
+class Nodes(Collection[Node]):
+    """Nodes, and whether new pods may be placed on them."""
+
+    async def cordon(self, names: list[str]) -> list[str]:
+        """Keep new pods off *names*, in one change; returns those that were not so already."""
+        answer = await self._caller.call(f"{self._service}Cordon", {"names": names})
+        return list(cast("NodeServiceCordonResponse", answer).changed)
+
+    async def uncordon(self, names: list[str]) -> list[str]:
+        """Let new pods onto *names*, in one change; returns those that were not so already."""
+        answer = await self._caller.call(f"{self._service}Uncordon", {"names": names})
+        return list(cast("NodeServiceUncordonResponse", answer).changed)
+
+
+class GroveClient:
+    """All that a Grove Server offers, over one channel that somebody else opens and closes."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        caller = Caller(channel)
+        self._caller = caller
+        self.pod_clique_sets = ScalableApplicable(caller, PodCliqueSet)
+        self.pod_cliques = Scalable(caller, PodClique)
+        self.pod_clique_scaling_groups = Scalable(caller, PodCliqueScalingGroup)
+        self.pod_gangs = PodGangs(caller, PodGang)
+        self.pods = Deletable(caller, Pod)
+        self.nodes = Nodes(caller, Node)
+        self.cluster_topology_bindings = Applicable(caller, ClusterTopologyBinding)
+        self.events = Listed(caller, Event)
+
+    async def apply_manifest(
+        self, manifest: str, *, default_namespace: str = "", validate_only: bool = False
+    ) -> ManifestServiceApplyResponse:
+        """Apply all documents of *manifest* (YAML or JSON) as one change; InvalidArgumentError names every fault."""
+        answer = await self._caller.call(
+            "/grove.v1.ManifestService/Apply",
+            {"manifest": manifest, "default_namespace": default_namespace, "validate_only": validate_only},
+        )
+        return cast("ManifestServiceApplyResponse", answer)
+
+    async def delete_manifest(
+        self, manifest: str, *, default_namespace: str = "", validate_only: bool = False, ignore_not_found: bool = False
+    ) -> ManifestServiceDeleteResponse:
+        """Delete what the documents of *manifest* name, as one change."""
+        answer = await self._caller.call(
+            "/grove.v1.ManifestService/Delete",
+            {
+                "manifest": manifest,
+                "default_namespace": default_namespace,
+                "validate_only": validate_only,
+                "ignore_not_found": ignore_not_found,
+            },
+        )
+        return cast("ManifestServiceDeleteResponse", answer)
+
+    async def simulate(self, manifest: str, *, default_namespace: str = "") -> PlacementServiceSimulateResponse:
+        """Return what would happen to the gangs of *manifest* now; changes nothing."""
+        answer = await self._caller.call(
+            "/grove.v1.PlacementService/Simulate", {"manifest": manifest, "default_namespace": default_namespace}
+        )
+        return cast("PlacementServiceSimulateResponse", answer)
+
+    async def server_info(self, *, timeout_s: float | None = None) -> ServerServiceGetInfoResponse:
+        """Return version and mode of the server."""
+        answer = await self._caller.call("/grove.v1.ServerService/GetInfo", {}, timeout_s)
+        return cast("ServerServiceGetInfoResponse", answer)
+
+
+@asynccontextmanager
+async def connect(
+    target: str = DEFAULT_TARGET, *, credentials: grpc.ChannelCredentials | None = None, insecure: bool = False
+) -> AsyncIterator[GroveClient]:
+    """Open a client for the length of the `async with` block.
+
+    *target*: "host:port" or "unix:/path". Without *credentials* this machine is spoken to in plaintext and any other
+    over TLS with the system's roots; *insecure* forces plaintext. The connection is made at the first call.
+    """
+    async with open_channel(target, credentials, insecure=insecure) as channel:
+        yield GroveClient(channel)
