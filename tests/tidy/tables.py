@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Final
 
 from google.protobuf.descriptor import FileDescriptor
+from prometheus_client import CollectorRegistry
 
 from tests.tidy.sources import ROOT
 
@@ -33,7 +34,7 @@ def declared(module: str, attribute: str) -> object | None:
 
 def reasons() -> list[str]:
     """Return the error reasons the server can answer with."""
-    enum = declared("grove_server.api.errors", "Reason")
+    enum = declared("grove_server.api.reasons", "Reason")
     if enum is None:
         return []
     assert isinstance(enum, type)
@@ -42,12 +43,13 @@ def reasons() -> list[str]:
 
 
 def metric_names() -> list[str]:
-    """Return the names of our metrics as a scrape shows them, without the suffixes of histograms."""
+    """Return the names of our metrics as their rows have them; those of the client library are not ours to list."""
     registry = declared("grove_server.telemetry.metrics", "REGISTRY")
     if registry is None:
         return []
-    collect = registry.collect  # type: ignore[attr-defined]  # prometheus_client.CollectorRegistry
-    return [metric.name + ("_total" if metric.type == "counter" else "") for metric in collect()]
+    assert isinstance(registry, CollectorRegistry)
+    names = [metric.name + ("_total" if metric.type == "counter" else "") for metric in registry.collect()]
+    return [name for name in names if name.startswith(("grove_", "grpc_server_"))]
 
 
 def rpc_table(name: str) -> Mapping[str, object] | None:

@@ -7,6 +7,7 @@ from typing import Final
 
 import pytest
 
+from grove_client.version import __version__ as CLIENT_VERSION  # noqa: N812 -- it is a constant
 from tests.tidy.sources import ROOT, documents
 from tests.tidy.tables import metric_names, rpcs
 
@@ -67,8 +68,8 @@ def test_the_two_distributions_agree() -> None:
         tomllib.loads((ROOT / folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         for folder in (".", "clients/python")
     )
-    assert f"grove-client=={client['version']}" in server["dependencies"]
-    assert server["version"] == client["version"]
+    assert server["version"] == CLIENT_VERSION
+    assert f"grove-client=={CLIENT_VERSION}" in server["dependencies"]
     assert server["requires-python"] == client["requires-python"]
 
 
