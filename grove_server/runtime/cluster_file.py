@@ -1,0 +1,165 @@
+"""The cluster file (``--cluster FILE``): the nodes of the fake runtime, and how they hang together. Pure.
+
+YAML or JSON documents: v1 Node manifests, v1 Lists of them (so the output of ``kubectl get nodes -o yaml`` can be
+replayed), our NodePool short form and ClusterTopologyBinding manifests. The format is described in
+docs/cluster-file.md. Whatever is wrong is reported together, with the document's number and the field's path; a file
+with a problem yields nothing.
+
+Not here: opening the file, and what happens to nodes that a running server already has (``cluster_seed``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Final
+
+import orjson
+import yaml
+
+from grove_server.resources.cluster import Node
+from grove_server.resources.manifest import ClusterTopologyBindingManifest
+from grove_server.resources.meta import CORE_API_VERSION, GROVE_API_VERSION
+from grove_server.resources.schema import SchemaError, parse_cluster_topology_binding
+from grove_server.resources.violations import quoted
+from grove_server.runtime.fields import Fields, Problem, Problems
+from grove_server.runtime.node_source import NODES_MAX, read_node, read_pool
+
+# A dump of a few thousand real nodes, each with its image list, is some 50 MiB.
+SIZE_MAX_BYTES: Final = 256 * 1024 * 1024
+DOCUMENTS_MAX: Final = 10_000
+BINDINGS_MAX: Final = 100
+
+KIND_NODE: Final = "Node"
+KIND_LIST: Final = "List"
+KIND_POOL: Final = "NodePool"
+KIND_BINDING: Final = "ClusterTopologyBinding"
+
+
+class ClusterFileError(ValueError):
+    """The cluster file is not usable; carries every problem, ``count`` of them in all."""
+
+    def __init__(self, problems: Problems) -> None:
+        """Say one problem per line."""
+        self.problems: tuple[Problem, ...] = tuple(problems.listed)
+        self.count = problems.count
+        lines = [str(problem) for problem in self.problems]
+        if self.count > len(lines):
+            lines.append(f"and {self.count - len(lines)} more")
+        super().__init__("\n".join(lines))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterFile:
+    """What a cluster file describes. Nodes carry no uid and no times yet; names are unique."""
+
+    nodes: tuple[Node, ...]
+    bindings: tuple[ClusterTopologyBindingManifest, ...]
+
+
+def default_cluster_text() -> str:
+    """Return the built-in cluster file: 64 nodes of 8 GPUs in 2 zones, 4 blocks and 16 racks."""
+    return resources.files("grove_server.runtime").joinpath("default_cluster.yaml").read_text(encoding="utf-8")
+
+
+def parse_cluster(text: str) -> ClusterFile:
+    """Return the cluster that *text* describes. Raises ClusterFileError with everything that is wrong with it."""
+    reading = _Reading()
+    for number, document in _documents(text, reading.problems):
+        reading.take(Fields(document, number, "", reading.problems))
+    if not reading.nodes and not reading.problems.count:
+        reading.problems.add(1, "", "the file describes no node")
+    if reading.problems.count:
+        raise ClusterFileError(reading.problems)
+    return ClusterFile(nodes=tuple(reading.nodes), bindings=tuple(reading.bindings))
+
+
+class _Loader(yaml.CSafeLoader):
+    """The safe loader without dates: a label such as 2026-01-01 is a text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _documents(text: str, problems: Problems) -> Iterator[tuple[int, Mapping[str, object]]]:
+    """Yield the documents with their number, counted from 1; empty ones are passed over."""
+    if len(text) > SIZE_MAX_BYTES:
+        problems.add(1, "", f"the file must have at most {SIZE_MAX_BYTES >> 20} MiB")
+        return
+    number = 1
+    try:
+        for number, document in enumerate(yaml.load_all(text, Loader=_Loader), 1):
+            if number > DOCUMENTS_MAX:
+                problems.add(number, "", f"the file must have at most {DOCUMENTS_MAX} documents")
+                return
+            if isinstance(document, Mapping):
+                yield number, document
+            elif document is not None:
+                problems.add(number, "", f"must be a mapping, got {quoted(document)}")
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark is not None else ""
+        problems.add(number, "", f"{line}is not valid YAML: {error.problem}")
+    except (yaml.YAMLError, RecursionError):
+        problems.add(number, "", "is not valid YAML")
+
+
+class _Reading:
+    """What was read so far."""
+
+    def __init__(self) -> None:
+        self.problems = Problems()
+        self.nodes: list[Node] = []
+        self.bindings: list[ClusterTopologyBindingManifest] = []
+        self._names: set[tuple[str, str]] = set()
+
+    def take(self, document: Fields) -> None:
+        """Read one document, or one item of a list."""
+        api_version, kind = document.values.get("apiVersion"), document.values.get("kind")
+        if (api_version, kind) == (CORE_API_VERSION, KIND_LIST):
+            for item in document.children("items"):
+                self.take(item)
+        elif (api_version, kind) == (CORE_API_VERSION, KIND_NODE):
+            self._keep(document, [read_node(document, len(self.nodes))])
+        elif (api_version, kind) == (GROVE_API_VERSION, KIND_POOL):
+            self._keep(document, read_pool(document, len(self.nodes), NODES_MAX - len(self.nodes)))
+        elif (api_version, kind) == (GROVE_API_VERSION, KIND_BINDING):
+            self._take_binding(document)
+        else:
+            document.complain(
+                "kind",
+                f"must be {KIND_NODE} or {KIND_LIST} of {CORE_API_VERSION}, or {KIND_POOL} or {KIND_BINDING} of "
+                f"{GROVE_API_VERSION}; got {quoted(kind)} of {quoted(api_version)}",
+            )
+
+    def _keep(self, document: Fields, nodes: list[Node]) -> None:
+        if len(self.nodes) + len(nodes) > NODES_MAX:
+            document.complain("", f"the file must describe at most {NODES_MAX} nodes")
+            return
+        for node in nodes:
+            self._claim(document, KIND_NODE, node.metadata.name)
+        self.nodes += nodes
+
+    def _take_binding(self, document: Fields) -> None:
+        if len(self.bindings) == BINDINGS_MAX:
+            document.complain("", f"the file must have at most {BINDINGS_MAX} topology bindings")
+            return
+        try:
+            binding = parse_cluster_topology_binding(orjson.dumps(document.values))
+        except SchemaError as error:
+            for violation in error.violations:
+                document.complain(violation.path, violation.message)
+            return
+        except orjson.JSONEncodeError as error:
+            document.complain("", f"cannot be written as JSON: {error}")
+            return
+        self._claim(document, KIND_BINDING, binding.metadata.name)
+        self.bindings.append(binding)
+
+    def _claim(self, document: Fields, kind: str, name: str) -> None:
+        if name and (kind, name) in self._names:
+            document.complain("metadata.name", f"there are two {kind}s called {quoted(name)}")
+        self._names.add((kind, name))

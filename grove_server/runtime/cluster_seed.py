@@ -1,0 +1,114 @@
+"""Keeping the store's nodes equal to the cluster file, at the start of a server with the fake runtime.
+
+The file says which nodes there are and what they offer. What people did to a node while the server ran stays: whether
+it is cordoned and whether it is marked down. A node that left the file is removed; the runtime then lets go of its pods
+and they are placed anew. Topology bindings are made when they are missing and never changed: they belong to whoever
+edits them through the API.
+
+Seeding twice changes nothing the second time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from grove_server.resources.cluster import ClusterTopologyBinding, Node
+from grove_server.resources.manifest import ClusterTopologyBindingManifest
+from grove_server.resources.meta import EMPTY_MAP, Key, Kind, Metadata
+from grove_server.runtime.cluster_file import ClusterFile
+from grove_server.store.interface import Applied, Change, Delete, Put, Store
+
+# 10,240 nodes in one piece; larger clusters go in several, so that no step holds the event loop for long.
+_CHANGES_PER_COMMIT: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seeded:
+    """What seeding changed, in numbers of nodes and bindings."""
+
+    nodes_created: int = 0
+    nodes_updated: int = 0
+    nodes_removed: int = 0
+    bindings_created: int = 0
+
+
+class SeedError(RuntimeError):
+    """Somebody else changed the nodes at the same time: two servers, or loops that were started too early."""
+
+
+async def seed_cluster(store: Store, cluster: ClusterFile, *, now: float, new_uid: Callable[[], str]) -> Seeded:
+    """Make the nodes of *store* those of *cluster* and add its missing bindings.
+
+    To be called before the loops run. Raises StoreUnavailableError, or SeedError when it lost a race.
+    """
+    changes = list(_changes(store, cluster, now, new_uid))
+    commits = []
+    for start in range(0, len(changes), _CHANGES_PER_COMMIT):
+        piece = changes[start : start + _CHANGES_PER_COMMIT]
+        commits.append(store.commit_soon(piece, atomic=False, cause="cluster-file"))
+        await asyncio.sleep(0)
+    outcomes = list(itertools.chain.from_iterable(await asyncio.gather(*commits)))
+    lost = [outcome.key.name for outcome in outcomes if not isinstance(outcome, Applied)]
+    if lost:
+        raise SeedError(
+            f"{len(lost)} nodes or bindings changed while the cluster file was read, the first is {lost[0]}"
+        )
+    return Seeded(
+        nodes_created=sum(_is_node_put(change) and change.expected == 0 for change in changes),
+        nodes_updated=sum(_is_node_put(change) and change.expected != 0 for change in changes),
+        nodes_removed=sum(isinstance(change, Delete) for change in changes),
+        bindings_created=sum(isinstance(change, Put) and not _is_node_put(change) for change in changes),
+    )
+
+
+def _is_node_put(change: Change) -> bool:
+    return isinstance(change, Put) and change.resource.kind is Kind.NODE
+
+
+def _changes(store: Store, cluster: ClusterFile, now: float, new_uid: Callable[[], str]) -> Iterator[Change]:
+    reader = store.read()
+    wanted = {node.metadata.name for node in cluster.nodes}
+    for node in reader.sorted_list(Node):
+        if node.metadata.name not in wanted:
+            yield Delete(Key(Kind.NODE, "", node.metadata.name), node.resource_version)
+    for node in cluster.nodes:
+        existing = reader.get(Node, "", node.metadata.name)
+        if existing is None:
+            metadata = replace(node.metadata, uid=new_uid(), created_at=now)
+            yield Put(replace(node, metadata=metadata, ready_changed_at=now), 0)
+            continue
+        updated = _updated(existing, node)
+        if updated != existing:
+            yield Put(updated, existing.resource_version)
+    for binding in cluster.bindings:
+        if reader.get(ClusterTopologyBinding, "", binding.metadata.name) is None:
+            yield Put(_new_binding(binding, new_uid(), now), 0)
+
+
+def _updated(existing: Node, wanted: Node) -> Node:
+    """Return *existing* with what the file says, and what people did to it kept."""
+    return replace(
+        existing,
+        metadata=replace(existing.metadata, labels=wanted.metadata.labels, annotations=wanted.metadata.annotations),
+        taints=wanted.taints,
+        allocatable=wanted.allocatable,
+        capacity=wanted.capacity,
+        address=wanted.address,
+    )
+
+
+def _new_binding(manifest: ClusterTopologyBindingManifest, uid: str, now: float) -> ClusterTopologyBinding:
+    return ClusterTopologyBinding(
+        metadata=Metadata(
+            name=manifest.metadata.name,
+            uid=uid,
+            created_at=now,
+            labels=manifest.metadata.labels or EMPTY_MAP,
+            annotations=manifest.metadata.annotations or EMPTY_MAP,
+        ),
+        spec=manifest.spec,
+    )
