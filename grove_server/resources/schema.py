@@ -1,0 +1,266 @@
+"""Reading manifests: JSON bytes in, typed manifests out, or everything that is wrong with their shape.
+
+The compiled pydantic adapters do the reading; the words are ours, because users should not have to know what a
+``tuple_type`` is. Wrong here means: not JSON, unknown fields, missing fields, wrong types, nested or sized beyond
+bounds. What fields mean, and how they depend on each other, is admission's.
+
+A field that is null counts as left out, as in Kubernetes. Unknown fields alone do not end the reading: the error then
+carries the manifest without them, so that admission can report its findings in the same answer.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from grove_server.resources.manifest import ClusterTopologyBindingManifest, PodCliqueSetManifest
+from grove_server.resources.meta import API_VERSIONS, Kind
+from grove_server.resources.violations import Reason, Violation, quoted
+
+# etcd's default limit for one object: a manifest that Kubernetes could not keep is refused here too.
+MANIFEST_SIZE_MAX_BYTES: Final = 1_572_864
+NESTING_MAX: Final = 64
+ENTRIES_MAX: Final = 4096
+STRING_LENGTH_MAX: Final = 262_144
+INT64_MAX: Final = 2**63 - 1
+
+Manifest = PodCliqueSetManifest | ClusterTopologyBindingManifest
+M = TypeVar("M", PodCliqueSetManifest, ClusterTopologyBindingManifest)
+
+_SET: Final = TypeAdapter(PodCliqueSetManifest)
+_BINDING: Final = TypeAdapter(ClusterTopologyBindingManifest)
+
+_POSITION: Final = re.compile(r"line (\d+) column (\d+)$")
+_MAPS: Final = frozenset({"labels", "annotations"})
+_UNKNOWN_TYPES: Final = frozenset({"unexpected_keyword_argument", "extra_forbidden"})
+_EXPECTED: Final[Mapping[str, str]] = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing_size": "a whole number",
+    "string_type": "a string",
+    "bool_type": "true or false",
+    "dict_type": "a map",
+    "mapping_type": "a map",
+    "dataclass_type": "a map",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "float_type": "a number",
+}
+
+
+class SchemaError(ValueError):
+    """A document does not have the shape of its kind; all violations at once.
+
+    ``rest`` is the manifest without its unknown fields, where these are all that is wrong.
+    """
+
+    def __init__(self, violations: tuple[Violation, ...], rest: Manifest | None = None) -> None:
+        """Carry what is wrong."""
+        super().__init__("; ".join(str(violation) for violation in violations))
+        self.violations = violations
+        self.rest = rest
+
+
+def parse_pod_clique_set(data: bytes) -> PodCliqueSetManifest:
+    """Return the PodCliqueSet that *data* (JSON) holds; raise SchemaError."""
+    return _parse(_SET, data, Kind.POD_CLIQUE_SET, _free_parts_of_set)
+
+
+def parse_cluster_topology_binding(data: bytes) -> ClusterTopologyBindingManifest:
+    """Return the ClusterTopologyBinding that *data* (JSON) holds; raise SchemaError."""
+    return _parse(_BINDING, data, Kind.CLUSTER_TOPOLOGY_BINDING, _free_parts_of_binding)
+
+
+def _parse(
+    adapter: TypeAdapter[M], data: bytes, kind: Kind, free_parts: Callable[[M], Iterator[tuple[str, object]]]
+) -> M:
+    if len(data) > MANIFEST_SIZE_MAX_BYTES:
+        message = f"must have at most {MANIFEST_SIZE_MAX_BYTES} bytes as JSON, has {len(data)}"
+        raise SchemaError((Violation("", Reason.TOO_LONG, message),))
+    unknown: list[Violation] = []
+    try:
+        manifest = _validate(adapter, data)
+    except ValidationError as error:
+        manifest, unknown = _read_again(adapter, data, error)
+    violations: list[Violation] = _identity_violations(manifest, kind)
+    for path, part in free_parts(manifest):
+        depth = path.count(".") + path.count("[") + 2
+        if not _is_bounded(part, depth):
+            _add_bound_violations(part, path, depth, violations)
+    if violations:
+        raise SchemaError((*unknown, *violations))
+    if unknown:
+        raise SchemaError(tuple(unknown), rest=manifest)
+    return manifest
+
+
+def _validate(adapter: TypeAdapter[M], data: bytes | str) -> M:
+    return adapter.validate_json(data, by_alias=True, by_name=False)
+
+
+def _read_again(adapter: TypeAdapter[M], data: bytes, error: ValidationError) -> tuple[M, list[Violation]]:
+    """Return the manifest with its nulls and unknown fields left out, and a violation for each unknown field.
+
+    Raises SchemaError when more than that is wrong. Only documents that failed come here, so it need not be fast.
+    """
+    first = error.errors(include_url=False)[0]
+    if first["type"] == "json_invalid":
+        raise SchemaError((_json_violation(str(first.get("ctx", {}).get("error", ""))),))
+    tree = _without_nulls(json.loads(data))
+    try:
+        return _validate(adapter, json.dumps(tree)), []
+    except ValidationError as second:
+        details = second.errors(include_url=False)
+    violations = [_as_violation(detail) for detail in details]
+    if any(detail["type"] not in _UNKNOWN_TYPES for detail in details):
+        raise SchemaError(tuple(violations))
+    for detail in details:
+        _remove(tree, detail["loc"])
+    return _validate(adapter, json.dumps(tree)), violations
+
+
+def _without_nulls(value: Any) -> Any:  # noqa: ANN401 -- any JSON
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value
+
+
+def _remove(tree: Any, location: tuple[int | str, ...]) -> None:  # noqa: ANN401 -- any JSON
+    for step in location[:-1]:
+        tree = tree[step]
+    del tree[location[-1]]
+
+
+def _json_violation(text: str) -> Violation:
+    position = _POSITION.search(text)
+    where = f" (line {position[1]}, column {position[2]})" if position else ""
+    if text.startswith("recursion limit"):
+        return Violation("", Reason.INVALID, f"must not be nested deeper than {NESTING_MAX} levels{where}")
+    return Violation("", Reason.INVALID, f"must be valid JSON{where}")
+
+
+def _as_violation(detail: ErrorDetails) -> Violation:
+    path = _path(detail["loc"])
+    code = detail["type"]
+    if code == "missing":
+        return Violation(path, Reason.REQUIRED, "is required")
+    if code in _UNKNOWN_TYPES:
+        return Violation(path, Reason.FIELD_UNKNOWN, "is not a known field")
+    expected = _EXPECTED.get(code, "of another type")
+    return Violation(path, Reason.TYPE_INVALID, f"must be {expected}, got {quoted(detail['input'])}")
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    path = ""
+    is_key = False
+    for step in location:
+        if isinstance(step, int) or is_key:
+            path += f"[{step}]"
+        else:
+            path += f".{step}" if path else step
+        is_key = step in _MAPS and not is_key
+    return path
+
+
+def _identity_violations(manifest: Manifest, kind: Kind) -> list[Violation]:
+    violations: list[Violation] = []
+    if manifest.api_version != API_VERSIONS[kind]:
+        message = f"must be {API_VERSIONS[kind]}, got {quoted(manifest.api_version)}"
+        violations.append(Violation("apiVersion", Reason.NOT_SUPPORTED, message))
+    if manifest.kind != kind:
+        violations.append(Violation("kind", Reason.NOT_SUPPORTED, f"must be {kind}, got {quoted(manifest.kind)}"))
+    return violations
+
+
+def _free_parts_of_set(manifest: PodCliqueSetManifest) -> Iterator[tuple[str, object]]:
+    """Yield the parts of a set whose inside no dataclass describes."""
+    yield "metadata.labels", manifest.metadata.labels
+    yield "metadata.annotations", manifest.metadata.annotations
+    template = manifest.spec.template
+    for index, clique in enumerate(template.cliques):
+        path = f"spec.template.cliques[{index}]"
+        yield f"{path}.labels", clique.labels
+        yield f"{path}.annotations", clique.annotations
+        yield f"{path}.spec.podSpec", clique.spec.pod_spec
+        if clique.spec.auto_scaling_config is not None:
+            yield f"{path}.spec.autoScalingConfig.metrics", clique.spec.auto_scaling_config.metrics
+    for index, group in enumerate(template.pod_clique_scaling_groups):
+        if group.scale_config is not None:
+            yield f"spec.template.podCliqueScalingGroups[{index}].scaleConfig.metrics", group.scale_config.metrics
+    for index, claim in enumerate(template.resource_claim_templates):
+        yield f"spec.template.resourceClaimTemplates[{index}].templateSpec", claim.template_spec
+
+
+def _free_parts_of_binding(manifest: ClusterTopologyBindingManifest) -> Iterator[tuple[str, object]]:
+    yield "metadata.labels", manifest.metadata.labels
+    yield "metadata.annotations", manifest.metadata.annotations
+
+
+def _is_bounded(value: Any, depth: int) -> bool:  # noqa: ANN401 -- any JSON
+    """Return whether a part is within all bounds; written for speed, it looks at each value of each manifest."""
+    kind = type(value)
+    if kind is str:
+        return len(value) <= STRING_LENGTH_MAX
+    if kind is dict:
+        items = value.values()
+    elif kind is list or kind is tuple:
+        items = value
+    elif kind is int:
+        return bool(-INT64_MAX <= value <= INT64_MAX)
+    elif kind is float:
+        return math.isfinite(value)
+    else:
+        return True
+    if depth > NESTING_MAX or len(items) > ENTRIES_MAX:
+        return False
+    for item in items:
+        # Most values are short strings; a call for each would double the time.
+        if type(item) is str:
+            if len(item) > STRING_LENGTH_MAX:
+                return False
+        elif not _is_bounded(item, depth + 1):
+            return False
+    return True
+
+
+def _add_bound_violations(value: object, path: str, depth: int, violations: list[Violation]) -> None:
+    """Say what _is_bounded found, with paths; nested parts of what is itself out of bounds are not looked at."""
+    match value:
+        case bool() | None:
+            return
+        case str():
+            if len(value) > STRING_LENGTH_MAX:
+                message = f"must have at most {STRING_LENGTH_MAX} characters, has {len(value)}"
+                violations.append(Violation(path, Reason.TOO_LONG, message))
+            return
+        case int():
+            if not -INT64_MAX <= value <= INT64_MAX:
+                violations.append(Violation(path, Reason.INVALID, "must fit into 64 bits"))
+            return
+        case float():
+            if not math.isfinite(value):
+                violations.append(Violation(path, Reason.INVALID, "must be a finite number"))
+            return
+        case dict() | list() | tuple():
+            if depth > NESTING_MAX:
+                message = f"must not be nested deeper than {NESTING_MAX} levels"
+                violations.append(Violation(path, Reason.INVALID, message))
+                return
+            if len(value) > ENTRIES_MAX:
+                message = f"must have at most {ENTRIES_MAX} entries, has {len(value)}"
+                violations.append(Violation(path, Reason.TOO_MANY, message))
+                return
+            children = value.items() if isinstance(value, dict) else enumerate(value)
+            for key, item in children:
+                step = f".{key}" if isinstance(key, str) else f"[{key}]"
+                _add_bound_violations(item, path + step, depth + 1, violations)
+        case _:
+            return
