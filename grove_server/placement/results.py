@@ -47,9 +47,11 @@ class ScopeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainChoice:
-    """The domain that a scope ended up in: the narrowest single domain of the level that was asked for, or broader.
+    """The domain that a scope ended up in.
 
-    `path` is what to hand back as `within` (or `prefer`) for later pods of the same scope.
+    With `is_required` it is the domain of the required level (or of a `within`): hand `path` back as `within` for later
+    pods of the scope. Otherwise it is what came of the preferred level: hand `path` back as `prefer`; `is_met` is False
+    if that level was too narrow and a broader domain was taken.
     """
 
     kind: ScopeKind
@@ -57,7 +59,8 @@ class DomainChoice:
     level: str
     value: str
     path: DomainPath
-    preferred_met: bool | None = None
+    is_required: bool
+    is_met: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

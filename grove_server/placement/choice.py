@@ -1,0 +1,216 @@
+"""Which domain to take, and which nodes inside it, for pods of one shape.
+
+Rules, in this order, all of them tested: a domain that needs the fewest child domains; then the tightest (least room
+left over); then the one whose parent is tightest; then the first by path and name. Inside a domain: a child that holds
+all the pods is taken, the tightest first; otherwise the largest children are used up (provably the fewest) and the
+remainder goes to the tightest child that holds it. Positions come out ascending, so consecutive ranks share domains.
+Method: Kueue's TAS walk with least-free-capacity, over sums that are kept instead of built; one level of look-ahead
+(children needed) buys most of the locality that an exact solver finds.
+
+Not here: several shapes at once and backtracking (`search`).
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from grove_server.placement.counts import RequestClass, Tree
+from grove_server.placement.topology import IntArray, Layout
+
+_EXACT_MAX: Final = 32
+"""Domains whose needed children are counted exactly; the others are ordered by a lower bound."""
+
+
+class Region(NamedTuple):
+    """One domain of a layout: (0, 0) is the whole cluster."""
+
+    level: int
+    domain: int
+
+
+class Runs(NamedTuple):
+    """Pods by node: positions int64, ascending and each once, and how many pods each gets."""
+
+    positions: IntArray
+    counts: IntArray
+
+
+def ranked(layout: Layout, tree: Tree, level: int, span: tuple[int, int], pod_count: int) -> IntArray:
+    """Return the named domains of a level within [first, last) that fit the pods, best first."""
+    fitting = _fitting(layout, tree, level, span, pod_count)
+    if len(fitting) <= 1:
+        return fitting
+    room = tree[level][fitting]
+    parent_room = tree[level - 1][layout.levels[level].parents[fitting]] if level else room
+    need = children_needed(layout, tree, level, fitting, pod_count)
+    return fitting[np.lexsort((parent_room, room, need))]
+
+
+def best(layout: Layout, tree: Tree, level: int, span: tuple[int, int], pod_count: int) -> int | None:
+    """Return the first of `ranked` without ranking them all; None if no domain fits."""
+    left = _fitting(layout, tree, level, span, pod_count)
+    if len(left) == 0:
+        return None
+    if len(left) > 1 and level < layout.node_level:
+        need = children_needed(layout, tree, level, left, pod_count)
+        left = left[need == need.min()]
+    if len(left) > 1:
+        room = tree[level][left]
+        left = left[room == room.min()]
+    if len(left) > 1 and level:
+        room = tree[level - 1][layout.levels[level].parents[left]]
+        return int(left[room.argmin()])
+    return int(left[0])
+
+
+def _fitting(layout: Layout, tree: Tree, level: int, span: tuple[int, int], pod_count: int) -> IntArray:
+    first, last = span
+    fits = tree[level][first:last] >= pod_count
+    here = layout.levels[level]
+    if not here.is_all_named:
+        fits &= here.is_named[first:last]
+    return fits.nonzero()[0] + first
+
+
+def children_needed(layout: Layout, tree: Tree, level: int, domains: IntArray, pod_count: int) -> IntArray:
+    """Return for domains that fit the pods how many of their children these need; a lower bound past the first few."""
+    if level >= layout.node_level:
+        return np.ones(len(domains), dtype=np.int64)
+    here = layout.levels[level]
+    children = tree[level + 1]
+    starts, ends = here.child_starts[domains], here.child_starts[domains + 1]
+    bounds = np.empty(2 * len(domains), dtype=np.int64)
+    bounds[0::2], bounds[1::2] = starts, ends
+    largest = np.maximum.reduceat(np.append(children, 0), bounds)[0::2]
+    need = -(-pod_count // np.maximum(largest, 1))
+    lowest = int(need.min())
+    if lowest == 1:
+        return need
+    if len(domains) > _EXACT_MAX:
+        chosen = np.lexsort((tree[level][domains], need))[:_EXACT_MAX]
+    else:
+        chosen = np.arange(len(domains))
+    need[chosen] = _exact_need(children, starts[chosen], ends[chosen], pod_count)
+    return need
+
+
+def _exact_need(children: IntArray, starts: IntArray, ends: IntArray, pod_count: int) -> IntArray:
+    """Return how many of the largest children of each domain hold the pods."""
+    columns = starts[:, None] + np.arange(int((ends - starts).max()))
+    room = np.where(columns < ends[:, None], children[np.minimum(columns, len(children) - 1)], 0)
+    room.sort(axis=1)
+    need: IntArray = (room[:, ::-1].cumsum(axis=1) < pod_count).sum(axis=1) + 1
+    return need
+
+
+def fill(request_class: RequestClass, region: Region, pod_count: int) -> Runs:
+    """Return the nodes for pods that fit the region, first-choice nodes before others."""
+    layout, first = request_class.layout, request_class.first_choice
+    if first is None or pod_count == 0:
+        return _runs([_descend(layout, request_class.everywhere, region, pod_count)])
+    room = int(first[region.level][region.domain])
+    if room >= pod_count:
+        return _runs([_descend(layout, first, region, pod_count)])
+    start, end = layout.span(*region)
+    parts = [_whole(first, start, end)] if room else []
+    others = request_class.everywhere[-1][start:end] - first[-1][start:end]
+    parts.append(_flat(others, start, pod_count - room))
+    return _runs(parts)
+
+
+def fill_tightest(request_class: RequestClass, region: Region, pod_count: int) -> Runs:
+    """Return the nodes with the other host policy: the fullest nodes first, whole large ones are spared."""
+    start, end = request_class.layout.span(*region)
+    room = request_class.everywhere[-1][start:end]
+    used = room.nonzero()[0]
+    order = used[np.argsort(room[used], kind="stable")]
+    sums = room[order].cumsum()
+    cut = int(np.searchsorted(sums, pod_count))
+    positions, counts = order[: cut + 1] + start, room[order[: cut + 1]].copy()
+    counts[-1] -= int(sums[cut]) - pod_count
+    return _runs([Runs(positions, counts)])
+
+
+def _descend(layout: Layout, tree: Tree, region: Region, pod_count: int) -> Runs:
+    """Walk down from a domain that fits the pods to nodes."""
+    level, domain = region
+    parts: list[Runs] = []
+    while level < layout.node_level and pod_count:
+        start, end = layout.span(level, domain)
+        if int(tree[level][domain]) == pod_count:
+            parts.append(_whole(tree, start, end))
+            return _joined(parts)
+        here = layout.levels[level]
+        first, last = int(here.child_starts[domain]), int(here.child_starts[domain + 1])
+        room = tree[level + 1][first:last]
+        fits = (room >= pod_count).nonzero()[0]
+        if len(fits):
+            domain = first + _tightest_child(layout, tree, Region(level + 1, first), fits, pod_count)
+            level += 1
+            continue
+        whole, rest, pod_count = _split(room, pod_count)
+        if level + 1 == layout.node_level:
+            parts.append(Runs(whole + first, room[whole]))
+        else:
+            parts.extend(_whole(tree, *layout.span(level + 1, first + child)) for child in whole.tolist())
+        domain = first + rest
+        level += 1
+    if pod_count:
+        parts.append(Runs(np.array([domain]), np.array([pod_count])))
+    return _joined(parts)
+
+
+def _tightest_child(layout: Layout, tree: Tree, first: Region, fits: IntArray, pod_count: int) -> int:
+    """Return which of the children (counted from `first`) that hold all pods to take."""
+    level, domain = first
+    if len(fits) > 1 and level < layout.node_level:
+        need = children_needed(layout, tree, level, fits + domain, pod_count)
+        fits = fits[need == need.min()]
+    return int(fits[tree[level][fits + domain].argmin()])
+
+
+def _split(room: IntArray, pod_count: int) -> tuple[IntArray, int, int]:
+    """Return (children used up, the child for the remainder, the remainder) for pods that fit the children."""
+    fits = (room >= pod_count).nonzero()[0]
+    if len(fits):
+        return np.zeros(0, dtype=np.int64), int(fits[room[fits].argmin()]), pod_count
+    order = np.argsort(-room.astype(np.int16), kind="stable")  # Each is below PODS_MAX here; 16 bits sort in one pass.
+    sums = room[order].cumsum()
+    cut = int(np.searchsorted(sums, pod_count))
+    rest = pod_count - int(sums[cut - 1])
+    left = order[cut:]
+    left = left[room[left] >= rest]
+    lowest = room[left]
+    return order[:cut], int(left[lowest.argmin()]), rest
+
+
+def _flat(room: IntArray, start: int, pod_count: int) -> Runs:
+    """Return nodes of one slice by the same rule, whatever the levels between."""
+    whole, rest, count = _split(room, pod_count)
+    return Runs(np.append(whole, rest) + start, np.append(room[whole], count))
+
+
+def _whole(tree: Tree, start: int, end: int) -> Runs:
+    """Return all nodes of a slice with all they fit."""
+    room = tree[-1][start:end]
+    used = room.nonzero()[0]
+    return Runs(used + start, room[used])
+
+
+def _joined(parts: list[Runs]) -> Runs:
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        return Runs(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
+    return Runs(np.concatenate([part.positions for part in parts]), np.concatenate([part.counts for part in parts]))
+
+
+def _runs(parts: list[Runs]) -> Runs:
+    """Return runs in the order of positions."""
+    joined = _joined(parts)
+    if len(joined.positions) <= 1:
+        return joined
+    order = joined.positions.argsort()
+    return Runs(joined.positions[order], joined.counts[order])

@@ -1,0 +1,171 @@
+"""The amounts of a cluster: what each node has and what is free of it, as arrays, and a log of what changed.
+
+Rules: int64 amounts exactly as given, nothing is rounded. Row 0 is `pods`, row 1 the GPU count, further rows appear
+with the first node that has the resource. Free may be negative: a node that shrank under its pods stays truthful. The
+GPU row is always the number of free bits of the node's GPU mask. Readers remember how far they read the change log and
+catch up on the slots named after that; a reader that is too far behind starts over.
+
+Not here: names, labels and taints (`cluster`), request classes (`counts`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+
+from grove_server.placement import gpus
+from grove_server.placement.requests import GPU_RESOURCE, PODS_RESOURCE
+from grove_server.placement.topology import IntArray
+
+PODS_ROW: Final = 0
+GPU_ROW: Final = 1
+RESOURCES_MAX: Final = 64
+"""Most different resources in one cluster."""
+
+_LOG_MAX: Final = 32_768
+
+
+class ChangeLog:
+    """Slots in the order in which they changed, with absolute positions; old entries fall off."""
+
+    __slots__ = ("_base", "_slots")
+
+    def __init__(self) -> None:
+        self._slots: list[int] = []
+        self._base = 0
+
+    @property
+    def end(self) -> int:
+        """Return the position after the newest entry."""
+        return self._base + len(self._slots)
+
+    def add(self, slot: int) -> None:
+        """Append one slot."""
+        if len(self._slots) >= _LOG_MAX:
+            self._trim()
+        self._slots.append(slot)
+
+    def extend(self, slots: list[int]) -> None:
+        """Append several slots."""
+        self._slots.extend(slots)
+        if len(self._slots) > _LOG_MAX:
+            self._trim()
+
+    def since(self, position: int) -> list[int] | None:
+        """Return the slots changed from `position` on, each once, in order; None if that is too long ago."""
+        start = position - self._base
+        if start < 0:
+            return None
+        return list(dict.fromkeys(self._slots[start:]))
+
+    def _trim(self) -> None:
+        drop = len(self._slots) // 2
+        del self._slots[:drop]
+        self._base += drop
+
+
+class Ledger:
+    """Allocatable and free amounts by (resource row, slot), and GPU masks by slot."""
+
+    __slots__ = ("allocatable", "changes", "free", "gpu_free", "gpu_taken", "gpu_usable", "rows")
+
+    def __init__(self) -> None:
+        self.rows: dict[str, int] = {PODS_RESOURCE: PODS_ROW, GPU_RESOURCE: GPU_ROW}
+        self.allocatable: IntArray = np.zeros((2, 0), dtype=np.int64)
+        self.free: IntArray = np.zeros((2, 0), dtype=np.int64)
+        self.gpu_usable: list[int] = []
+        self.gpu_taken: list[int] = []
+        self.gpu_free: list[int] = []
+        self.changes = ChangeLog()
+
+    def fork(self) -> Ledger:
+        """Return an independent copy with an empty change log."""
+        other = Ledger()
+        other.rows = dict(self.rows)
+        other.allocatable = self.allocatable.copy()
+        other.free = self.free.copy()
+        other.gpu_usable = list(self.gpu_usable)
+        other.gpu_taken = list(self.gpu_taken)
+        other.gpu_free = list(self.gpu_free)
+        return other
+
+    def add_slot(self) -> int:
+        """Return a new slot that has nothing."""
+        slot = len(self.gpu_free)
+        if slot == self.free.shape[1]:
+            more = np.zeros((len(self.rows), max(64, slot)), dtype=np.int64)
+            self.allocatable = np.concatenate([self.allocatable, more], axis=1)
+            self.free = np.concatenate([self.free, more], axis=1)
+        self.gpu_usable.append(0)
+        self.gpu_taken.append(0)
+        self.gpu_free.append(0)
+        return slot
+
+    def set_allocatable(self, slot: int, amounts: Mapping[str, int], gpu_busy: frozenset[int]) -> bool:
+        """Give a slot new amounts, keep what is used on it, and return whether anything grew."""
+        for resource in amounts:
+            self._row(resource)
+        new = np.zeros(len(self.rows), dtype=np.int64)
+        for resource, amount in amounts.items():
+            new[self.rows[resource]] = amount
+        delta = new - self.allocatable[:, slot]
+        self.allocatable[:, slot] = new
+        self.free[:, slot] += delta
+        gpu_free_before = self.gpu_free[slot]
+        self.gpu_usable[slot] = ((1 << int(new[GPU_ROW])) - 1) & ~gpus.mask_of(gpu_busy)
+        self._set_gpus(slot, self.gpu_taken[slot])
+        self.changes.add(slot)
+        return bool((delta > 0).any()) or bool(self.gpu_free[slot] & ~gpu_free_before)
+
+    def move(self, slot: int, costs: tuple[tuple[int, int], ...], pod_count: int) -> None:
+        """Take (pod_count > 0) or give back (< 0) the cost of equal pods, GPUs aside."""
+        for row, amount in costs:
+            if row != GPU_ROW:
+                self.free[row, slot] -= amount * pod_count
+        self.changes.add(slot)
+
+    def take_gpus(self, slot: int, mask: int) -> None:
+        """Mark GPUs as taken."""
+        self._set_gpus(slot, self.gpu_taken[slot] | mask)
+
+    def give_gpus(self, slot: int, mask: int) -> None:
+        """Mark GPUs as no longer taken."""
+        self._set_gpus(slot, self.gpu_taken[slot] & ~mask)
+
+    def costs(self, requests: tuple[tuple[str, int], ...]) -> tuple[tuple[int, int], ...]:
+        """Return (row, amount) of one pod, its `pods` unit included; for pods that run, so resources are known."""
+        amounts = {PODS_ROW: 1}
+        for resource, amount in requests:
+            if amount > 0:
+                amounts[self._row(resource)] = amount
+        return tuple(sorted(amounts.items()))
+
+    def known_costs(self, requests: tuple[tuple[str, int], ...]) -> tuple[tuple[int, int], ...] | None:
+        """Return the same for pods that are only asked for; None if they want a resource that no node ever had."""
+        if any(amount > 0 and resource not in self.rows for resource, amount in requests):
+            return None
+        return self.costs(requests)
+
+    def is_unused(self, slot: int) -> bool:
+        """Return whether nothing is reserved on a slot."""
+        others = np.arange(len(self.rows)) != GPU_ROW
+        return not self.gpu_taken[slot] and bool((self.free[others, slot] == self.allocatable[others, slot]).all())
+
+    def _set_gpus(self, slot: int, taken: int) -> None:
+        self.gpu_taken[slot] = taken
+        self.gpu_free[slot] = self.gpu_usable[slot] & ~taken
+        self.free[GPU_ROW, slot] = self.gpu_free[slot].bit_count()
+
+    def _row(self, resource: str) -> int:
+        row = self.rows.get(resource)
+        if row is None:
+            if len(self.rows) >= RESOURCES_MAX:
+                raise ValueError(f"more than {RESOURCES_MAX} different resources; {resource!r} is one too many")
+            row = len(self.rows)
+            self.rows[resource] = row
+            more = np.zeros((1, self.free.shape[1]), dtype=np.int64)
+            self.allocatable = np.concatenate([self.allocatable, more])
+            self.free = np.concatenate([self.free, more])
+        return row

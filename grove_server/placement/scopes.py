@@ -1,0 +1,185 @@
+"""A request made ready for the search: one tree of scopes with levels as numbers and request classes attached.
+
+Rules: a scope is the gang, a group or a clique; it knows what its minimums need per request class (`demand`), how hard
+it is to place, and which siblings are its twins (same constraints, same pods). Requests are checked here, so the search
+meets only sound ones.
+
+Not here: the search itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from grove_server.placement.counts import RequestClass
+from grove_server.placement.requests import (
+    GPU_RESOURCE,
+    PODS_MAX,
+    CliqueRequest,
+    DomainPath,
+    GangRequest,
+    GroupRequest,
+    InvalidRequestError,
+    PodShape,
+)
+from grove_server.placement.results import ScopeKind
+
+DEPTH_MAX: Final = 8
+"""Deepest nesting of groups."""
+
+SCOPES_MAX: Final = 5_000
+"""Most groups and cliques of one gang."""
+
+ClassOf: TypeAlias = Callable[[PodShape], RequestClass]
+LevelOf: TypeAlias = Callable[[str], int | None]
+
+
+class LevelUnknownError(LookupError):
+    """A level that a scope asks for is not in the request's topology."""
+
+    def __init__(self, scope: Scope, level: str) -> None:
+        super().__init__(level)
+        self.scope = scope
+        self.level = level
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Scope:
+    """One node of the tree. Levels are layout levels; `request_class` is set for cliques alone.
+
+    `demand` maps each request class below to the pods its minimums need; `wish` counts the optional pods in.
+    """
+
+    kind: ScopeKind
+    name: str
+    index: int
+    required: int | None = None
+    preferred: int | None = None
+    within: DomainPath = ()
+    prefer: DomainPath = ()
+    children: list[Scope] = field(default_factory=list)
+    request_class: RequestClass | None = None
+    minimum: int = 0
+    optional: int = 0
+    demand: dict[RequestClass, int] = field(default_factory=dict)
+    wish: dict[RequestClass, int] = field(default_factory=dict)
+    twin_key: object = None
+
+    @property
+    def pods_needed(self) -> int:
+        """Return the pods of all minimums below."""
+        return sum(self.demand.values())
+
+    @property
+    def is_constrained(self) -> bool:
+        """Return whether the scope itself says anything about domains."""
+        return self.required is not None or self.preferred is not None or bool(self.within or self.prefer)
+
+    def cliques(self) -> Iterator[Scope]:
+        """Yield the cliques below, in request order."""
+        if self.request_class is not None:
+            yield self
+        for child in self.children:
+            yield from child.cliques()
+
+    def walk(self) -> Iterator[Scope]:
+        """Yield this scope and all below, parents first."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+
+def compile_request(request: GangRequest, level_of: LevelOf, class_of: ClassOf) -> Scope:
+    """Return the root scope; InvalidRequestError for unsound requests, LevelUnknownError for an unknown level."""
+    compiler = _Compiler(level_of, class_of)
+    root = compiler.compile(request, ScopeKind.GANG, 0)
+    if not compiler.clique_names:
+        raise InvalidRequestError(f"gang {request.name} has no cliques")
+    if sum(root.wish.values()) > PODS_MAX:
+        raise InvalidRequestError(f"gang {request.name} has more than {PODS_MAX} pods")
+    return root
+
+
+class _Compiler:
+    """Walks a request once, counting what it meets."""
+
+    def __init__(self, level_of: LevelOf, class_of: ClassOf) -> None:
+        self.level_of = level_of
+        self.class_of = class_of
+        self.clique_names: set[str] = set()
+        self.count = 0
+
+    def compile(self, request: GangRequest | GroupRequest | CliqueRequest, kind: ScopeKind, depth: int) -> Scope:
+        if depth > DEPTH_MAX or self.count >= SCOPES_MAX:
+            raise InvalidRequestError(f"more than {DEPTH_MAX} levels of groups or {SCOPES_MAX} groups and cliques")
+        scope = Scope(kind=kind, name=request.name, index=self.count, within=request.within, prefer=request.prefer)
+        self.count += 1
+        scope.required = self._level(scope, request.required)
+        scope.preferred = self._level(scope, request.preferred)
+        for key, _ in request.within:
+            self._level(scope, key)
+        if isinstance(request, CliqueRequest):
+            self._clique(scope, request)
+        else:
+            self._members(scope, request, depth)
+        return scope
+
+    def _clique(self, scope: Scope, request: CliqueRequest) -> None:
+        if request.name in self.clique_names:
+            raise InvalidRequestError(f"two cliques are named {request.name}")
+        if request.minimum < 0 or request.optional < 0:
+            raise InvalidRequestError(f"clique {request.name} asks for a negative number of pods")
+        if any(amount < 0 for _, amount in request.shape.requests):
+            raise InvalidRequestError(f"clique {request.name} asks for a negative amount")
+        self.clique_names.add(request.name)
+        scope.request_class = self.class_of(request.shape)
+        scope.minimum, scope.optional = request.minimum, request.optional
+        if request.minimum:
+            scope.demand = {scope.request_class: request.minimum}
+        scope.wish = {scope.request_class: request.minimum + request.optional}
+        scope.twin_key = (*_constraint(scope), request.shape, request.minimum, request.optional)
+
+    def _members(self, scope: Scope, request: GangRequest | GroupRequest, depth: int) -> None:
+        for member in request.members:
+            kind = ScopeKind.CLIQUE if isinstance(member, CliqueRequest) else ScopeKind.GROUP
+            child = self.compile(member, kind, depth + 1)
+            scope.children.append(child)
+            for total, part in ((scope.demand, child.demand), (scope.wish, child.wish)):
+                for request_class, count in part.items():
+                    total[request_class] = total.get(request_class, 0) + count
+        scope.twin_key = (*_constraint(scope), *(child.twin_key for child in scope.children))
+
+    def _level(self, scope: Scope, key: str | None) -> int | None:
+        if key is None:
+            return None
+        level = self.level_of(key)
+        if level is None:
+            raise LevelUnknownError(scope, key)
+        return level
+
+
+def _constraint(scope: Scope) -> tuple[object, ...]:
+    return scope.required, scope.preferred, scope.within, scope.prefer
+
+
+def hardest_first(scopes: list[Scope]) -> list[Scope]:
+    """Return siblings in the order in which to place them: what has the fewest ways to go first.
+
+    Narrower level, then bigger pods (GPUs), then more GPUs, then the larger share of what fits, then request order.
+    """
+    return sorted(scopes, key=_hardness)
+
+
+def _hardness(scope: Scope) -> tuple[int, int, int, float, int]:
+    levels = [each.required or 0 for each in scope.walk()]
+    gpus = [(each.shape.amount(GPU_RESOURCE), count) for each, count in scope.demand.items()]
+    share = max((count / max(1, int(each.everywhere[0][0])) for each, count in scope.demand.items()), default=0.0)
+    return (
+        -max(levels),
+        -max((each for each, _ in gpus), default=0),
+        -sum(each * count for each, count in gpus),
+        -share,
+        scope.index,
+    )

@@ -1,0 +1,441 @@
+"""Finds places for all minimums of a gang: exact for one shape, a bounded search for several.
+
+Rules: necessary tests for all candidate domains at once (room per request class, sums of resources, twins that each
+need a domain of their own); candidates tightest first; siblings hardest first. When a sibling fails it is moved to the
+front and the scope is tried again (conflict-driven); after that siblings' domains are tried in depth, once more with
+the other host policy, all within a budget of steps. Identical candidates for identical siblings are tried once.
+Work is tentative on the ledger, with an undo log, and is always taken back before the caller sees the result.
+Method: the project's design notes on KAI's and Kueue's walks; the twin bound turns long searches into instant proofs.
+
+Not here: GPU ids and scores (`place`), words (`explain`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from grove_server.placement.choice import Region, Runs, best, children_needed, fill, fill_tightest, ranked
+from grove_server.placement.cluster import Cluster
+from grove_server.placement.counts import Tree
+from grove_server.placement.requests import DomainPath
+from grove_server.placement.scopes import Scope, hardest_first
+from grove_server.placement.topology import BoolArray, IntArray, Layout
+
+_RETRIES_MAX: Final = 4
+"""Times a scope is tried again with the child that failed moved to the front."""
+
+_SIBLINGS_IN_DEPTH_MAX: Final = 64
+"""Siblings that are searched in depth; more would nest too deep and not end within any budget."""
+
+WHOLE: Final = Region(0, 0)
+
+
+class Chosen(NamedTuple):
+    """The region a scope got, with the numbers behind the choice."""
+
+    region: Region
+    considered: int
+    fitting: int
+
+
+class Placed(NamedTuple):
+    """Pods of one clique that the search has put down."""
+
+    scope: Scope
+    runs: Runs
+
+
+class Search:
+    """One attempt to place a compiled request. Use `run` once, then `undo_all`."""
+
+    def __init__(self, cluster: Cluster, layout: Layout, root: Scope, steps_max: int) -> None:
+        self.cluster = cluster
+        self.layout = layout
+        self.root = root
+        self.cliques = list(root.cliques())
+        self.chosen: dict[int, Chosen] = {}
+        self.placed: list[Placed] = []
+        self.failed: Scope = root
+        self.stopped = False
+        self.steps = 0
+        self._steps_max = steps_max + len(self.cliques)
+        self._in_depth = False
+        self._tight_hosts = False
+        self._is_single = len(self.cliques) == 1
+        self._found: dict[DomainPath, tuple[Region, ...]] = {}
+
+    # -- minimums ------------------------------------------------------------------------------------------------
+
+    def run(self) -> bool:
+        """Place all minimums, then what fits of the optional pods; False if the minimums found no place."""
+        if self.root.demand and not self._run_minimums():
+            return False
+        for clique in self.cliques:
+            if clique.optional:
+                self._extend(clique)
+        return True
+
+    def undo_all(self) -> None:
+        """Take everything back from the ledger; the results stay readable."""
+        for placed in reversed(self.placed):
+            self._apply(placed, -1)
+
+    def _run_minimums(self) -> bool:
+        if self._solve(self.root, WHOLE):
+            return True
+        if self._is_exact() or self.is_hopeless(self.root):
+            return False
+        failed = self.failed
+        self._in_depth = True
+        for self._tight_hosts in (False, True):
+            if not self.stopped and self._solve(self.root, WHOLE):
+                return True
+        self.failed = failed
+        return False
+
+    def _is_exact(self) -> bool:
+        """Return whether the candidates tried were all there are: one shape, at most one constrained scope deep."""
+        return len(self.root.demand) == 1 and not any(
+            scope.is_constrained for scope in self.root.walk() if scope is not self.root and not self._is_single
+        )
+
+    def is_hopeless(self, scope: Scope) -> bool:
+        """Return whether the necessary tests rule every domain out; asked on the untouched ledger it is a proof."""
+        return next(self.candidates(scope, WHOLE), None) is None
+
+    def _solve(self, scope: Scope, region: Region) -> bool:
+        """Place a scope's minimums somewhere in a region; leaves nothing behind if it cannot."""
+        if not scope.demand:
+            return True
+        tried: set[tuple[int, ...]] = set()
+        for chosen in self.candidates(scope, region):
+            profile = self._profile(scope, chosen.region)
+            if profile in tried:
+                continue
+            mark = len(self.placed)
+            if self._fill(scope, chosen.region):
+                self.chosen[scope.index] = chosen
+                return True
+            self._undo_to(mark)
+            if self.stopped:
+                return False
+            tried.add(profile)
+        if not tried:
+            self.failed = scope
+        return False
+
+    def _fill(self, scope: Scope, region: Region) -> bool:
+        request_class = scope.request_class
+        if request_class is None:
+            return self._fill_children(scope, region)
+        self.steps += 1
+        if self.steps > self._steps_max:
+            self.stopped = True
+            return False
+        pods = scope.minimum
+        if self._is_single and scope.optional:
+            pods += min(scope.optional, int(request_class.everywhere[region.level][region.domain]) - pods)
+        how = fill_tightest if self._tight_hosts else fill
+        self._put(scope, how(request_class, region, pods))
+        return True
+
+    def _fill_children(self, scope: Scope, region: Region) -> bool:
+        order = hardest_first(scope.children) if len(scope.children) > 1 else list(scope.children)
+        mark = len(self.placed)
+        for _ in range(1 + min(len(order) - 1, _RETRIES_MAX)):
+            failed = next((child for child in order if not self._solve(child, region)), None)
+            if failed is None:
+                return True
+            self._undo_to(mark)
+            if self.stopped or failed is order[0]:
+                break
+            order.remove(failed)
+            order.insert(0, failed)
+        if not self._in_depth or self.stopped or not 1 < len(order) <= _SIBLINGS_IN_DEPTH_MAX:
+            return False
+        return self._solve_in_depth(order, region)
+
+    def _solve_in_depth(self, order: list[Scope], region: Region) -> bool:
+        """Place siblings with chronological backtracking over their candidate domains."""
+        if not order:
+            return True
+        scope, rest = order[0], order[1:]
+        if not scope.demand:
+            return self._solve_in_depth(rest, region)
+        tried: set[tuple[int, ...]] = set()
+        for chosen in self.candidates(scope, region):
+            profile = self._profile(scope, chosen.region)
+            if profile in tried:
+                continue
+            tried.add(profile)
+            mark = len(self.placed)
+            if self._fill(scope, chosen.region):
+                self.chosen[scope.index] = chosen
+                if self._solve_in_depth(rest, region):
+                    return True
+            self._undo_to(mark)
+            if self.stopped:
+                return False
+        if not tried:
+            self.failed = scope
+        return False
+
+    def _profile(self, scope: Scope, region: Region) -> tuple[int, ...]:
+        """Return what makes two candidates alike: where they lie and the room on each of their nodes."""
+        if self._is_single or region.level == 0:
+            return (region.level, region.domain)
+        start, end = self.layout.span(*region)
+        parent = int(self.layout.levels[region.level].parents[region.domain])
+        rows = [each.everywhere[-1][start:end] for each in scope.demand]
+        return (region.level, parent, *np.sort(np.array(rows), axis=1).ravel().tolist())
+
+    # -- candidates ----------------------------------------------------------------------------------------------
+
+    def candidates(self, scope: Scope, region: Region) -> Iterator[Chosen]:
+        """Yield the regions worth trying for a scope, best first; each passed the necessary tests."""
+        for request_class in scope.wish:
+            self.cluster.refresh(request_class)
+        seen: set[Region] = set()
+        at_base = self._groups_domains if scope.request_class is None else self._cliques_domains
+        for base in self._bases(scope, region):
+            for chosen in at_base(scope, base):
+                if chosen.region not in seen:
+                    seen.add(chosen.region)
+                    yield chosen
+
+    def _bases(self, scope: Scope, region: Region) -> list[Region]:
+        """Return where to look: the preferred domain, shortened from its narrow end, then all that `within` allows."""
+        hard = self.narrowed((region,), scope.within)
+        if not scope.prefer:
+            return hard
+        known = tuple(pair for pair in scope.prefer if self.layout.level_of(pair[0]) is not None)
+        bases = [base for cut in range(len(known), 0, -1) for base in self.narrowed(hard, known[:cut])]
+        return list(dict.fromkeys(bases + hard))
+
+    def narrowed(self, regions: tuple[Region, ...] | list[Region], path: DomainPath) -> list[Region]:
+        """Return the parts of some regions that carry a path's labels."""
+        if not path:
+            return list(regions)
+        found = self._found.get(path)
+        if found is None:
+            found = self._found[path] = tuple(Region(*each) for each in self.layout.find(path))
+        result = []
+        for region in regions:
+            start, end = self.layout.span(*region)
+            for each in found:
+                first, last = self.layout.span(*each)
+                if start <= first and last <= end and each.level >= region.level:
+                    result.append(each)
+                elif first <= start and end <= last:
+                    result.append(region)
+        return result
+
+    def _levels(self, scope: Scope, base: Region) -> list[int]:
+        """Return the levels to try, narrowest first; the base's own level stands for the base as it is."""
+        required = scope.required if scope.required is not None and scope.required > base.level else None
+        broadest = base.level if required is None else required
+        if scope.preferred is not None and scope.preferred > broadest:
+            return list(range(scope.preferred, broadest - 1, -1))
+        if scope.request_class is None or required is not None:
+            return [broadest]
+        return list(range(self.layout.node_level, broadest - 1, -1))
+
+    def _span(self, base: Region, level: int) -> tuple[int, int]:
+        """Return the half-open range of a level's domains inside a region."""
+        if level <= base.level:
+            return base.domain, base.domain + 1
+        return self.layout.domains_in(level, *self.layout.span(*base))
+
+    def _groups_domains(self, scope: Scope, base: Region) -> Iterator[Chosen]:
+        """Yield the domains for a scope of several cliques, level by level."""
+        for level in self._levels(scope, base):
+            span = self._span(base, level)
+            domains = self._passing(scope, level, span)
+            for domain in self._in_order(scope, level, domains):
+                yield Chosen(Region(level, domain), span[1] - span[0], len(domains))
+
+    def _cliques_domains(self, clique: Scope, base: Region) -> Iterator[Chosen]:
+        """Yield one clique's domains: the first that is best without ranking, then all others ranked."""
+        for level, tree, pods in self._attempts(clique, base):
+            span = self._span(base, level)
+            least = pods if pods == clique.minimum + clique.optional else self._most(tree, level, span, clique)
+            first = best(self.layout, tree, level, span, least)
+            if first is None:
+                continue
+            fitting = int(np.count_nonzero(tree[level][span[0] : span[1]] >= pods))
+            yield Chosen(Region(level, first), span[1] - span[0], fitting)
+            for domain in ranked(self.layout, tree, level, span, pods).tolist():
+                yield Chosen(Region(level, domain), span[1] - span[0], fitting)
+
+    def _attempts(self, clique: Scope, base: Region) -> list[tuple[int, Tree, int]]:
+        """Return (level, counts, pods) in the order to try them.
+
+        All pods come before the minimum and first-choice nodes before others. Where a level is asked for, a narrower
+        level outweighs both; where none is, both outweigh the level.
+        """
+        request_class = clique.request_class
+        assert request_class is not None
+        everywhere, first_choice = request_class.everywhere, request_class.first_choice
+        trees = (everywhere,) if first_choice is None else (first_choice, everywhere)
+        most, least = clique.minimum + clique.optional, max(clique.minimum, 1)
+        wants = (most, least) if most > least else (least,)
+        levels = self._levels(clique, base)
+        if clique.required is None and clique.preferred is None:
+            return [(level, tree, pods) for pods in wants for tree in trees for level in levels]
+        return [(level, tree, pods) for level in levels for pods in wants for tree in trees]
+
+    def _most(self, tree: Tree, level: int, span: tuple[int, int], clique: Scope) -> int:
+        """Return the most pods that one domain fits, at least the minimum (or one) and at most the wish."""
+        room = tree[level][span[0] : span[1]]
+        if not self.layout.levels[level].is_all_named:
+            room = room * self.layout.levels[level].is_named[span[0] : span[1]]
+        return min(max(int(room.max(initial=0)), clique.minimum, 1), clique.minimum + clique.optional)
+
+    # -- necessary tests for several shapes ------------------------------------------------------------------------
+
+    def _passing(self, scope: Scope, level: int, span: tuple[int, int]) -> IntArray:
+        """Return the domains of a level that no necessary test rules out."""
+        first, last = span
+        here = self.layout.levels[level]
+        passes = here.is_named[first:last].copy() if level else np.ones(last - first, dtype=np.bool_)
+        for request_class, pods in scope.demand.items():
+            passes &= request_class.everywhere[level][first:last] >= pods
+        if len(scope.demand) > 1 and passes.any():
+            passes &= self._sums_suffice(scope, level, span)
+        for twins in self._twins(scope, level):
+            if passes.any():
+                passes &= self._twins_fit(twins, level, span)
+        return passes.nonzero()[0] + first
+
+    def _sums_suffice(self, scope: Scope, level: int, span: tuple[int, int]) -> BoolArray:
+        """Return by domain whether what is free on usable nodes adds up to what all shapes together need."""
+        here = self.layout.levels[level]
+        start, end = int(here.starts[span[0]]), int(here.starts[span[1]])
+        bounds = here.starts[span[0] : span[1]] - start
+        slots = self.layout.slots[start:end]
+        usable = np.zeros(end - start, dtype=np.bool_)
+        need: dict[int, int] = {}
+        for request_class, pods in scope.demand.items():
+            usable |= request_class.eligible[start:end]
+            for row, amount in request_class.costs or ():
+                need[row] = need.get(row, 0) + amount * pods
+        suffices = np.ones(span[1] - span[0], dtype=np.bool_)
+        for row, amount in need.items():
+            free = np.maximum(self.cluster.ledger.free[row][slots], 0) * usable
+            suffices &= np.add.reduceat(free, bounds) >= amount
+        return suffices
+
+    def _twins(self, scope: Scope, level: int) -> list[list[Scope]]:
+        """Return the children that each need a narrower domain than `level`, alike ones together."""
+        alike: dict[object, list[Scope]] = {}
+        for child in scope.children:
+            if child.required is not None and child.required > level and child.demand:
+                alike.setdefault(child.twin_key, []).append(child)
+        return list(alike.values())
+
+    def _twins_fit(self, twins: list[Scope], level: int, span: tuple[int, int]) -> BoolArray:
+        """Return by domain whether its narrower domains hold as many alike children as there are.
+
+        One domain of the children's level holds at most min over classes of floor(K / m) of them.
+        """
+        child = twins[0]
+        assert child.required is not None
+        here = self.layout.levels[level]
+        start, end = int(here.starts[span[0]]), int(here.starts[span[1]])
+        first, last = self.layout.domains_in(child.required, start, end)
+        narrow = self.layout.levels[child.required]
+        held = np.full(last - first, len(twins), dtype=np.int64)
+        for request_class, pods in child.demand.items():
+            np.minimum(held, request_class.everywhere[child.required][first:last] // pods, out=held)
+        held *= narrow.is_named[first:last]
+        bounds = narrow.domain_at[here.starts[span[0] : span[1]]] - first
+        fits: BoolArray = np.add.reduceat(held, bounds) >= len(twins)
+        return fits
+
+    def _in_order(self, scope: Scope, level: int, domains: IntArray) -> list[int]:
+        """Return passing domains best first: room for the optional pods too, few children needed, tightest, by name."""
+        if len(domains) <= 1:
+            return [int(domain) for domain in domains]
+        cramped = np.zeros(len(domains), dtype=np.bool_)
+        for request_class, pods in scope.wish.items():
+            cramped |= request_class.everywhere[level][domains] < pods
+        share = np.zeros(len(domains), dtype=np.float64)
+        need = np.zeros(len(domains), dtype=np.int64)
+        for request_class, pods in scope.demand.items():
+            room = request_class.everywhere[level][domains]
+            np.maximum(share, pods / np.maximum(room, 1), out=share)
+            np.maximum(need, children_needed(self.layout, request_class.everywhere, level, domains, pods), out=need)
+        return [int(domain) for domain in domains[np.lexsort((-share, need, cramped))]]
+
+    # -- optional pods -----------------------------------------------------------------------------------------------
+
+    def _extend(self, clique: Scope) -> None:
+        """Place as many of a clique's optional pods as fit where its minimum may be; never fails."""
+        request_class = clique.request_class
+        assert request_class is not None
+        placed = sum(int(each.runs.counts.sum()) for each in self.placed if each.scope is clique)
+        left = clique.minimum + clique.optional - placed
+        for region in self._extension_regions(clique) if left else ():
+            self.cluster.refresh(request_class)
+            pods = min(left, int(request_class.everywhere[region.level][region.domain]))
+            if pods:
+                self._put(clique, fill(request_class, region, pods))
+                left -= pods
+
+    def _extension_regions(self, clique: Scope) -> list[Region]:
+        """Return where optional pods may go: the clique's own domain, then, unless that is required, around it."""
+        base = WHOLE
+        for scope in self._lineage(clique)[:-1]:
+            chosen = self.chosen.get(scope.index) or next(self.candidates(scope, base), None)
+            if chosen is None:
+                return []
+            self.chosen[scope.index] = chosen
+            base = chosen.region
+        own = self.chosen.get(clique.index) or next(self.candidates(clique, base), None)
+        if own is None:
+            return []
+        self.chosen[clique.index] = own
+        if clique.required is not None and clique.required > base.level:
+            return [own.region]
+        around = [region for region in self.narrowed((base,), clique.within) if region != own.region]
+        return [own.region, *around]
+
+    def _lineage(self, clique: Scope) -> list[Scope]:
+        """Return the scopes from the gang down to a clique."""
+
+        def down(scope: Scope) -> list[Scope]:
+            if scope is clique:
+                return [scope]
+            for child in scope.children:
+                below = down(child)
+                if below:
+                    return [scope, *below]
+            return []
+
+        return down(self.root)
+
+    # -- tentative work ----------------------------------------------------------------------------------------------
+
+    def _put(self, scope: Scope, runs: Runs) -> None:
+        placed = Placed(scope, runs)
+        self.placed.append(placed)
+        self._apply(placed, 1)
+
+    def _undo_to(self, mark: int) -> None:
+        while len(self.placed) > mark:
+            self._apply(self.placed.pop(), -1)
+
+    def _apply(self, placed: Placed, sign: int) -> None:
+        if self._is_single:
+            return
+        request_class = placed.scope.request_class
+        assert request_class is not None
+        ledger = self.cluster.ledger
+        slots = self.layout.slots[placed.runs.positions]
+        counts = placed.runs.counts * sign
+        for row, amount in request_class.costs or ():
+            ledger.free[row][slots] -= amount * counts
+        ledger.changes.extend(slots.tolist())

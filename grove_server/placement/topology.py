@@ -1,0 +1,202 @@
+"""One topology over the nodes: an order in which every domain of every level is one contiguous slice.
+
+Rules: level 0 is the whole cluster (one domain), levels 1..L are the topology's keys, broadest first, level L+1 is the
+node itself. At every level the domains partition all nodes: nodes that lack a label on the way down form nameless
+domains of their own (`is_named` False), which constrained gangs never get and unconstrained ones may use. A domain is
+identified by its whole path, so equal rack names in two zones are two racks. Positions are ordered by path, then by
+node name: "the first of equals" is the tie-break by name. Fan-outs are uneven, so slices are offsets.
+
+The layout is immutable; the cluster makes a new one (milliseconds at 10,000 nodes) when nodes come or go or change the
+labels of a level. Not here: what is free (`counts`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from grove_server.placement.requests import DomainPath
+
+IntArray: TypeAlias = npt.NDArray[np.int64]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+
+_NO_SUCH_VALUE = -2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """One level of a layout, D domains over N positions.
+
+    `starts` int64[D+1]: domain d covers positions starts[d]:starts[d+1]. `domain_at` int64[N]: domain of a position.
+    `parents` int64[D]: domain one level up. `child_starts` int64[D+1]: domain d's children are
+    child_starts[d]:child_starts[d+1] one level down (empty array for the node level). `is_named` bool[D].
+    """
+
+    key: str
+    starts: IntArray
+    domain_at: IntArray
+    parents: IntArray
+    child_starts: IntArray
+    is_named: BoolArray
+    is_all_named: bool
+    fan_out_max: int
+
+    @property
+    def count(self) -> int:
+        """Return the number of domains, nameless ones included."""
+        return len(self.starts) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Nodes of a cluster in the order of one topology.
+
+    `slots` int64[N]: the cluster's slot at each position; `positions` int64[slots]: the way back, -1 = not laid out.
+    Per topology level: `values`, the label values by code in text order, `codes_of`, the way back, and `codes`
+    int64[N] by position (-1 = missing).
+    """
+
+    keys: tuple[str, ...]
+    slots: IntArray
+    positions: IntArray
+    levels: tuple[Level, ...]
+    values: tuple[tuple[str, ...], ...]
+    codes_of: tuple[Mapping[str, int], ...]
+    codes: tuple[IntArray, ...]
+
+    @property
+    def node_level(self) -> int:
+        """Return the index of the narrowest level, the nodes."""
+        return len(self.levels) - 1
+
+    def level_of(self, key: str) -> int | None:
+        """Return the index of the level with this label key."""
+        return self.keys.index(key) + 1 if key in self.keys else None
+
+    def span(self, level: int, domain: int) -> tuple[int, int]:
+        """Return the half-open range of positions of a domain."""
+        starts = self.levels[level].starts
+        return int(starts[domain]), int(starts[domain + 1])
+
+    def domains_in(self, level: int, start: int, end: int) -> tuple[int, int]:
+        """Return the half-open range of a level's domains inside a range of positions made of whole domains."""
+        domain_at = self.levels[level].domain_at
+        return int(domain_at[start]), int(domain_at[end - 1]) + 1
+
+    def value_of(self, level: int, domain: int) -> str:
+        """Return a domain's label value; "" for the whole cluster and for nameless domains."""
+        if not 1 <= level <= len(self.keys):
+            return ""
+        code = int(self.codes[level - 1][self.levels[level].starts[domain]])
+        return self.values[level - 1][code] if code >= 0 else ""
+
+    def path_of(self, level: int, domain: int) -> DomainPath:
+        """Return a domain's path, broadest first."""
+        position = int(self.levels[level].starts[domain])
+        depth = min(level, len(self.keys))
+        return tuple(
+            (self.keys[i], self.values[i][code]) for i in range(depth) if (code := int(self.codes[i][position])) >= 0
+        )
+
+    def find(self, path: DomainPath) -> tuple[tuple[int, int], ...]:
+        """Return (level, domain) of every narrowest domain that carries all labels of the path; keys must be levels.
+
+        A full path names one domain; a bare rack name may name several, in order.
+        """
+        if not path:
+            return ((0, 0),)
+        wanted = sorted((self.keys.index(key) + 1, value) for key, value in path)
+        level = wanted[-1][0]
+        heads = self.levels[level].starts[:-1]
+        holds = self.levels[level].is_named.copy()
+        for index, value in wanted:
+            holds &= self.codes[index - 1][heads] == self.codes_of[index - 1].get(value, _NO_SUCH_VALUE)
+        return tuple((level, int(domain)) for domain in np.flatnonzero(holds))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelColumn:
+    """One label over all slots: `codes` int64[slots], -1 = missing; values in text order, so codes sort as names do."""
+
+    codes: IntArray
+    values: tuple[str, ...]
+    codes_of: Mapping[str, int]
+
+
+def label_column(labels: Sequence[str | None]) -> LabelColumn:
+    """Return the column of one label's values by slot (None = missing or no node)."""
+    values = tuple(sorted({value for value in labels if value is not None}))
+    codes_of = {value: code for code, value in enumerate(values)}
+    codes = np.fromiter(
+        (-1 if value is None else codes_of[value] for value in labels), dtype=np.int64, count=len(labels)
+    )
+    return LabelColumn(codes=codes, values=values, codes_of=codes_of)
+
+
+def lay_out(keys: Sequence[str], slots: IntArray, slot_count: int, columns: Sequence[LabelColumn]) -> Layout:
+    """Return the layout of some slots, given in name order, with one column per key.
+
+    Nodes without a label go to the end of their parent domain.
+    """
+    codes = [column.codes[slots] for column in columns]
+    ranks = [np.where(each < 0, np.iinfo(np.int64).max, each) for each in codes]
+    if ranks:
+        order = np.lexsort(ranks[::-1])
+        slots, codes, ranks = slots[order], [each[order] for each in codes], [each[order] for each in ranks]
+    node_count = len(slots)
+    positions = np.full(slot_count, -1, dtype=np.int64)
+    positions[slots] = np.arange(node_count, dtype=np.int64)
+    return Layout(
+        keys=tuple(keys),
+        slots=slots,
+        positions=positions,
+        levels=_levels(keys, node_count, codes, ranks),
+        values=tuple(column.values for column in columns),
+        codes_of=tuple(column.codes_of for column in columns),
+        codes=tuple(codes),
+    )
+
+
+def _levels(
+    keys: Sequence[str], node_count: int, codes: Sequence[IntArray], ranks: Sequence[IntArray]
+) -> tuple[Level, ...]:
+    """Return the levels from the whole cluster to the nodes, linked to each other."""
+    is_head = np.zeros(node_count, dtype=np.bool_)
+    is_head[:1] = True
+    is_whole = np.ones(node_count, dtype=np.bool_)
+    heads = [is_head]
+    named = [is_whole]
+    for code, rank in zip(codes, ranks, strict=True):
+        changes = heads[-1].copy()
+        changes[1:] |= rank[1:] != rank[:-1]
+        heads.append(changes)
+        named.append(named[-1] & (code >= 0))
+    heads.append(np.ones(node_count, dtype=np.bool_))
+    named.append(is_whole)
+    starts = [np.append(np.flatnonzero(head), node_count).astype(np.int64) for head in heads]
+    domain_at = [np.cumsum(head, dtype=np.int64) - 1 for head in heads]
+    levels = []
+    for i, key in enumerate(("", *keys, "")):
+        first = starts[i][:-1]
+        parents = domain_at[i - 1][first] if i else np.zeros(len(first), dtype=np.int64)
+        child_starts = np.zeros(0, dtype=np.int64)
+        if i + 1 < len(starts):
+            child_starts = np.append(domain_at[i + 1][first], len(starts[i + 1]) - 1)
+        is_named = named[i][first]
+        levels.append(
+            Level(
+                key=key,
+                starts=starts[i],
+                domain_at=domain_at[i],
+                parents=parents,
+                child_starts=child_starts,
+                is_named=is_named,
+                is_all_named=bool(is_named.all()),
+                fan_out_max=int(np.diff(child_starts).max(initial=0)),
+            )
+        )
+    return tuple(levels)
