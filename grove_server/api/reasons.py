@@ -1,0 +1,163 @@
+"""Why a call is refused, as stable words, and the error type that carries them to the wire.
+
+A `Reason` never changes its meaning; programs compare it (`ErrorInfo.reason`, domain `grove.io`). `docs/errors.md`
+says for each what users and operators do; a test compares. Not here: the wire form and the mapping of the other rooms'
+errors (`errors`).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import grpc
+
+from grove_server.resources.violations import Reason as FieldReason
+from grove_server.resources.violations import Violation
+
+DOMAIN: Final = "grove.io"
+
+
+class Reason(enum.StrEnum):
+    """Every reason the server gives."""
+
+    INVALID_REQUEST = "INVALID_REQUEST"
+    INVALID_MANIFEST = "INVALID_MANIFEST"
+    INVALID_SELECTOR = "INVALID_SELECTOR"
+    INVALID_PAGE_TOKEN = "INVALID_PAGE_TOKEN"  # noqa: S105 -- a word, not a secret
+    INVALID_RESUME_TOKEN = "INVALID_RESUME_TOKEN"  # noqa: S105 -- a word, not a secret
+    MESSAGE_TOO_LARGE = "MESSAGE_TOO_LARGE"
+    NOT_FOUND = "NOT_FOUND"
+    ALREADY_EXISTS = "ALREADY_EXISTS"
+    VERSION_CONFLICT = "VERSION_CONFLICT"
+    BEING_DELETED = "BEING_DELETED"
+    PAGE_TOKEN_EXPIRED = "PAGE_TOKEN_EXPIRED"  # noqa: S105 -- a word, not a secret
+    RESUME_TOKEN_EXPIRED = "RESUME_TOKEN_EXPIRED"  # noqa: S105 -- a word, not a secret
+    WATCH_TOO_SLOW = "WATCH_TOO_SLOW"
+    TOO_MANY_CALLS = "TOO_MANY_CALLS"
+    TOO_MANY_WATCHES = "TOO_MANY_WATCHES"
+    TOO_MANY_GANGS = "TOO_MANY_GANGS"
+    STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
+    STORE_OVERLOADED = "STORE_OVERLOADED"
+    SERVER_DRAINING = "SERVER_DRAINING"
+    PERMISSION_DENIED = "PERMISSION_DENIED"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    INTERNAL = "INTERNAL"
+
+
+CODES: Final[Mapping[Reason, grpc.StatusCode]] = {
+    Reason.INVALID_REQUEST: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.INVALID_MANIFEST: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.INVALID_SELECTOR: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.INVALID_PAGE_TOKEN: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.INVALID_RESUME_TOKEN: grpc.StatusCode.INVALID_ARGUMENT,
+    # As core answers what is larger still.
+    Reason.MESSAGE_TOO_LARGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Reason.ALREADY_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
+    Reason.VERSION_CONFLICT: grpc.StatusCode.ABORTED,
+    Reason.BEING_DELETED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.PAGE_TOKEN_EXPIRED: grpc.StatusCode.OUT_OF_RANGE,
+    Reason.RESUME_TOKEN_EXPIRED: grpc.StatusCode.OUT_OF_RANGE,
+    Reason.WATCH_TOO_SLOW: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.TOO_MANY_CALLS: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.TOO_MANY_WATCHES: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.TOO_MANY_GANGS: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.STORE_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    Reason.STORE_OVERLOADED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.SERVER_DRAINING: grpc.StatusCode.UNAVAILABLE,
+    Reason.PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
+    Reason.DEADLINE_EXCEEDED: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Reason.INTERNAL: grpc.StatusCode.INTERNAL,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The resource an error is about."""
+
+    kind: str
+    name: str
+
+
+@dataclass(slots=True, kw_only=True)
+class ApiError(Exception):
+    """A refusal with all that the wire needs. Its text may be shown to anybody: no internals in it.
+
+    ``preconditions`` are (type, subject, description); ``retry_after_s`` asks the client to come back later.
+    """
+
+    reason: Reason
+    message: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    violations: Sequence[Violation] = ()
+    violation_count: int = 0
+    subject: Subject | None = None
+    preconditions: Sequence[tuple[str, str, str]] = ()
+    retry_after_s: float | None = None
+
+    @property
+    def code(self) -> grpc.StatusCode:
+        """Return the status code of the reason."""
+        return CODES[self.reason]
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}"
+
+
+def invalid_request(path: str, message: str, *, reason: FieldReason = FieldReason.INVALID) -> ApiError:
+    """Return the refusal of one field of a request message (not of a manifest)."""
+    return ApiError(
+        reason=Reason.INVALID_REQUEST,
+        message=f"{path}: {message}",
+        violations=(Violation(path, reason, message),),
+        violation_count=1,
+    )
+
+
+def not_found(kind: str, namespace: str, names: Sequence[str]) -> ApiError:
+    """Return the refusal because resources do not exist; it names all of them, up to a bound."""
+    shown = [f"{namespace}/{name}" if namespace else name for name in names[:20]]
+    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    return ApiError(
+        reason=Reason.NOT_FOUND,
+        message=f"{kind} {', '.join(shown)}{more} not found",
+        metadata={"kind": kind, "namespace": namespace, "name": ",".join(names[:20])},
+        subject=Subject(kind, shown[0]),
+    )
+
+
+def already_exists(kind: str, namespace: str, name: str) -> ApiError:
+    """Return the refusal because a resource of that name exists."""
+    shown = f"{namespace}/{name}" if namespace else name
+    return ApiError(
+        reason=Reason.ALREADY_EXISTS,
+        message=f"{kind} {shown} already exists",
+        metadata={"kind": kind, "namespace": namespace, "name": name},
+        subject=Subject(kind, shown),
+    )
+
+
+def version_conflict(kind: str, namespace: str, name: str, current_version: int) -> ApiError:
+    """Return the refusal because the resource is at another version than the caller's."""
+    shown = f"{namespace}/{name}" if namespace else name
+    return ApiError(
+        reason=Reason.VERSION_CONFLICT,
+        message=f"{kind} {shown} was changed by somebody else: it is at resource version {current_version}",
+        metadata={"kind": kind, "namespace": namespace, "name": name, "current_resource_version": str(current_version)},
+        subject=Subject(kind, shown),
+    )
+
+
+def being_deleted(kind: str, namespace: str, name: str) -> ApiError:
+    """Return the refusal to change what is on its way out."""
+    shown = f"{namespace}/{name}" if namespace else name
+    return ApiError(
+        reason=Reason.BEING_DELETED,
+        message=f"{kind} {shown} is being deleted; wait until it is gone",
+        metadata={"kind": kind, "namespace": namespace, "name": name},
+        subject=Subject(kind, shown),
+        preconditions=(("BEING_DELETED", shown, "the resource has a deletionTimestamp"),),
+    )

@@ -1,0 +1,111 @@
+"""Who may call which method, and how long it may take: one line per RPC of the contract.
+
+A test walks the service descriptors and fails for a method that is missing here. Health and reflection are open to
+everybody who can connect.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+
+class Access(enum.IntEnum):
+    """Roles, each including those before it. NONE asks for nothing but a connection."""
+
+    NONE = 0
+    READ = 1
+    WRITE = 2
+    ADMIN = 3
+
+
+class Deadline(NamedTuple):
+    """Seconds for one call: when the client gives no deadline, and at most. None: a stream without an end."""
+
+    default_s: float | None
+    max_s: float | None
+
+
+_READ: Final = Deadline(10.0, 60.0)
+_LIST: Final = Deadline(30.0, 120.0)
+_CHANGE: Final = Deadline(30.0, 120.0)
+_QUESTION: Final = Deadline(30.0, 300.0)
+_ENDLESS: Final = Deadline(None, None)
+
+_SERVICES: Final[Mapping[str, Mapping[str, tuple[Access, Deadline]]]] = {
+    "PodCliqueSetService": {
+        "Apply": (Access.WRITE, _CHANGE),
+        "Create": (Access.WRITE, _CHANGE),
+        "Get": (Access.READ, _READ),
+        "List": (Access.READ, _LIST),
+        "Update": (Access.WRITE, _CHANGE),
+        "Delete": (Access.WRITE, _CHANGE),
+        "Watch": (Access.READ, _ENDLESS),
+        "Scale": (Access.WRITE, _CHANGE),
+    },
+    "PodCliqueService": {
+        "Get": (Access.READ, _READ),
+        "List": (Access.READ, _LIST),
+        "Watch": (Access.READ, _ENDLESS),
+        "Scale": (Access.WRITE, _CHANGE),
+    },
+    "PodCliqueScalingGroupService": {
+        "Get": (Access.READ, _READ),
+        "List": (Access.READ, _LIST),
+        "Watch": (Access.READ, _ENDLESS),
+        "Scale": (Access.WRITE, _CHANGE),
+    },
+    "PodGangService": {
+        "Get": (Access.READ, _READ),
+        "List": (Access.READ, _LIST),
+        "Watch": (Access.READ, _ENDLESS),
+        "Explain": (Access.READ, _QUESTION),
+    },
+    "PodService": {
+        "Get": (Access.READ, _READ),
+        "List": (Access.READ, _LIST),
+        "Watch": (Access.READ, _ENDLESS),
+        "Delete": (Access.WRITE, _CHANGE),
+    },
+    # Nodes and topologies belong to the whole cluster, so changing them is an operator's business.
+    "NodeService": {
+        "Get": (Access.READ, _READ),
+        "List": (Access.READ, _LIST),
+        "Watch": (Access.READ, _ENDLESS),
+        "Cordon": (Access.ADMIN, _CHANGE),
+        "Uncordon": (Access.ADMIN, _CHANGE),
+    },
+    "ClusterTopologyBindingService": {
+        "Apply": (Access.ADMIN, _CHANGE),
+        "Create": (Access.ADMIN, _CHANGE),
+        "Get": (Access.READ, _READ),
+        "List": (Access.READ, _LIST),
+        "Update": (Access.ADMIN, _CHANGE),
+        "Delete": (Access.ADMIN, _CHANGE),
+        "Watch": (Access.READ, _ENDLESS),
+    },
+    "EventService": {
+        "List": (Access.READ, _LIST),
+        "Watch": (Access.READ, _ENDLESS),
+    },
+    # Manifests with cluster-scoped kinds ask for ADMIN; the service checks that itself.
+    "ManifestService": {
+        "Apply": (Access.WRITE, _CHANGE),
+        "Delete": (Access.WRITE, _CHANGE),
+    },
+    "PlacementService": {"Simulate": (Access.READ, _QUESTION)},
+    "ServerService": {"GetInfo": (Access.NONE, _READ)},
+}
+
+
+AUTHORIZATION: Final[Mapping[str, Access]] = {
+    f"/grove.v1.{service}/{method}": access
+    for service, methods in _SERVICES.items()
+    for method, (access, _) in methods.items()
+}
+DEADLINES: Final[Mapping[str, Deadline]] = {
+    f"/grove.v1.{service}/{method}": deadline
+    for service, methods in _SERVICES.items()
+    for method, (_, deadline) in methods.items()
+}
