@@ -5,9 +5,10 @@
 #   LISTEN, METRICS_LISTEN   addresses other than the usual ones
 #   further arguments go to grove-server
 #
-# Ctrl-C is how this program is meant to end, so it ends with status 0; any other end keeps the server's status. On a
-# terminal the server gets a process group of its own: Ctrl-C then reaches the server alone, and not make as well,
-# which would report an interrupted target.
+# Ctrl-C is how this program is meant to end, so it ends with status 0; any other end keeps the server's status. The
+# server gets a process group of its own. On a terminal, Ctrl-C then reaches the server alone, and not make as well,
+# which would report an interrupted target. Without one, a signal to the whole group, which make repeats to its
+# children, would reach the server twice; and a second signal means "stop at once".
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -35,22 +36,29 @@ HINTS
 fi
 
 status=0
+stopping_since_s=
+set -m
 if [ -t 0 ] && [ -t 1 ]; then
-  set -m
   "${server[@]}" || status=$?
-  set +m
 else
-  # Without a terminal a signal comes to this shell: hand it on, then wait until the server has really ended.
   "${server[@]}" &
   pid=$!
-  stopping=
-  trap 'stopping=yes; kill -TERM "$pid" 2>/dev/null || true' INT TERM
-  while kill -0 "$pid" 2>/dev/null; do
+  # What comes within a second of the first signal is the same request to stop.
+  hand_on() {
+    if [ -z "$stopping_since_s" ] || [ $((SECONDS - stopping_since_s)) -gt 1 ]; then
+      kill -TERM "$pid" 2>/dev/null || true
+    fi
+    stopping_since_s=${stopping_since_s:-$SECONDS}
+  }
+  trap hand_on INT TERM
+  # A signal interrupts `wait`; the server has ended only when it is gone.
+  while true; do
     status=0
     wait "$pid" || status=$?
+    kill -0 "$pid" 2>/dev/null || break
   done
-  # The end that was asked for is a clean one, however the server reports the signal.
-  if [ -n "$stopping" ] && { [ "$status" = 130 ] || [ "$status" = 143 ]; }; then status=0; fi
 fi
-if [ "$status" = 130 ]; then status=0; fi
+case $status in
+  130 | 143) if [ -t 0 ] || [ -n "$stopping_since_s" ]; then status=0; fi ;;
+esac
 exit "$status"
