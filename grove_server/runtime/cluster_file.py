@@ -30,6 +30,7 @@ from grove_server.runtime.node_source import NODES_MAX, read_node, read_pool
 SIZE_MAX_BYTES: Final = 256 * 1024 * 1024
 DOCUMENTS_MAX: Final = 10_000
 BINDINGS_MAX: Final = 100
+BINDING_VALUES_MAX: Final = 10_000
 
 KIND_NODE: Final = "Node"
 KIND_LIST: Final = "List"
@@ -147,6 +148,9 @@ class _Reading:
         if len(self.bindings) == BINDINGS_MAX:
             document.complain("", f"the file must have at most {BINDINGS_MAX} topology bindings")
             return
+        if not _is_small(document.values):
+            document.complain("", f"must have at most {BINDING_VALUES_MAX} values")
+            return
         try:
             binding = parse_cluster_topology_binding(orjson.dumps(document.values))
         except SchemaError as error:
@@ -163,3 +167,19 @@ class _Reading:
         if name and (kind, name) in self._names:
             document.complain("metadata.name", f"there are two {kind}s called {quoted(name)}")
         self._names.add((kind, name))
+
+
+def _is_small(value: object) -> bool:
+    """Return whether *value* has few parts when it is written out; YAML aliases may repeat parts without end."""
+    count = 0
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        count += 1
+        if count + len(waiting) > BINDING_VALUES_MAX:
+            return False
+        if isinstance(item, Mapping):
+            waiting.extend(item.values())
+        elif isinstance(item, list):
+            waiting.extend(item)
+    return True
