@@ -1,0 +1,21 @@
+"""Which benchmarks there are. Each is a function of a module beside this one that returns its figures.
+
+Names are those of the figures, so that `--only deploy` runs what one expects.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from tests.bench.figures import Figure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark:
+    """A named measurement. ``run`` is a module-level function, because it is called in another process."""
+
+    name: str
+    run: Callable[[], Iterable[Figure]]
+
+
+SUITE: Final[tuple[Benchmark, ...]] = ()
