@@ -19,7 +19,7 @@ EXPLAINED: Final = re.compile(
         | (?:type|pyright):[ ]ignore\[[\w, -]+\]
         | pragma:[ ]no[ ]cover
         | fmt:[ ](?:off|skip)
-    )\s*(?:--|\#)\s*\w.{7,}""",
+    )\s*(?:--|\#)\s*\w.{2,}""",
     re.VERBOSE,
 )
 WHOLE_FILE: Final = re.compile(r"#\s*(?:ruff: noqa|flake8: noqa|mypy: |type: ignore\s*$)")
