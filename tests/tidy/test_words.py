@@ -38,7 +38,7 @@ def unexplained(module: Module) -> list[str]:
         if WHOLE_FILE.match(comment):
             findings.append(module.finding(line, f"switches a check off for the whole file: {comment}"))
         elif IGNORE.search(comment.split("--")[0]) and not EXPLAINED.search(comment):
-            findings.append(module.finding(line, f"gives no reason: {comment}"))
+            findings.append(module.finding(line, f"gives no reason (`-- why`, for mypy and fmt `# why`): {comment}"))
     return findings
 
 
