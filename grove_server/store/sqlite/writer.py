@@ -78,7 +78,12 @@ class SqliteJournal:
         opened: asyncio.Future[Loaded] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, args=(opened,), name="grove-store-writer", daemon=True)
         self._thread.start()
-        return await opened
+        try:
+            return await opened
+        except BaseException:
+            # Refused or given up: the lock must be free again when the caller hears of it.
+            await self.close()
+            raise
 
     def submit(self, commits: Sequence[Commit]) -> None:
         """Queue commits."""
@@ -151,7 +156,7 @@ class SqliteJournal:
         wal_bytes = 0
         while True:
             with self._wake:
-                self._wake.wait_for(self._has_work, self._retry_interval_s if self._retrying else None)
+                self._wait()
                 retrying, closing = self._retrying, self._closing
                 batch = self._take()
                 is_idle = not self._queue
@@ -171,10 +176,16 @@ class SqliteJournal:
                 checkpoint(connection)
                 wal_bytes = 0
 
-    def _has_work(self) -> bool:
-        if self._closing or self._backups:
-            return True
-        return bool(self._queue) and not self._halted and not self._retrying
+    def _wait(self) -> None:
+        """Wait for something to do; after a failure, an interval before each try."""
+
+        def is_asked() -> bool:
+            return self._closing or bool(self._backups)
+
+        if not self._retrying:
+            self._wake.wait_for(lambda: is_asked() or self._retrying or (bool(self._queue) and not self._halted))
+        if self._retrying:
+            self._wake.wait_for(is_asked, self._retry_interval_s)
 
     def _take(self) -> list[Commit]:
         """Take whole commits up to the bounds, at least one."""
