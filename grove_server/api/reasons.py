@@ -66,7 +66,7 @@ CODES: Final[Mapping[Reason, grpc.StatusCode]] = {
     Reason.TOO_MANY_WATCHES: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.TOO_MANY_GANGS: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.STORE_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
-    Reason.STORE_OVERLOADED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.STORE_OVERLOADED: grpc.StatusCode.UNAVAILABLE,
     Reason.SERVER_DRAINING: grpc.StatusCode.UNAVAILABLE,
     Reason.PERMISSION_DENIED: grpc.StatusCode.PERMISSION_DENIED,
     Reason.DEADLINE_EXCEEDED: grpc.StatusCode.DEADLINE_EXCEEDED,

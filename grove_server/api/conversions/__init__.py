@@ -1,0 +1,1 @@
+"""Between resources and the messages of the contract."""

@@ -1,0 +1,134 @@
+"""What a set is made of, as messages: cliques, scaling groups, gangs."""
+
+from __future__ import annotations
+
+from grove.v1 import meta_pb2, pod_clique_pb2, pod_clique_scaling_group_pb2, pod_gang_pb2
+from grove_server.api.conversions.metadata import (
+    auto_scaling_config,
+    chosen_domains,
+    condition_messages,
+    gang_constraint,
+    object_meta,
+    owner_reference,
+)
+from grove_server.api.conversions.timestamps import optional_rfc3339
+from grove_server.api.conversions.wire import to_struct
+from grove_server.resources.meta import API_VERSIONS, Kind
+from grove_server.resources.workload import PodClique, PodCliqueScalingGroup, PodGang
+
+
+def pod_clique_message(resource: PodClique) -> pod_clique_pb2.PodClique:
+    """Return the message of a clique; its owner is its group, or its set if it stands alone."""
+    identity = resource.identity
+    owner_kind = Kind.POD_CLIQUE_SCALING_GROUP if identity.group else Kind.POD_CLIQUE_SET
+    owner_name = identity.group_name if identity.group else identity.set_name
+    status = resource.status
+    return pod_clique_pb2.PodClique(
+        api_version=API_VERSIONS[Kind.POD_CLIQUE],
+        kind=Kind.POD_CLIQUE.value,
+        metadata=object_meta(
+            resource.metadata,
+            resource.resource_version,
+            owner=owner_reference(owner_kind, owner_name, resource.metadata.owner_uid),
+        ),
+        spec=pod_clique_pb2.PodCliqueSpec(
+            role_name=resource.role_name,
+            pod_spec=to_struct(resource.template.pod_spec),
+            replicas=resource.replicas,
+            min_available=resource.min_available,
+            starts_after=resource.starts_after,
+            auto_scaling_config=auto_scaling_config(resource.auto_scaling_config),
+        ),
+        status=pod_clique_pb2.PodCliqueStatus(
+            observed_generation=status.observed_generation,
+            replicas=status.replicas,
+            ready_replicas=status.ready_replicas,
+            updated_replicas=status.updated_replicas,
+            schedule_gated_replicas=status.schedule_gated_replicas,
+            scheduled_replicas=status.scheduled_replicas,
+            hpa_pod_selector=status.hpa_pod_selector,
+            conditions=condition_messages(status.conditions),
+            current_pod_template_hash=status.current_pod_template_hash,
+            scale_owner=resource.scale_owner.value,
+        ),
+    )
+
+
+def scaling_group_message(resource: PodCliqueScalingGroup) -> pod_clique_scaling_group_pb2.PodCliqueScalingGroup:
+    """Return the message of a scaling group."""
+    status = resource.status
+    return pod_clique_scaling_group_pb2.PodCliqueScalingGroup(
+        api_version=API_VERSIONS[Kind.POD_CLIQUE_SCALING_GROUP],
+        kind=Kind.POD_CLIQUE_SCALING_GROUP.value,
+        metadata=object_meta(
+            resource.metadata,
+            resource.resource_version,
+            owner=owner_reference(Kind.POD_CLIQUE_SET, resource.set_name, resource.set_uid),
+        ),
+        spec=pod_clique_scaling_group_pb2.PodCliqueScalingGroupSpec(
+            replicas=resource.replicas, min_available=resource.min_available, clique_names=resource.clique_names
+        ),
+        status=pod_clique_scaling_group_pb2.PodCliqueScalingGroupStatus(
+            observed_generation=status.observed_generation,
+            replicas=status.replicas,
+            scheduled_replicas=status.scheduled_replicas,
+            available_replicas=status.available_replicas,
+            updated_replicas=status.updated_replicas,
+            selector=status.selector,
+            conditions=condition_messages(status.conditions),
+            scale_owner=resource.scale_owner.value,
+        ),
+    )
+
+
+def pod_gang_message(resource: PodGang) -> pod_gang_pb2.PodGang:
+    """Return the message of a gang in Grove's scheduler form."""
+    namespace = resource.metadata.namespace
+    return pod_gang_pb2.PodGang(
+        api_version=API_VERSIONS[Kind.POD_GANG],
+        kind=Kind.POD_GANG.value,
+        metadata=object_meta(
+            resource.metadata,
+            resource.resource_version,
+            owner=owner_reference(Kind.POD_CLIQUE_SET, resource.set_name, resource.set_uid),
+        ),
+        spec=pod_gang_pb2.PodGangSpec(
+            podgroups=[
+                pod_gang_pb2.PodGroup(
+                    name=group.name,
+                    pod_references=[
+                        meta_pb2.NamespacedName(namespace=namespace, name=name) for name in sorted(group.pods)
+                    ],
+                    min_replicas=group.min_replicas,
+                    topology_constraint=gang_constraint(group.topology_constraint),
+                )
+                for group in resource.pod_groups
+            ],
+            topology_constraint=gang_constraint(resource.topology_constraint),
+            topology_constraint_group_configs=[
+                pod_gang_pb2.TopologyConstraintGroupConfig(
+                    name=group.name,
+                    pod_group_names=group.pod_group_names,
+                    topology_constraint=gang_constraint(group.topology_constraint),
+                )
+                for group in resource.topology_groups
+            ],
+            priority_class_name=resource.priority_class_name,
+        ),
+        status=_gang_status(resource),
+    )
+
+
+def _gang_status(resource: PodGang) -> pod_gang_pb2.PodGangStatus:
+    status = resource.status
+    return pod_gang_pb2.PodGangStatus(
+        phase=status.phase.value,
+        conditions=condition_messages(status.conditions),
+        placement_score=status.placement_score,
+        reason=status.reason,
+        message=status.message,
+        topology=chosen_domains(status.topology),
+        scheduled_at=optional_rfc3339(status.scheduled_at),
+        ready_at=optional_rfc3339(status.ready_at),
+        observed_generation=resource.metadata.generation,
+    )

@@ -1,0 +1,160 @@
+"""A pod as Kubernetes would show it, made from its few stored fields and its shared template.
+
+Conditions follow from times and phase, so they cannot contradict each other:
+
+* PodScheduled since ``scheduled_at``; before, False with reason Unschedulable or SchedulingGated.
+* Initialized since ``scheduled_at``: init containers are the runtime's; a started pod has passed them.
+* ContainersReady and Ready since ``ready_at``; False since ``unready_at`` once it had been ready.
+
+The spec is most of a pod's bytes and nearly the same for all pods of a clique, so it is written to the wire form
+directly. An address of the host is not shown: it is the node's, and a cached pod must not go stale with another object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from grove.v1 import meta_pb2, pod_pb2
+from grove_server.api.conversions.metadata import object_meta, owner_reference
+from grove_server.api.conversions.timestamps import optional_rfc3339, rfc3339
+from grove_server.api.conversions.wire import nested, struct_bytes
+from grove_server.lifecycle.pod_manifest import pod_annotations, pod_spec
+from grove_server.resources.meta import API_VERSIONS, Kind
+from grove_server.resources.workload import Pod, PodPhase
+
+_SPEC_FIELD = pod_pb2.Pod.DESCRIPTOR.fields_by_name["spec"].number
+_UNSCHEDULABLE = ("SchedulingGated", "Unschedulable")
+
+
+def pod_bytes(pod: Pod) -> bytes:
+    """Return the serialized message of *pod*."""
+    metadata = pod.metadata
+    head = pod_pb2.Pod(
+        api_version=API_VERSIONS[Kind.POD],
+        kind=Kind.POD.value,
+        metadata=object_meta(
+            metadata,
+            pod.resource_version,
+            owner=owner_reference(Kind.POD_CLIQUE, pod.identity.name, metadata.owner_uid),
+            annotations=pod_annotations(pod),
+        ),
+        status=_status(pod),
+    )
+    return head.SerializeToString() + nested(_SPEC_FIELD, struct_bytes(pod_spec(pod)))
+
+
+def pod_message(pod: Pod) -> pod_pb2.Pod:
+    """Return the message of *pod*."""
+    return pod_pb2.Pod.FromString(pod_bytes(pod))
+
+
+def _status(pod: Pod) -> pod_pb2.PodStatus:
+    spec = pod.template.pod_spec
+    return pod_pb2.PodStatus(
+        phase=pod.phase.value,
+        conditions=_conditions(pod),
+        reason="" if pod.node else pod.waiting_reason,
+        message="" if pod.node else pod.waiting_message,
+        pod_ip=pod.pod_ip,
+        pod_ips=[pod_pb2.PodAddress(ip=pod.pod_ip)] if pod.pod_ip else (),
+        start_time=optional_rfc3339(pod.scheduled_at),
+        init_container_statuses=_init_container_statuses(spec.get("initContainers") or (), pod),
+        container_statuses=_container_statuses(spec.get("containers") or (), pod),
+    )
+
+
+def _conditions(pod: Pod) -> list[meta_pb2.Condition]:
+    created = rfc3339(pod.metadata.created_at)
+    scheduled = rfc3339(pod.scheduled_at) if pod.scheduled_at is not None else None
+    if scheduled is None:
+        reason = pod.waiting_reason if pod.waiting_reason in _UNSCHEDULABLE else _UNSCHEDULABLE[1]
+        # The reason of the gang ("Fragmented") stands in front of its sentence, since Kubernetes knows only two words.
+        message = pod.waiting_message
+        if pod.waiting_reason and pod.waiting_reason != reason:
+            message = f"{pod.waiting_reason}: {message}" if message else pod.waiting_reason
+        return [_condition("PodScheduled", created, reason=reason, message=message)]
+    conditions = [
+        _condition("PodScheduled", scheduled, holds=True),
+        _condition("Initialized", scheduled, holds=True),
+    ]
+    if pod.ready_at is not None:
+        since, holds, reason = rfc3339(pod.ready_at), True, ""
+    else:
+        since, holds = rfc3339(pod.unready_at) if pod.unready_at is not None else scheduled, False
+        is_over = pod.phase in (PodPhase.SUCCEEDED, PodPhase.FAILED)
+        reason = "PodCompleted" if is_over else "ContainersNotReady"
+    conditions += (
+        _condition("ContainersReady", since, holds=holds, reason=reason),
+        _condition("Ready", since, holds=holds, reason=reason),
+    )
+    return conditions
+
+
+def _condition(
+    type_: str, since: str, *, holds: bool = False, reason: str = "", message: str = ""
+) -> meta_pb2.Condition:
+    return meta_pb2.Condition(
+        type=type_, status="True" if holds else "False", reason=reason, message=message, last_transition_time=since
+    )
+
+
+def _container_statuses(containers: Iterable[Mapping[str, Any]], pod: Pod) -> list[pod_pb2.ContainerStatus]:
+    if not pod.node:
+        return []
+    state = _state(pod)
+    last = None
+    if pod.restart_count and pod.last_exit_code is not None:
+        last = pod_pb2.ContainerState(terminated=_terminated(pod.last_exit_code, ""))
+    return [
+        pod_pb2.ContainerStatus(
+            name=container.get("name", ""),
+            state=state,
+            last_state=last,
+            ready=pod.ready_at is not None,
+            restart_count=pod.restart_count,
+            image=container.get("image", ""),
+            started=pod.phase is PodPhase.RUNNING,
+        )
+        for container in containers
+    ]
+
+
+def _state(pod: Pod) -> pod_pb2.ContainerState:
+    match pod.phase:
+        case PodPhase.RUNNING:
+            return pod_pb2.ContainerState(
+                running=pod_pb2.ContainerStateRunning(started_at=optional_rfc3339(pod.started_at))
+            )
+        case PodPhase.SUCCEEDED | PodPhase.FAILED:
+            code = pod.last_exit_code if pod.last_exit_code is not None else int(pod.phase is PodPhase.FAILED)
+            return pod_pb2.ContainerState(terminated=_terminated(code, optional_rfc3339(pod.finished_at)))
+        case _:
+            return pod_pb2.ContainerState(waiting=pod_pb2.ContainerStateWaiting(reason="ContainerCreating"))
+
+
+def _terminated(exit_code: int, finished_at: str) -> pod_pb2.ContainerStateTerminated:
+    return pod_pb2.ContainerStateTerminated(
+        exit_code=exit_code, reason="Completed" if exit_code == 0 else "Error", finished_at=finished_at
+    )
+
+
+def _init_container_statuses(containers: Iterable[Mapping[str, Any]], pod: Pod) -> list[pod_pb2.ContainerStatus]:
+    if not pod.node:
+        return []
+    is_past = pod.phase is not PodPhase.PENDING
+    state = (
+        pod_pb2.ContainerState(terminated=_terminated(0, ""))
+        if is_past
+        else pod_pb2.ContainerState(waiting=pod_pb2.ContainerStateWaiting(reason="PodInitializing"))
+    )
+    return [
+        pod_pb2.ContainerStatus(
+            name=container.get("name", ""),
+            state=state,
+            ready=is_past,
+            restart_count=0,
+            image=container.get("image", ""),
+        )
+        for container in containers
+    ]
