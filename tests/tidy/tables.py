@@ -17,11 +17,17 @@ from prometheus_client import CollectorRegistry
 from tests.tidy.sources import ROOT
 
 ROW: Final = re.compile(r"^\| `([A-Za-z_][\w]*)` ", re.MULTILINE)
+PAIR: Final = re.compile(r"^\| `([A-Za-z_]\w*)` \| ([^|]*?) \|", re.MULTILINE)
 
 
 def first_column(document: str) -> list[str]:
     """Return the names in code marks that start the table rows of a document, in order."""
     return ROW.findall((ROOT / document).read_text(encoding="utf-8"))
+
+
+def second_column(document: str) -> dict[str, str]:
+    """Return what stands beside each name of the first column."""
+    return dict(PAIR.findall((ROOT / document).read_text(encoding="utf-8")))
 
 
 def declared(module: str, attribute: str) -> object | None:
@@ -32,14 +38,16 @@ def declared(module: str, attribute: str) -> object | None:
     return value
 
 
-def reasons() -> list[str]:
-    """Return the error reasons the server can answer with."""
-    enum = declared("grove_server.api.reasons", "Reason")
-    if enum is None:
-        return []
-    assert isinstance(enum, type)
-    assert issubclass(enum, Enum)
-    return [str(reason.value) for reason in enum]
+def reasons() -> dict[str, str]:
+    """Return the gRPC code of each error reason the server can answer with."""
+    codes = declared("grove_server.api.reasons", "CODES")
+    known = declared("grove_server.api.reasons", "Reason")
+    if codes is None or known is None:
+        return {}
+    assert isinstance(codes, Mapping)
+    assert isinstance(known, type)
+    assert issubclass(known, Enum)
+    return {str(reason.value): codes[reason].name for reason in known}
 
 
 def metric_names() -> list[str]:

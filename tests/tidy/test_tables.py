@@ -6,13 +6,14 @@ from typing import Final
 import pytest
 
 from tests.tidy.sources import ROOT
-from tests.tidy.tables import contract, first_column, metric_names, reasons, rpc_table, rpcs
+from tests.tidy.tables import contract, first_column, metric_names, reasons, rpc_table, rpcs, second_column
 
 RPC_TABLES: Final = ("AUTHORIZATION", "DEADLINES")
 
 
 def test_every_error_reason_is_documented() -> None:
-    """docs/errors.md has one row for each reason the server can answer with, and no other."""
+    """docs/errors.md has one row for each reason the server can answer with, with its code, and no other."""
+    assert second_column("docs/errors.md") == reasons()
     assert Counter(first_column("docs/errors.md")) == Counter(reasons())
 
 
