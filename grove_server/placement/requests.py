@@ -134,6 +134,13 @@ class GangRequest:
     prefer: DomainPath = ()
 
 
+def minimum_of(request: CliqueRequest | GroupRequest | GangRequest) -> int:
+    """Return the pods that have to be placed together."""
+    if isinstance(request, CliqueRequest):
+        return request.minimum
+    return sum(minimum_of(member) for member in request.members)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """How long a search may go on, in steps (one clique tried in one domain, about 50-100 microseconds).

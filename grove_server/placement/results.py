@@ -187,6 +187,8 @@ class RemedyKind(StrEnum):
 class Remedy:
     """One change that would make the failed clique (or group) fit, smallest of its kind.
 
+    `is_certain` is True if the change is enough by proof; otherwise it is the least that has to change.
+
     `count`: pods fewer or pods' worth of room; `amounts`: resources to free; `target`: domain, level or taint;
     `nodes`: nodes to uncordon.
     """
@@ -196,6 +198,7 @@ class Remedy:
     target: str = ""
     amounts: tuple[tuple[str, int], ...] = ()
     nodes: tuple[str, ...] = ()
+    is_certain: bool = False
 
     def sentence(self) -> str:
         """Return the change as a phrase that follows "would fit with"."""
@@ -203,7 +206,7 @@ class Remedy:
             case RemedyKind.FEWER_PODS:
                 return f"{self.count} pod{'s' if self.count != 1 else ''} fewer"
             case RemedyKind.FREE_RESOURCES:
-                room = ", ".join(f"{amount} {resource}" for resource, amount in self.amounts)
+                room = ", ".join(amount_text(resource, amount) for resource, amount in self.amounts)
                 return f"{room} more free in {self.target}"
             case RemedyKind.RELAX_LEVEL:
                 return f"the level relaxed to {self.target}"
@@ -258,6 +261,17 @@ class Verdict:
         if self.remedies:
             parts.append("would fit with " + ", or ".join(remedy.sentence() for remedy in self.remedies[:3]))
         return "; ".join(parts)
+
+
+def amount_text(resource: str, amount: int) -> str:
+    """Return an amount in the unit that people use: cores for cpu (given in milli), Gi and Mi for bytes."""
+    if resource == "cpu":
+        return f"{amount / 1000:g} cpu"
+    if resource in {"memory", "ephemeral-storage"} or resource.startswith("hugepages-"):
+        for unit, size in (("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10)):
+            if amount >= size:
+                return f"{amount / size:.4g}{unit} {resource}"
+    return f"{amount} {resource}"
 
 
 def short_level(level: str) -> str:

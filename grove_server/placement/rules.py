@@ -91,6 +91,10 @@ class NodeRules:
         order = np.argsort(column.codes, kind="stable")
         return order[column.codes[order] >= 0].astype(np.int64)
 
+    def signatures(self) -> tuple[IntArray, list[NodeState | None]]:
+        """Return each slot's signature code, and by code one node that has the signature (None: no node)."""
+        return self._signature_codes[: len(self.states)], self._signatures
+
     def eligibility(self, shape: PodShape) -> tuple[BoolArray, BoolArray | None]:
         """Return by slot: may the pod run there; and is it a first choice, None if all eligible nodes are."""
         signatures = self._signature_codes[: len(self.states)]

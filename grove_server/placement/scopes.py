@@ -59,6 +59,7 @@ class Scope:
     preferred: int | None = None
     within: DomainPath = ()
     prefer: DomainPath = ()
+    parent: Scope | None = None
     children: list[Scope] = field(default_factory=list)
     request_class: RequestClass | None = None
     minimum: int = 0
@@ -76,6 +77,10 @@ class Scope:
     def is_constrained(self) -> bool:
         """Return whether the scope itself says anything about domains."""
         return self.required is not None or self.preferred is not None or bool(self.within or self.prefer)
+
+    def lineage(self) -> list[Scope]:
+        """Return the scopes from the gang down to this one."""
+        return [self] if self.parent is None else [*self.parent.lineage(), self]
 
     def cliques(self) -> Iterator[Scope]:
         """Yield the cliques below, in request order."""
@@ -145,6 +150,7 @@ class _Compiler:
         for member in request.members:
             kind = ScopeKind.CLIQUE if isinstance(member, CliqueRequest) else ScopeKind.GROUP
             child = self.compile(member, kind, depth + 1)
+            child.parent = scope
             scope.children.append(child)
             for total, part in ((scope.demand, child.demand), (scope.wish, child.wish)):
                 for request_class, count in part.items():

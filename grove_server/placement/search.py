@@ -7,7 +7,7 @@ the other host policy, all within a budget of steps. Identical candidates for id
 Work is tentative on the ledger, with an undo log, and is always taken back before the caller sees the result.
 Method: the project's design notes on KAI's and Kueue's walks; the twin bound turns long searches into instant proofs.
 
-Not here: GPU ids and scores (`place`), words (`explain`).
+Not here: the necessary tests (`bounds`), GPU ids and scores (`place`), words (`explain`).
 """
 
 from __future__ import annotations
@@ -17,18 +17,22 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from grove_server.placement.choice import Region, Runs, best, children_needed, fill, fill_tightest, ranked
+from grove_server.placement.bounds import Span, in_order, passing
+from grove_server.placement.choice import Region, Runs, best, fill, fill_tightest, ranked
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.counts import Tree
 from grove_server.placement.requests import DomainPath
 from grove_server.placement.scopes import Scope, hardest_first
-from grove_server.placement.topology import BoolArray, IntArray, Layout
+from grove_server.placement.topology import Layout
 
 _RETRIES_MAX: Final = 4
 """Times a scope is tried again with the child that failed moved to the front."""
 
 _SIBLINGS_IN_DEPTH_MAX: Final = 64
 """Siblings that are searched in depth; more would nest too deep and not end within any budget."""
+
+_BLAMED_MAX: Final = 64
+"""Scopes asked whether they could be placed alone."""
 
 WHOLE: Final = Region(0, 0)
 
@@ -42,10 +46,11 @@ class Chosen(NamedTuple):
 
 
 class Placed(NamedTuple):
-    """Pods of one clique that the search has put down."""
+    """Pods of one clique that the search has put down; the last ones need not be taken from the ledger."""
 
     scope: Scope
     runs: Runs
+    is_applied: bool
 
 
 class Search:
@@ -59,6 +64,7 @@ class Search:
         self.chosen: dict[int, Chosen] = {}
         self.placed: list[Placed] = []
         self.failed: Scope = root
+        self.hopeless: Scope | None = None
         self.stopped = False
         self.steps = 0
         self._steps_max = steps_max + len(self.cliques)
@@ -86,7 +92,8 @@ class Search:
     def _run_minimums(self) -> bool:
         if self._solve(self.root, WHOLE):
             return True
-        if self._is_exact() or self.is_hopeless(self.root):
+        self.hopeless = self._find_hopeless()
+        if self.is_exact or self.hopeless is not None:
             return False
         failed = self.failed
         self._in_depth = True
@@ -96,15 +103,40 @@ class Search:
         self.failed = failed
         return False
 
-    def _is_exact(self) -> bool:
-        """Return whether the candidates tried were all there are: one shape, at most one constrained scope deep."""
-        return len(self.root.demand) == 1 and not any(
-            scope.is_constrained for scope in self.root.walk() if scope is not self.root and not self._is_single
-        )
+    def _find_hopeless(self) -> Scope | None:
+        """Return the narrowest scope that cannot be placed even alone; on the untouched ledger that is a proof.
 
-    def is_hopeless(self, scope: Scope) -> bool:
-        """Return whether the necessary tests rule every domain out; asked on the untouched ledger it is a proof."""
-        return next(self.candidates(scope, WHOLE), None) is None
+        The necessary tests rule out every domain for it, and of the scopes above only `within` counts. Alike scopes are
+        asked once, and of very large gangs only the first few.
+        """
+        found: Scope | None = None
+        asked: set[object] = set()
+        for scope in self.root.walk():
+            key = (scope.twin_key, self.binding_of(scope))
+            if not scope.demand or key in asked or (found is not None and found not in scope.lineage()):
+                continue
+            if len(asked) >= _BLAMED_MAX:
+                break
+            asked.add(key)
+            above = self.bases_of(scope.parent) if scope.parent is not None else [WHOLE]
+            if all(next(self.candidates(scope, region), None) is None for region in above):
+                found = scope
+        return found
+
+    def binding_of(self, scope: Scope) -> DomainPath:
+        """Return the labels that bind a scope, those of the scopes above included, each once."""
+        return tuple(dict.fromkeys(pair for each in scope.lineage() for pair in each.within))
+
+    def bases_of(self, scope: Scope) -> list[Region]:
+        """Return the regions that a scope is bound to."""
+        return self.narrowed([WHOLE], self.binding_of(scope))
+
+    @property
+    def is_exact(self) -> bool:
+        """Return whether the candidates tried are all there are: one shape, or one constrained scope at most."""
+        return len(self.root.wish) == 1 and (
+            self._is_single or not any(each.is_constrained for child in self.root.children for each in child.walk())
+        )
 
     def _solve(self, scope: Scope, region: Region) -> bool:
         """Place a scope's minimums somewhere in a region; leaves nothing behind if it cannot."""
@@ -139,7 +171,8 @@ class Search:
         if self._is_single and scope.optional:
             pods += min(scope.optional, int(request_class.everywhere[region.level][region.domain]) - pods)
         how = fill_tightest if self._tight_hosts else fill
-        self._put(scope, how(request_class, region, pods))
+        is_last = self._is_single and pods == scope.minimum + scope.optional
+        self._put(scope, how(request_class, region, pods), is_last=is_last)
         return True
 
     def _fill_children(self, scope: Scope, region: Region) -> bool:
@@ -243,7 +276,7 @@ class Search:
             return [broadest]
         return list(range(self.layout.node_level, broadest - 1, -1))
 
-    def _span(self, base: Region, level: int) -> tuple[int, int]:
+    def span(self, base: Region, level: int) -> tuple[int, int]:
         """Return the half-open range of a level's domains inside a region."""
         if level <= base.level:
             return base.domain, base.domain + 1
@@ -252,15 +285,15 @@ class Search:
     def _groups_domains(self, scope: Scope, base: Region) -> Iterator[Chosen]:
         """Yield the domains for a scope of several cliques, level by level."""
         for level in self._levels(scope, base):
-            span = self._span(base, level)
-            domains = self._passing(scope, level, span)
-            for domain in self._in_order(scope, level, domains):
+            span = self.span(base, level)
+            domains = passing(self.cluster.ledger, self.layout, scope, Span(level, *span))
+            for domain in in_order(self.layout, scope, level, domains):
                 yield Chosen(Region(level, domain), span[1] - span[0], len(domains))
 
     def _cliques_domains(self, clique: Scope, base: Region) -> Iterator[Chosen]:
         """Yield one clique's domains: the first that is best without ranking, then all others ranked."""
         for level, tree, pods in self._attempts(clique, base):
-            span = self._span(base, level)
+            span = self.span(base, level)
             least = pods if pods == clique.minimum + clique.optional else self._most(tree, level, span, clique)
             first = best(self.layout, tree, level, span, least)
             if first is None:
@@ -294,82 +327,6 @@ class Search:
             room = room * self.layout.levels[level].is_named[span[0] : span[1]]
         return min(max(int(room.max(initial=0)), clique.minimum, 1), clique.minimum + clique.optional)
 
-    # -- necessary tests for several shapes ------------------------------------------------------------------------
-
-    def _passing(self, scope: Scope, level: int, span: tuple[int, int]) -> IntArray:
-        """Return the domains of a level that no necessary test rules out."""
-        first, last = span
-        here = self.layout.levels[level]
-        passes = here.is_named[first:last].copy() if level else np.ones(last - first, dtype=np.bool_)
-        for request_class, pods in scope.demand.items():
-            passes &= request_class.everywhere[level][first:last] >= pods
-        if len(scope.demand) > 1 and passes.any():
-            passes &= self._sums_suffice(scope, level, span)
-        for twins in self._twins(scope, level):
-            if passes.any():
-                passes &= self._twins_fit(twins, level, span)
-        return passes.nonzero()[0] + first
-
-    def _sums_suffice(self, scope: Scope, level: int, span: tuple[int, int]) -> BoolArray:
-        """Return by domain whether what is free on usable nodes adds up to what all shapes together need."""
-        here = self.layout.levels[level]
-        start, end = int(here.starts[span[0]]), int(here.starts[span[1]])
-        bounds = here.starts[span[0] : span[1]] - start
-        slots = self.layout.slots[start:end]
-        usable = np.zeros(end - start, dtype=np.bool_)
-        need: dict[int, int] = {}
-        for request_class, pods in scope.demand.items():
-            usable |= request_class.eligible[start:end]
-            for row, amount in request_class.costs or ():
-                need[row] = need.get(row, 0) + amount * pods
-        suffices = np.ones(span[1] - span[0], dtype=np.bool_)
-        for row, amount in need.items():
-            free = np.maximum(self.cluster.ledger.free[row][slots], 0) * usable
-            suffices &= np.add.reduceat(free, bounds) >= amount
-        return suffices
-
-    def _twins(self, scope: Scope, level: int) -> list[list[Scope]]:
-        """Return the children that each need a narrower domain than `level`, alike ones together."""
-        alike: dict[object, list[Scope]] = {}
-        for child in scope.children:
-            if child.required is not None and child.required > level and child.demand:
-                alike.setdefault(child.twin_key, []).append(child)
-        return list(alike.values())
-
-    def _twins_fit(self, twins: list[Scope], level: int, span: tuple[int, int]) -> BoolArray:
-        """Return by domain whether its narrower domains hold as many alike children as there are.
-
-        One domain of the children's level holds at most min over classes of floor(K / m) of them.
-        """
-        child = twins[0]
-        assert child.required is not None
-        here = self.layout.levels[level]
-        start, end = int(here.starts[span[0]]), int(here.starts[span[1]])
-        first, last = self.layout.domains_in(child.required, start, end)
-        narrow = self.layout.levels[child.required]
-        held = np.full(last - first, len(twins), dtype=np.int64)
-        for request_class, pods in child.demand.items():
-            np.minimum(held, request_class.everywhere[child.required][first:last] // pods, out=held)
-        held *= narrow.is_named[first:last]
-        bounds = narrow.domain_at[here.starts[span[0] : span[1]]] - first
-        fits: BoolArray = np.add.reduceat(held, bounds) >= len(twins)
-        return fits
-
-    def _in_order(self, scope: Scope, level: int, domains: IntArray) -> list[int]:
-        """Return passing domains best first: room for the optional pods too, few children needed, tightest, by name."""
-        if len(domains) <= 1:
-            return [int(domain) for domain in domains]
-        cramped = np.zeros(len(domains), dtype=np.bool_)
-        for request_class, pods in scope.wish.items():
-            cramped |= request_class.everywhere[level][domains] < pods
-        share = np.zeros(len(domains), dtype=np.float64)
-        need = np.zeros(len(domains), dtype=np.int64)
-        for request_class, pods in scope.demand.items():
-            room = request_class.everywhere[level][domains]
-            np.maximum(share, pods / np.maximum(room, 1), out=share)
-            np.maximum(need, children_needed(self.layout, request_class.everywhere, level, domains, pods), out=need)
-        return [int(domain) for domain in domains[np.lexsort((-share, need, cramped))]]
-
     # -- optional pods -----------------------------------------------------------------------------------------------
 
     def _extend(self, clique: Scope) -> None:
@@ -382,13 +339,13 @@ class Search:
             self.cluster.refresh(request_class)
             pods = min(left, int(request_class.everywhere[region.level][region.domain]))
             if pods:
-                self._put(clique, fill(request_class, region, pods))
                 left -= pods
+                self._put(clique, fill(request_class, region, pods), is_last=self._is_single and not left)
 
     def _extension_regions(self, clique: Scope) -> list[Region]:
         """Return where optional pods may go: the clique's own domain, then, unless that is required, around it."""
         base = WHOLE
-        for scope in self._lineage(clique)[:-1]:
+        for scope in clique.lineage()[:-1]:
             chosen = self.chosen.get(scope.index) or next(self.candidates(scope, base), None)
             if chosen is None:
                 return []
@@ -403,24 +360,10 @@ class Search:
         around = [region for region in self.narrowed((base,), clique.within) if region != own.region]
         return [own.region, *around]
 
-    def _lineage(self, clique: Scope) -> list[Scope]:
-        """Return the scopes from the gang down to a clique."""
-
-        def down(scope: Scope) -> list[Scope]:
-            if scope is clique:
-                return [scope]
-            for child in scope.children:
-                below = down(child)
-                if below:
-                    return [scope, *below]
-            return []
-
-        return down(self.root)
-
     # -- tentative work ----------------------------------------------------------------------------------------------
 
-    def _put(self, scope: Scope, runs: Runs) -> None:
-        placed = Placed(scope, runs)
+    def _put(self, scope: Scope, runs: Runs, *, is_last: bool) -> None:
+        placed = Placed(scope, runs, not is_last)
         self.placed.append(placed)
         self._apply(placed, 1)
 
@@ -429,7 +372,7 @@ class Search:
             self._apply(self.placed.pop(), -1)
 
     def _apply(self, placed: Placed, sign: int) -> None:
-        if self._is_single:
+        if not placed.is_applied:
             return
         request_class = placed.scope.request_class
         assert request_class is not None

@@ -1,0 +1,115 @@
+"""Checks an answer against its request: the oracle of tests, independent of how answers are found.
+
+Rules: reads nodes, labels and free amounts one by one and recounts with plain arithmetic and `matching`'s predicates;
+knows nothing of layouts, request classes or the search. An empty list means that the answer keeps every promise.
+
+Not here: whether a refusal was right; tests compare that with brute force.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from grove_server.placement.cluster import Cluster
+from grove_server.placement.matching import is_eligible
+from grove_server.placement.requests import (
+    GPU_RESOURCE,
+    PODS_RESOURCE,
+    CliqueRequest,
+    DomainPath,
+    GangRequest,
+    GroupRequest,
+)
+from grove_server.placement.results import CliquePlacement, Placement, Verdict
+
+
+def violations(cluster: Cluster, request: GangRequest, result: Placement | Verdict) -> list[str]:
+    """Return what is wrong with an answer on the state it was made for (not reserved yet); [] if nothing is."""
+    if isinstance(result, Verdict):
+        return [] if result.gang == request.name else ["the verdict is about another gang"]
+    placed = {clique.name: clique for clique in result.cliques}
+    return [
+        *_wrong_counts(request, placed),
+        *_wrong_nodes(cluster, result),
+        *_over_capacity(cluster, result),
+        *_wrong_domains(cluster, request, request.topology, placed, ()),
+        *([] if 0.0 <= result.score <= 1.0 else [f"score {result.score} is not between 0 and 1"]),
+    ]
+
+
+def _cliques(request: GangRequest | GroupRequest | CliqueRequest) -> Iterator[CliqueRequest]:
+    if isinstance(request, CliqueRequest):
+        yield request
+        return
+    for member in request.members:
+        yield from _cliques(member)
+
+
+def _wrong_counts(request: GangRequest, placed: Mapping[str, CliquePlacement]) -> Iterator[str]:
+    asked = {clique.name: clique for clique in _cliques(request)}
+    if set(asked) != set(placed):
+        yield f"cliques {sorted(set(asked) ^ set(placed))} are missing or too many"
+        return
+    for name, clique in asked.items():
+        count = len(placed[name].bindings)
+        if not clique.minimum <= count <= clique.minimum + clique.optional:
+            yield f"clique {name} has {count} pods, not {clique.minimum} to {clique.minimum + clique.optional}"
+        if count + placed[name].optional_unplaced != clique.minimum + clique.optional:
+            yield f"clique {name} does not account for all its optional pods"
+
+
+def _wrong_nodes(cluster: Cluster, result: Placement) -> Iterator[str]:
+    for clique in result.cliques:
+        wanted = clique.shape.amount(GPU_RESOURCE)
+        for node, gpu_ids in clique.bindings:
+            if not is_eligible(clique.shape, cluster.node(node)):
+                yield f"clique {clique.name} may not use node {node}"
+            if len(gpu_ids) != wanted or len(set(gpu_ids)) != wanted:
+                yield f"a pod of clique {clique.name} has GPUs {gpu_ids}, not {wanted} different ones"
+
+
+def _over_capacity(cluster: Cluster, result: Placement) -> Iterator[str]:
+    used: dict[str, Counter[str]] = {}
+    gpus: dict[str, Counter[int]] = {}
+    for clique in result.cliques:
+        for node, gpu_ids in clique.bindings:
+            amounts = used.setdefault(node, Counter())
+            amounts[PODS_RESOURCE] += 1
+            for resource, amount in clique.shape.requests:
+                if resource != PODS_RESOURCE:
+                    amounts[resource] += amount
+            gpus.setdefault(node, Counter()).update(gpu_ids)
+    for node, amounts in sorted(used.items()):
+        free = cluster.free_of(node)
+        for resource, amount in sorted(amounts.items()):
+            if amount > free.get(resource, 0):
+                yield f"node {node}: {amount} of {resource} used, {free.get(resource, 0)} free"
+        free_ids = cluster.gpus_free_of(node)
+        wrong = [gpu_id for gpu_id, times in sorted(gpus[node].items()) if times > 1 or gpu_id not in free_ids]
+        if wrong:
+            yield f"node {node}: GPUs {wrong} are not free or are given twice"
+
+
+def _wrong_domains(
+    cluster: Cluster,
+    scope: GangRequest | GroupRequest | CliqueRequest,
+    topology: tuple[str, ...],
+    placed: Mapping[str, CliquePlacement],
+    within: DomainPath,
+) -> Iterator[str]:
+    """Yield where a required level or a binding domain does not hold, for a scope and all below it."""
+    within = (*within, *scope.within)
+    nodes = {node for clique in _cliques(scope) if clique.name in placed for node, _ in placed[clique.name].bindings}
+    labels = [cluster.node(node).labels for node in sorted(nodes)]
+    for key, value in within:
+        if any(each.get(key) != value for each in labels):
+            yield f"{scope.name} leaves {key}={value}"
+    if scope.required is not None:
+        keys = topology[: topology.index(scope.required) + 1]
+        paths = {tuple(each.get(key) for key in keys) for each in labels}
+        if len(paths) > 1 or any(None in path for path in paths):
+            yield f"{scope.name} is not in one {scope.required}: {sorted(map(str, paths))}"
+    if not isinstance(scope, CliqueRequest):
+        for member in scope.members:
+            yield from _wrong_domains(cluster, member, topology, placed, within)
