@@ -31,7 +31,6 @@ from grove_client.errors import (
 )
 from grove_client.objects import to_object
 from grove_client.resources import Applied, Scaled
-from grove_client.version import __version__
 from grove_client.watching import WatchEvent, WatchPolicy
 
 __all__ = [
@@ -57,7 +56,6 @@ __all__ = [
     "UnimplementedError",
     "WatchEvent",
     "WatchPolicy",
-    "__version__",
     "connect",
     "to_object",
 ]

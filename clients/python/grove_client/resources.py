@@ -7,7 +7,7 @@ holds them to it.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
-from typing import Generic, NamedTuple, Protocol, TypeVar, cast
+from typing import Generic, NamedTuple, Protocol, TypedDict, TypeVar, Unpack, cast
 
 from google.protobuf.message import Message
 
@@ -15,6 +15,27 @@ from grove_client.calls import METHODS, Caller
 from grove_client.watching import R, Resource, Stream, WatchEvent, WatchPolicy, watch
 
 R_co = TypeVar("R_co", bound=Resource, covariant=True)
+
+
+class Scope(TypedDict, total=False):
+    """Where a resource is; absent for cluster-scoped kinds, "default" if left out."""
+
+    namespace: str
+
+
+class ListQuery(Scope, total=False):
+    """Which resources; the last two are for events only."""
+
+    all_namespaces: bool
+    label_selector: str
+    involved_kind: str
+    involved_name: str
+
+
+class WatchQuery(ListQuery, total=False):
+    """Which resources; `name` means a single one."""
+
+    name: str
 
 
 class Page(Protocol[R_co]):
@@ -61,14 +82,14 @@ class Listed(Generic[R]):
         self._resource = resource
         self._service = f"/grove.v1.{resource.__name__}Service/"
 
-    async def page(self, *, page_size: int = 0, page_token: str = "", **query: str | bool) -> Page[R]:
-        """Read one page. *query*: namespace, all_namespaces, label_selector and what the kind has besides."""
+    async def page(self, *, page_size: int = 0, page_token: str = "", **query: Unpack[ListQuery]) -> Page[R]:
+        """Read one page of what matches *query*."""
         answer = await self._caller.call(
             f"{self._service}List", {"page_size": page_size, "page_token": page_token, **query}
         )
         return cast("Page[R]", answer)
 
-    async def list(self, *, page_size: int = 0, **query: str | bool) -> AsyncIterator[R]:
+    async def list(self, *, page_size: int = 0, **query: Unpack[ListQuery]) -> AsyncIterator[R]:
         """Yield all resources that match, sorted by name, page by page, all from one moment."""
         token = ""
         while True:
@@ -80,7 +101,7 @@ class Listed(Generic[R]):
                 return
 
     def watch(
-        self, *, resume_token: str = "", policy: WatchPolicy | None = None, **query: str | bool
+        self, *, resume_token: str = "", policy: WatchPolicy | None = None, **query: Unpack[WatchQuery]
     ) -> AsyncGenerator[WatchEvent[R], None]:
         """Yield changes for ever, over restarts of the server; see `grove_client.watching` for the exact promise.
 
@@ -100,7 +121,7 @@ class Listed(Generic[R]):
 class Collection(Listed[R]):
     """Resources of one kind that can be read by name."""
 
-    async def get(self, name: str, *, timeout_s: float | None = None, **scope: str) -> R:
+    async def get(self, name: str, *, timeout_s: float | None = None, **scope: Unpack[Scope]) -> R:
         """Read one; NotFoundError. *scope*: namespace, where the kind has one."""
         return cast("R", await self._caller.call(f"{self._service}Get", {"name": name, **scope}, timeout_s))
 
@@ -109,7 +130,7 @@ class Deletable(Collection[R]):
     """Resources that a user may delete."""
 
     async def delete(
-        self, names: Iterable[str], *, resource_version: str = "", validate_only: bool = False, **scope: str
+        self, names: Iterable[str], *, resource_version: str = "", validate_only: bool = False, **scope: Unpack[Scope]
     ) -> None:
         """Delete all of *names* in one change, or none; NotFoundError, ConflictError."""
         await self._caller.call(

@@ -1,0 +1,213 @@
+"""The columns of each kind: Grove's printer columns, NAME first and AGE last, and what `-o wide` adds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Final, Generic, NamedTuple, TypeVar, cast
+
+from google.protobuf.message import Message
+
+from grove.v1.cluster_topology_binding_pb2 import ClusterTopologyBinding
+from grove.v1.event_pb2 import Event
+from grove.v1.meta_pb2 import Condition
+from grove.v1.node_pb2 import Node
+from grove.v1.pod_clique_pb2 import PodClique
+from grove.v1.pod_clique_scaling_group_pb2 import PodCliqueScalingGroup
+from grove.v1.pod_clique_set_pb2 import PodCliqueSet
+from grove.v1.pod_gang_pb2 import PodGang
+from grove.v1.pod_pb2 import Pod
+from grove.v1.topology_pb2 import ChosenDomain
+from grove_client.watching import Resource
+from grovectl.ages import age
+from grovectl.kinds import KindInfo
+from grovectl.table import NONE, UNKNOWN
+
+R = TypeVar("R")
+
+GPU: Final = "nvidia.com/gpu"
+GPU_IDS: Final = "grove.io/gpu-ids"
+_ROLE_PREFIX: Final = "node-role.kubernetes.io/"
+
+
+class Column(NamedTuple, Generic[R]):
+    """One column: its title, what it shows, and whether only `-o wide` shows it."""
+
+    title: str
+    cell: Callable[[R], str]
+    wide: bool = False
+
+
+def count(message: Message, field: str) -> str:
+    """Return an optional count, "<none>" if the server does not give it."""
+    return str(getattr(message, field)) if message.HasField(field) else NONE
+
+
+def condition_status(conditions: Iterable[Condition], kind: str) -> str:
+    """Return the status of the condition of type *kind*, "<none>" if there is none."""
+    return next((condition.status for condition in conditions if condition.type == kind), NONE)
+
+
+def domains(chosen: Iterable[ChosenDomain], scope: str | None = None) -> str:
+    """Return the chosen domains as "rack=r7,block=b1"; those of one *scope*, or each once."""
+    texts = [f"{d.level or d.key}={d.domain}" for d in chosen if scope is None or d.scope == scope]
+    return ",".join(dict.fromkeys(texts)) or NONE
+
+
+def pod_ready(pod: Pod) -> str:
+    """Return ready containers of all, as "1/2"."""
+    statuses = pod.status.container_statuses
+    total = len(statuses)
+    if "containers" in pod.spec.fields:
+        total = len(pod.spec.fields["containers"].list_value.values)
+    return f"{sum(status.ready for status in statuses)}/{total}"
+
+
+def pod_status(pod: Pod) -> str:
+    """Return one word for the state of a pod, as kubectl does: the most telling reason, else the phase."""
+    if pod.metadata.deletion_timestamp:
+        return "Terminating"
+    for status in pod.status.container_statuses:
+        if status.state.waiting.reason:
+            return status.state.waiting.reason
+        if status.state.terminated.reason:
+            return status.state.terminated.reason
+    for condition in pod.status.conditions:
+        if condition.type == "PodScheduled" and condition.reason == "SchedulingGated":
+            return condition.reason
+    return pod.status.reason or pod.status.phase or UNKNOWN
+
+
+def pod_node(pod: Pod) -> str:
+    """Return the pod's node, "<none>" while it has none."""
+    return (pod.spec.fields["nodeName"].string_value if "nodeName" in pod.spec.fields else "") or NONE
+
+
+def node_status(node: Node) -> str:
+    """Return Ready or NotReady, and whether the node is cordoned."""
+    ready = condition_status(node.status.conditions, "Ready")
+    word = {"True": "Ready", "False": "NotReady"}.get(ready, "Unknown")
+    return f"{word},SchedulingDisabled" if node.spec.unschedulable else word
+
+
+def node_roles(node: Node) -> str:
+    """Return the roles that the node's labels give it."""
+    roles = [key.removeprefix(_ROLE_PREFIX) for key in node.metadata.labels if key.startswith(_ROLE_PREFIX)]
+    return ",".join(sorted(roles)) or NONE
+
+
+def node_taints(node: Node) -> str:
+    """Return the taints as Kubernetes writes them."""
+    taints = [f"{t.key}={t.value}:{t.effect}" if t.value else f"{t.key}:{t.effect}" for t in node.spec.taints]
+    return ",".join(taints) or NONE
+
+
+def _allocatable(resource: str) -> Callable[[Node], str]:
+    return lambda node: node.status.allocatable.get(resource, "") or NONE
+
+
+def event_object(event: Event) -> str:
+    """Return what the event is about as kind/name."""
+    return f"{event.involved_object.kind.lower()}/{event.involved_object.name}"
+
+
+_SET: Final[tuple[Column[PodCliqueSet], ...]] = (
+    Column("REPLICAS", lambda o: count(o.spec, "replicas")),
+    Column("AVAILABLE", lambda o: count(o.status, "available_replicas")),
+    Column("UPDATED", lambda o: count(o.status, "updated_replicas")),
+    Column("PCLQS-UPDATED", lambda o: count(o.status.update_progress, "updated_pod_cliques_count")),
+    Column("PCLQS-TOTAL", lambda o: count(o.status.update_progress, "total_pod_cliques_count")),
+    Column("PCSGS-UPDATED", lambda o: count(o.status.update_progress, "updated_pod_clique_scaling_groups_count")),
+    Column("PCSGS-TOTAL", lambda o: count(o.status.update_progress, "total_pod_clique_scaling_groups_count")),
+    Column("PHASE", lambda o: o.status.phase or NONE, wide=True),
+    Column("SCALE-OWNER", lambda o: o.status.scale_owner or NONE, wide=True),
+)
+_CLIQUE: Final[tuple[Column[PodClique], ...]] = (
+    Column("MINAVAIL", lambda o: count(o.spec, "min_available")),
+    Column("REPLICAS", lambda o: count(o.spec, "replicas")),
+    Column("READY", lambda o: count(o.status, "ready_replicas")),
+    Column("SCHEDULED", lambda o: count(o.status, "scheduled_replicas")),
+    Column("UPDATED", lambda o: count(o.status, "updated_replicas")),
+    Column("GATED", lambda o: count(o.status, "schedule_gated_replicas"), wide=True),
+    Column("MINBREACHED", lambda o: condition_status(o.status.conditions, "MinAvailableBreached"), wide=True),
+)
+_GROUP: Final[tuple[Column[PodCliqueScalingGroup], ...]] = (
+    Column("MINAVAIL", lambda o: count(o.spec, "min_available")),
+    Column("REPLICAS", lambda o: count(o.spec, "replicas")),
+    Column("AVAILABLE", lambda o: count(o.status, "available_replicas")),
+    Column("SCHEDULED", lambda o: count(o.status, "scheduled_replicas")),
+    Column("UPDATED", lambda o: count(o.status, "updated_replicas")),
+    Column("PCLQS-UPDATED", lambda o: count(o.status.update_progress, "updated_pod_cliques_count")),
+    Column("PCLQS-TOTAL", lambda o: count(o.status.update_progress, "total_pod_cliques_count")),
+    Column("MINBREACHED", lambda o: condition_status(o.status.conditions, "MinAvailableBreached"), wide=True),
+)
+_GANG: Final[tuple[Column[PodGang], ...]] = (
+    Column("PHASE", lambda o: o.status.phase or NONE),
+    Column("READY", lambda o: condition_status(o.status.conditions, "Ready"), wide=True),
+    Column("PODS", lambda o: str(sum(len(group.pod_references) for group in o.spec.podgroups)), wide=True),
+    Column("REASON", lambda o: o.status.reason or NONE, wide=True),
+    Column(
+        "SCORE",
+        lambda o: f"{o.status.placement_score:.2f}" if o.status.HasField("placement_score") else NONE,
+        wide=True,
+    ),
+    Column("TOPOLOGY", lambda o: domains(o.status.topology, o.metadata.name), wide=True),
+)
+_POD: Final[tuple[Column[Pod], ...]] = (
+    Column("READY", pod_ready),
+    Column("STATUS", pod_status),
+    Column("RESTARTS", lambda o: str(sum(status.restart_count for status in o.status.container_statuses))),
+    Column("IP", lambda o: o.status.pod_ip or NONE, wide=True),
+    Column("NODE", pod_node, wide=True),
+    Column("GPUS", lambda o: o.metadata.annotations.get(GPU_IDS, "") or NONE, wide=True),
+)
+_NODE: Final[tuple[Column[Node], ...]] = (
+    Column("STATUS", node_status),
+    Column("ROLES", node_roles),
+    Column("GPUS", _allocatable(GPU)),
+    Column("CPU", _allocatable("cpu"), wide=True),
+    Column("MEMORY", _allocatable("memory"), wide=True),
+    Column("TAINTS", node_taints, wide=True),
+)
+_BINDING: Final[tuple[Column[ClusterTopologyBinding], ...]] = (
+    Column("DOMAINS", lambda o: ",".join(level.domain for level in o.spec.levels) or NONE),
+    Column("KEYS", lambda o: ",".join(level.key for level in o.spec.levels) or NONE, wide=True),
+)
+_EVENT: Final[tuple[Column[Event], ...]] = (
+    Column("TYPE", lambda o: o.type or NONE),
+    Column("REASON", lambda o: o.reason or NONE),
+    Column("OBJECT", event_object),
+    Column("COUNT", lambda o: count(o, "count")),
+    Column("MESSAGE", lambda o: " ".join(o.message.split()) or NONE, wide=True),
+)
+_COLUMNS: Final = {
+    "PodCliqueSet": _SET,
+    "PodClique": _CLIQUE,
+    "PodCliqueScalingGroup": _GROUP,
+    "PodGang": _GANG,
+    "Pod": _POD,
+    "Node": _NODE,
+    "ClusterTopologyBinding": _BINDING,
+    "Event": _EVENT,
+}
+
+
+class Layout:
+    """The table of one kind: which columns it has, and the cells of a resource."""
+
+    def __init__(self, info: KindInfo, *, wide: bool, all_namespaces: bool, qualified: bool = False) -> None:
+        columns = cast("tuple[Column[Resource], ...]", _COLUMNS[info.kind])
+        self._columns = [column for column in columns if wide or not column.wide]
+        self._with_namespace = all_namespaces and info.is_namespaced
+        self._prefix = f"{info.qualified}/" if qualified else ""
+        namespace = ("NAMESPACE",) if self._with_namespace else ()
+        self.titles = (*namespace, "NAME", *(column.title for column in self._columns), "AGE")
+
+    def row(self, resource: Resource, now: datetime) -> list[str]:
+        """Return the cells of one resource at *now*."""
+        metadata = resource.metadata
+        cells = [metadata.namespace] if self._with_namespace else []
+        cells.append(self._prefix + metadata.name)
+        cells.extend(column.cell(resource) for column in self._columns)
+        cells.append(age(metadata.creation_timestamp, now))
+        return cells

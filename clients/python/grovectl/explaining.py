@@ -1,0 +1,218 @@
+"""`explain` and `simulate`: why a gang waits or is where it is, and what would happen to one not applied yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from grove.v1.explanation_pb2 import NodeExclusion, PlacementExplanation, PlacementLevelRow, PlacementNeeds
+from grove.v1.placement_pb2 import PlacementServiceSimulateResponse, SimulatedGang
+from grove.v1.pod_gang_pb2 import PodGang, PodGangServiceExplainResponse
+from grove_client.objects import Json, to_object
+from grovectl.ages import age
+from grovectl.changing import read_manifests
+from grovectl.columns import domains
+from grovectl.failures import EXIT_NOT_FOUND, Failure, usage
+from grovectl.kinds import KindInfo, single_target
+from grovectl.output import Format, now, parse_format, print_document
+from grovectl.reading import PAGE_SIZE, get_one
+from grovectl.session import Session, connected_command
+from grovectl.table import lines
+from grovectl.tree import GANG, PART_OF
+
+if TYPE_CHECKING:
+    from grove_client import GroveClient
+
+# A set may have thousands of gangs; the first ones tell the story, the count tells the rest.
+GANGS_SHOWN_MAX: Final = 10
+_LABEL_WIDTH: Final = 14
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="KIND NAME | KIND/NAME", required=True)
+@click.option("-o", "--output", metavar="FORMAT", help="json, yaml or jsonpath=TEMPLATE.")
+@connected_command
+def explain(session: Session, *, words: tuple[str, ...], output: str | None) -> None:
+    """Show why a gang waits, or why it is where it is.
+
+    KIND is pg; with pclq or po it is the gang of that clique or pod, with pcs the set's gangs that wait (all, if none
+    waits), with pcsg the gangs of its group replicas.
+    """
+    info, name = single_target(words)
+    chosen = parse_format(output)
+    _no_table_options(chosen)
+
+    async def body(grove: GroveClient) -> tuple[list[PodGangServiceExplainResponse], int]:
+        names = await _gangs_of(grove, session.namespace, info, name)
+        shown = names[:GANGS_SHOWN_MAX]
+        answers = [await grove.pod_gangs.explain(gang, namespace=session.namespace) for gang in shown]
+        return answers, len(names) - len(shown)
+
+    answers, left_out = session.run(body)
+    if chosen.name:
+        objects: list[Json] = [to_object(answer) for answer in answers]
+        print_document(objects[0] if info.kind == "PodGang" else {"items": objects}, chosen)
+        return
+    moment = now()
+    for index, answer in enumerate(answers):
+        if index:
+            click.echo()
+        click.echo("\n".join(explanation_lines(f"podgang/{answer.name}", answer.explanation, moment)))
+    if left_out:
+        click.echo(f"\n{left_out} more gangs are not shown; name one: grovectl explain pg NAME")
+
+
+def _no_table_options(output: Format) -> None:
+    if output.name in {"wide", "name"}:
+        raise usage("-o is json, yaml or jsonpath=TEMPLATE here")
+
+
+async def _gangs_of(grove: GroveClient, namespace: str, info: KindInfo, name: str) -> list[str]:
+    """Return the names of the gangs that a resource is about."""
+    if info.kind == "PodGang":
+        return [name]
+    if info.kind in {"PodClique", "Pod"}:
+        resource = await get_one(grove, info, namespace, name)
+        gang = resource.metadata.labels.get(GANG, "")
+        if not gang:
+            raise Failure(f"{info.resource}/{name} belongs to no gang", EXIT_NOT_FOUND)
+        return [gang]
+    if info.kind == "PodCliqueScalingGroup":
+        await get_one(grove, info, namespace, name)
+        selector = f"grove.io/podcliquescalinggroup={name}"
+        cliques = grove.pod_cliques.list(page_size=PAGE_SIZE, namespace=namespace, label_selector=selector)
+        return list(dict.fromkeys([clique.metadata.labels.get(GANG, "") async for clique in cliques]))
+    if info.kind == "PodCliqueSet":
+        await get_one(grove, info, namespace, name)
+        listed = grove.pod_gangs.list(page_size=PAGE_SIZE, namespace=namespace, label_selector=f"{PART_OF}={name}")
+        return _telling([gang async for gang in listed])
+    raise usage(f"{info.resource} has no gang to explain")
+
+
+def _telling(gangs: list[PodGang]) -> list[str]:
+    """Return the names of the gangs that wait, of all if none waits."""
+    waiting = [gang.metadata.name for gang in gangs if gang.status.phase == "Pending"]
+    return waiting or [gang.metadata.name for gang in gangs]
+
+
+@click.command()
+@click.option("-f", "--filename", "names", multiple=True, required=True, metavar="FILE", help="File, directory or -.")
+@click.option("-R", "--recursive", is_flag=True, help="Directories with all below them.")
+@click.option("-o", "--output", metavar="FORMAT", help="json, yaml or jsonpath=TEMPLATE.")
+@connected_command
+def simulate(session: Session, *, names: tuple[str, ...], recursive: bool, output: str | None) -> None:
+    """Show what placement would do with manifests now: fits or not, where, what is missing. Changes nothing."""
+    chosen = parse_format(output)
+    _no_table_options(chosen)
+    manifests = list(read_manifests(names, recursive=recursive))
+    # One question for all files, so that they compete for the same room. Documents are separated as in YAML.
+    text = manifests[0].text if len(manifests) == 1 else "\n---\n".join(manifest.text for manifest in manifests)
+    answer = session.run(lambda grove: grove.simulate(text, default_namespace=session.namespace))
+    for warning in answer.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    if chosen.name:
+        print_document(to_object(answer), chosen)
+    else:
+        click.echo("\n".join(simulation_lines(answer, now())))
+
+
+def simulation_lines(answer: PlacementServiceSimulateResponse, moment: datetime) -> Iterator[str]:
+    """Yield a table of the gangs, then the explanation of those that do not fit."""
+    rows = [_simulated_row(gang) for gang in answer.gangs]
+    if rows:
+        yield from lines(("GANG", "ROLE", "FITS", "SURPLUS", "REASON", "SCORE", "TOPOLOGY"), rows)
+    missing = [gang for gang in answer.gangs if not gang.fits]
+    yield ""
+    yield f"{len(answer.gangs) - len(missing)} of {len(answer.gangs)} gangs would be placed now; nothing was changed."
+    for gang in missing[:GANGS_SHOWN_MAX]:
+        yield ""
+        yield from explanation_lines(f"podgang/{gang.name}", gang.explanation, moment)
+    if len(missing) > GANGS_SHOWN_MAX:
+        yield f"\n{len(missing) - GANGS_SHOWN_MAX} more that do not fit are not shown; see -o json"
+
+
+def _simulated_row(gang: SimulatedGang) -> list[str]:
+    explanation = gang.explanation
+    return [
+        gang.name,
+        gang.role or "<none>",
+        "yes" if gang.fits else "no",
+        f"{gang.surplus_pod_count_placed}/{gang.surplus_pod_count}",
+        explanation.reason or "<none>",
+        f"{explanation.placement_score:.2f}" if explanation.HasField("placement_score") else "<none>",
+        domains(explanation.topology, gang.name),
+    ]
+
+
+def explanation_lines(label: str, explanation: PlacementExplanation, moment: datetime) -> Iterator[str]:
+    """Yield one screen: the sentence, what is asked for, what the cluster has, level by level, and what would help."""
+    times = []
+    if explanation.since:
+        times.append(f"since {age(explanation.since, moment)}")
+    if explanation.evaluated_at:
+        times.append(f"evaluated {age(explanation.evaluated_at, moment)} ago")
+    head = f"{label} is {explanation.state.lower() or 'unknown'}"
+    head += f": {explanation.reason}" if explanation.reason else ""
+    yield head + (f"  ({', '.join(times)})" if times else "")
+    if explanation.sentence:
+        yield f"  {explanation.sentence}"
+    if explanation.HasField("needs"):
+        yield from _labelled("needs", _needs(explanation.needs))
+    if explanation.HasField("cluster"):
+        yield from _labelled("cluster", [_cluster(explanation)])
+    yield from _labelled("levels", [_level(row) for row in explanation.levels])
+    if explanation.failed_scope:
+        yield from _labelled("did not fit", [explanation.failed_scope])
+    if explanation.reason and explanation.HasField("proof"):
+        proof = "proven impossible as the cluster is" if explanation.proof else "the search stopped at its budget"
+        yield from _labelled("certainty", [proof])
+    yield from _labelled("would fit if", explanation.would_fit_if)
+    yield from _labelled("placed in", [f"{d.scope}: {d.level or d.key}={d.domain}" for d in explanation.topology])
+    if explanation.HasField("placement_score"):
+        yield from _labelled("score", [f"{explanation.placement_score:.2f}"])
+    yield from _labelled("why here", explanation.why_here)
+
+
+def _labelled(label: str, texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        yield f"  {label.ljust(_LABEL_WIDTH)}{text}".rstrip()
+        label = ""
+
+
+def _needs(needs: PlacementNeeds) -> Iterator[str]:
+    text = f"{needs.pod_count_min} pods"
+    if needs.pod_count > needs.pod_count_min:
+        text += f" (and {needs.pod_count - needs.pod_count_min} surplus)"
+    text += f", all in one {needs.required_level}" if needs.required_level else ""
+    text += f", preferably in one {needs.preferred_level}" if needs.preferred_level else ""
+    text += f", within {domains(needs.within)}" if needs.within else ""
+    yield text
+    for clique in needs.cliques:
+        one = f"{clique.name}: {clique.pod_count_min} pods of {_resources(clique.requests)}"
+        yield one + (f", in one {clique.required_level}" if clique.required_level else "")
+
+
+def _cluster(explanation: PlacementExplanation) -> str:
+    cluster = explanation.cluster
+    text = f"{cluster.node_count} nodes: {cluster.node_count_fitting} fit"
+    excluded = [_exclusion(entry) for entry in cluster.excluded]
+    return f"{text}; {', '.join(excluded)}" if excluded else text
+
+
+def _exclusion(entry: NodeExclusion) -> str:
+    return f"{entry.node_count} {entry.reason}" + (f" ({entry.detail})" if entry.detail else "")
+
+
+def _level(row: PlacementLevelRow) -> str:
+    kind = "required" if row.required else "preferred"
+    text = f"{row.scope}: {row.level or row.key} ({kind}): {row.domain_count_fitting} of {row.domain_count} domains fit"
+    if row.best_domain and not row.domain_count_fitting:
+        text += f"; best {row.best_domain} fits {row.best_pod_count} of {row.needed_pod_count} pods"
+    return text + (f", lacks {_resources(row.missing)}" if row.missing else "")
+
+
+def _resources(quantities: Mapping[str, str]) -> str:
+    return ", ".join(f"{quantities[name]} {name}" for name in sorted(quantities)) or "nothing"

@@ -1,0 +1,166 @@
+"""How a command reaches the server: address, namespace, trust, and the translation of refusals into failures.
+
+The options may stand before or after the command's name, as kubectl's may; after wins.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+import click
+
+from grovectl.failures import (
+    EXIT_CONFLICT,
+    EXIT_ERROR,
+    EXIT_INTERRUPTED,
+    EXIT_NOT_FOUND,
+    EXIT_TIMEOUT,
+    EXIT_USAGE,
+    Failure,
+    usage,
+)
+
+if TYPE_CHECKING:
+    import grpc
+
+    from grove_client import GroveClient, GroveError
+
+T = TypeVar("T")
+Command = Callable[..., None]
+
+DEFAULT_SERVER: Final = "127.0.0.1:50051"
+DEFAULT_NAMESPACE: Final = "default"
+
+_OPTIONS: Final = (
+    click.option("-s", "--server", metavar="ADDR", help="host:port or unix:PATH; default $GROVE_SERVER or loopback."),
+    click.option("-n", "--namespace", metavar="NAMESPACE", help='Namespace; default "default".'),
+    click.option("--tls-ca", metavar="FILE", help="Certificates (PEM) that the server's must come from."),
+    click.option("--tls-cert", metavar="FILE", help="Certificate (PEM) to show to the server."),
+    click.option("--tls-key", metavar="FILE", help="Key (PEM) of that certificate."),
+    click.option("--insecure", is_flag=True, default=None, help="Plaintext to another machine."),
+)
+_NAMES: Final = ("server", "namespace", "tls_ca", "tls_cert", "tls_key", "insecure")
+
+
+class Session(NamedTuple):
+    """Where and as whom a command runs."""
+
+    server: str = DEFAULT_SERVER
+    namespace: str = DEFAULT_NAMESPACE
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    insecure: bool = False
+
+    def run(self, body: Callable[[GroveClient], Awaitable[T]]) -> T:
+        """Connect, do *body*, disconnect; Failure if the server refuses or cannot be reached."""
+        import asyncio
+
+        from grove_client import GroveError, connect
+
+        credentials = self._credentials()
+
+        async def connected() -> T:
+            async with connect(self.server, credentials=credentials, insecure=self.insecure) as grove:
+                return await body(grove)
+
+        try:
+            return asyncio.run(connected())
+        except GroveError as error:
+            raise failure_of(error, self.server) from None
+        except KeyboardInterrupt:
+            raise Failure((), EXIT_INTERRUPTED) from None
+
+    def _credentials(self) -> grpc.ChannelCredentials | None:
+        """Return TLS credentials, None if no file is named."""
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise usage("--tls-cert and --tls-key belong together")
+        if not self.tls_ca and not self.tls_cert:
+            return None
+        if self.insecure:
+            raise usage("--insecure contradicts --tls-ca and --tls-cert")
+        import grpc
+
+        return grpc.ssl_channel_credentials(_pem(self.tls_ca), _pem(self.tls_key), _pem(self.tls_cert))
+
+
+def connected_command(function: Command) -> Command:
+    """Give a command the connection options; it receives them as its first argument, a Session."""
+
+    @functools.wraps(function)
+    def with_session(**values: object) -> None:
+        root = click.get_current_context().find_root().params
+        own = {name: values.pop(name) for name in _NAMES}
+        chosen = {name: value if value is not None else root.get(name) for name, value in own.items()}
+        function(_session(chosen), **values)
+
+    for option in reversed(_OPTIONS):
+        option(with_session)
+    return with_session
+
+
+def _session(values: Mapping[str, object]) -> Session:
+    """Return the session for the options given; None means not given."""
+
+    def text(name: str) -> str | None:
+        value = values.get(name)
+        return value if isinstance(value, str) else None
+
+    return Session(
+        server=text("server") or os.environ.get("GROVE_SERVER") or DEFAULT_SERVER,
+        namespace=text("namespace") or DEFAULT_NAMESPACE,
+        tls_ca=text("tls_ca"),
+        tls_cert=text("tls_cert"),
+        tls_key=text("tls_key"),
+        insecure=values.get("insecure") is True,
+    )
+
+
+def global_options(function: Command) -> Command:
+    """Give the program itself the connection options; commands take them from there."""
+    for option in reversed(_OPTIONS):
+        option(function)
+    return function
+
+
+def failure_of(error: GroveError, server: str) -> Failure:
+    """Return the failure for what the server refused: one line per wrong field, else one line."""
+    import grove_client
+
+    exit_code = EXIT_ERROR
+    if isinstance(error, grove_client.NotFoundError):
+        exit_code = EXIT_NOT_FOUND
+    elif isinstance(error, grove_client.DeadlineExceededError):
+        exit_code = EXIT_TIMEOUT
+    elif isinstance(error, grove_client.ConflictError | grove_client.AlreadyExistsError):
+        exit_code = EXIT_CONFLICT
+    if error.violations:
+        lines = [f"{v.path}: {v.description}" if v.path else v.description for v in error.violations]
+        return Failure([_one_line(line) for line in lines], exit_code)
+    message = _one_line(error.message)
+    if isinstance(error, grove_client.UnavailableError):
+        message = f"the server at {server} cannot be reached: {message}"
+    elif isinstance(error, grove_client.DeadlineExceededError):
+        message = f"the server at {server} did not answer in time"
+    elif isinstance(error, grove_client.UnimplementedError):
+        message = f"the server at {server} does not know this call; it may be older than grovectl"
+    return Failure(message, exit_code)
+
+
+def _one_line(text: str) -> str:
+    """Return *text* without line breaks or control characters, so that a message cannot pretend to be two."""
+    return "".join(char if char.isprintable() else " " for char in text).strip()
+
+
+def _pem(path: str | None) -> bytes | None:
+    """Return the content of a certificate file."""
+    if not path:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise Failure(f"{path}: {error.strerror}", EXIT_USAGE) from None
