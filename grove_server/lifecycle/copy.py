@@ -60,12 +60,15 @@ class CliqueState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopySummary:
-    """What the set's own pass needs to know of one copy."""
+    """What the set's own pass needs to know of one copy.
+
+    ``sizes`` holds (wanted, ready) for each ("clique", template name) in pods and each ("group", template name) in
+    group replicas.
+    """
 
     copy: int
     exists: bool
     available: bool = False
     updated: bool = False
     gangs: tuple[GangSummary, ...] = ()
-    pods_active: int = 0
-    pods_ready: int = 0
+    sizes: Mapping[tuple[str, str], tuple[int, int]] = field(default_factory=dict)

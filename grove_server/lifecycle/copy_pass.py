@@ -186,6 +186,16 @@ def _summarise(
             )
             for gang in gangs
         ),
-        pods_active=sum(s.counts.active for s in states),
-        pods_ready=sum(s.counts.ready for s in states),
+        sizes=_sizes(states, group_objects),
     )
+
+
+def _sizes(states: list[CliqueState], groups: list[PodCliqueScalingGroup]) -> dict[tuple[str, str], tuple[int, int]]:
+    sizes: dict[tuple[str, str], tuple[int, int]] = {}
+    for state in states:
+        key = ("clique", state.clique.identity.clique)
+        wanted, ready = sizes.get(key, (0, 0))
+        sizes[key] = (wanted + state.clique.replicas, ready + state.counts.ready)
+    for group in groups:
+        sizes["group", group.group] = (group.replicas, group.status.available_replicas)
+    return sizes

@@ -32,8 +32,7 @@ class CopyTotals:
     copies: dict[int, CopySummary] = field(default_factory=dict)
     available: int = 0
     updated: int = 0
-    pods_active: int = 0
-    pods_ready: int = 0
+    sizes: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
     gang_phases: dict[str, int] = field(default_factory=dict)
 
     def put(self, summary: CopySummary) -> bool:
@@ -53,8 +52,9 @@ class CopyTotals:
     def _add(self, summary: CopySummary, sign: int) -> None:
         self.available += sign * summary.available
         self.updated += sign * summary.updated
-        self.pods_active += sign * summary.pods_active
-        self.pods_ready += sign * summary.pods_ready
+        for key, (wanted, ready) in summary.sizes.items():
+            wanted_before, ready_before = self.sizes.get(key, (0, 0))
+            self.sizes[key] = (wanted_before + sign * wanted, ready_before + sign * ready)
         for gang in summary.gangs:
             count = self.gang_phases.get(gang.phase, 0) + sign
             if count:

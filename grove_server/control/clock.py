@@ -1,0 +1,31 @@
+"""The time the server lives in. Tests give the loops another one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Epoch seconds, and a way to wait for them."""
+
+    def now(self) -> float:
+        """Return the epoch time in seconds."""
+
+    async def sleep_until(self, when_s: float) -> None:
+        """Return when ``now()`` has reached *when_s*; at once if it has already."""
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> float:
+        """Return the epoch time in seconds."""
+        return time.time()
+
+    async def sleep_until(self, when_s: float) -> None:
+        """Return when the machine's clock has reached *when_s*."""
+        # In pieces, because the clock may be set while we wait.
+        while (left_s := when_s - time.time()) > 0:  # noqa: ASYNC110 -- time has no event to wait for
+            await asyncio.sleep(min(left_s, 60.0))

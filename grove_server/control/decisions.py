@@ -1,0 +1,87 @@
+"""What placement last said of each gang, and the book of what every bound pod holds on its node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from grove_server.placement.cluster import Cluster, ClusterError
+from grove_server.placement.requests import GangRequest, PodShape
+from grove_server.placement.results import Placement, PodBinding, Verdict
+from grove_server.resources.meta import Key
+
+WAITING_FOR_BASE: Final = "WaitingForBaseGang"
+WAITING_FOR_PODS: Final = "WaitingForPods"
+TOPOLOGY_UNAVAILABLE: Final = "TopologyUnavailable"
+
+_NO_NAMES: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Placement's last word on one gang, for explanations. Times are epoch seconds."""
+
+    request: GangRequest | None = None
+    outcome: Placement | Verdict | None = None
+    waiting_reason: str = ""
+    waiting_message: str = ""
+    since: float | None = None
+    evaluated_at: float | None = None
+    level_names: Mapping[str, str] = field(default_factory=lambda: _NO_NAMES)
+
+    @property
+    def reason(self) -> str:
+        """Return why the gang waits, as one word; empty if it does not."""
+        return str(self.outcome.code) if isinstance(self.outcome, Verdict) else self.waiting_reason
+
+    @property
+    def message(self) -> str:
+        """Return why the gang waits, as one sentence; empty if it does not."""
+        return self.outcome.sentence() if isinstance(self.outcome, Verdict) else self.waiting_message
+
+
+class Holding(NamedTuple):
+    """What one pod holds."""
+
+    node: str
+    shape: PodShape
+    gpu_ids: tuple[int, ...]
+
+
+class Holdings:
+    """What each pod holds in the cluster. A pod is in here from the decision on, not only once it is durable."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self._held: dict[Key, Holding] = {}
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._held
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def note(self, key: Key, holding: Holding) -> None:
+        """Enter what the cluster has reserved already."""
+        self._held[key] = holding
+
+    def adopt(self, key: Key, holding: Holding) -> bool:
+        """Enter a pod that runs already and reserve for it; return whether its node is known and its GPUs were free."""
+        try:
+            gpu_ids = self.cluster.bind_pod(holding.node, holding.shape, holding.gpu_ids)
+        except ClusterError:
+            return False
+        self._held[key] = Holding(holding.node, holding.shape, gpu_ids)
+        return True
+
+    def release(self, keys: Iterable[Key]) -> None:
+        """Give back what these pods hold, as one change; unknown ones hold nothing."""
+        batches: dict[PodShape, list[PodBinding]] = {}
+        for key in keys:
+            holding = self._held.pop(key, None)
+            if holding is not None:
+                batches.setdefault(holding.shape, []).append(PodBinding(holding.node, holding.gpu_ids))
+        if batches:
+            self.cluster.release_pods(batches.items())

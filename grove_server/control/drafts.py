@@ -1,0 +1,167 @@
+"""What a round decided for one copy, until it becomes one commit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
+
+from grove_server.control.decisions import Decision
+from grove_server.lifecycle.gang_status import PodGroupCounts, with_gang_status
+from grove_server.placement.gangs import Ask, GangScene, is_placed
+from grove_server.placement.requests import PodShape
+from grove_server.placement.results import Placement, Verdict
+from grove_server.resources.meta import Key, key_of
+from grove_server.resources.workload import ChosenDomain, Pod, PodGang
+from grove_server.store.interface import Change, Put, Reader
+
+UNSCHEDULABLE: Final = "Unschedulable"
+GATED: Final = "SchedulingGated"
+
+# A waiting gang's sentence changes with every pod that comes and goes; rewriting it each time would only make noise.
+MESSAGE_REFRESH_S: Final = 5.0
+
+
+class CopyKey(NamedTuple):
+    """One copy of a set."""
+
+    set_uid: str
+    copy: int
+
+
+@dataclass(slots=True)
+class CopyDraft:
+    """Decisions for the gangs of one copy.
+
+    ``pods`` are pods with their new nodes, by name; ``last_taken`` those of the last ``take`` with their shapes.
+    ``surplus`` says which gangs may still get pods beyond their minimum in this round. ``again`` are gangs that
+    changed while the commit was on its way.
+    """
+
+    key: CopyKey
+    pods: dict[str, Pod] = field(default_factory=dict)
+    surplus: dict[Key, bool] = field(default_factory=dict)
+    decisions: dict[Key, Decision] = field(default_factory=dict)
+    again: set[Key] = field(default_factory=set)
+    newly_placed: list[PodGang] = field(default_factory=list)
+    last_taken: list[tuple[Pod, PodShape]] = field(default_factory=list)
+    _gangs: dict[Key, GangNews] = field(default_factory=dict)
+
+    @property
+    def touched(self) -> set[Key]:
+        """The gangs this draft says something about."""
+        return set(self._gangs)
+
+    @property
+    def has_surplus(self) -> bool:
+        """Whether the round may add surplus pods to this draft."""
+        return any(self.surplus.values())
+
+    def take(self, gang: PodGang, ask: Ask, placement: Placement, now: float) -> Placement:
+        """Give the wanted bindings of *placement* to the pods of *ask*; return the part that was taken."""
+        self.last_taken = []
+        cliques = []
+        for clique in placement.cliques:
+            bindings = clique.bindings[: ask.take[clique.name]]
+            for pod, binding in zip(ask.pods[clique.name], bindings, strict=False):
+                bound = replace(
+                    pod,
+                    node=binding.node,
+                    gpu_ids=binding.gpu_ids,
+                    scheduled_at=now,
+                    waiting_reason="",
+                    waiting_message="",
+                )
+                self.pods[pod.metadata.name] = bound
+                self.last_taken.append((bound, clique.shape))
+            cliques.append(replace(clique, bindings=bindings))
+        news = self._news(gang)
+        news.score = placement.score if news.score is None else min(news.score, placement.score)
+        news.domains.extend(
+            ChosenDomain(scope=c.scope, level=c.level.rpartition("/")[2], key=c.level, domain=c.value)
+            for c in placement.domains
+        )
+        return replace(placement, cliques=tuple(cliques))
+
+    def wait(self, gang: PodGang, scene: GangScene, decision: Decision, now: float) -> None:
+        """Note that a gang, or what is left of it, has to wait; nothing is written if that was said before."""
+        reason = UNSCHEDULABLE if isinstance(decision.outcome, Verdict) else GATED
+        message = decision.message
+        for pods in scene.pods.unbound.values():
+            for pod in pods:
+                if pod.waiting_reason != reason:
+                    self.pods[pod.metadata.name] = replace(pod, waiting_reason=reason, waiting_message=message)
+        if is_placed(gang, scene.pods):
+            return
+        old = gang.status
+        is_stale = old.message != message and now - self._said_at(gang) >= MESSAGE_REFRESH_S
+        if old.reason != decision.reason or is_stale:
+            news = self._news(gang)
+            news.reason, news.message = decision.reason, message
+
+    def changes(self, reader: Reader, now: float) -> list[Change]:
+        """Return the commit: each pod on the version it was decided on, each gang on the newest."""
+        if not (self.pods or self._gangs):
+            return []
+        changes: list[Change] = [Put(pod, pod.resource_version) for pod in self.pods.values()]
+        for key, news in self._gangs.items():
+            gang = reader.get(PodGang, key.namespace, key.name)
+            if gang is None:
+                continue
+            told = news.tell(gang, _counts(gang, reader, self.pods), now)
+            if told is not gang:
+                changes.append(Put(told, gang.resource_version))
+            if told.status.scheduled_at is not None and gang.status.scheduled_at is None:
+                self.newly_placed.append(told)
+        return changes
+
+    def _news(self, gang: PodGang) -> GangNews:
+        return self._gangs.setdefault(key_of(gang), GangNews())
+
+    @staticmethod
+    def _said_at(gang: PodGang) -> float:
+        return max((c.last_transition_at for c in gang.status.conditions), default=0.0)
+
+
+@dataclass(slots=True)
+class GangNews:
+    """What a draft says of one gang."""
+
+    score: float | None = None
+    domains: list[ChosenDomain] = field(default_factory=list)
+    reason: str = ""
+    message: str = ""
+
+    def tell(self, gang: PodGang, counts: Sequence[PodGroupCounts], now: float) -> PodGang:
+        """Return the gang with this news in its status."""
+        status = gang.status
+        known = {(d.scope, d.key): d for d in status.topology}
+        known.update({(d.scope, d.key): d for d in self.domains})
+        changed = replace(
+            gang,
+            status=replace(
+                status,
+                reason=self.reason or status.reason,
+                message=self.message or status.message,
+                placement_score=self.score if status.placement_score is None else status.placement_score,
+                topology=tuple(known[key] for key in sorted(known)),
+            ),
+        )
+        told = with_gang_status(changed, counts, now=now)
+        return gang if told == gang else told
+
+
+def _counts(gang: PodGang, reader: Reader, overlay: dict[str, Pod]) -> list[PodGroupCounts]:
+    """Count a gang's pods as they are after the commit."""
+    counts = []
+    for group in gang.pod_groups:
+        active = scheduled = ready = 0
+        for name in group.pods:
+            pod = overlay.get(name) or reader.get(Pod, gang.metadata.namespace, name)
+            if pod is None or not pod.is_active:
+                continue
+            active += 1
+            scheduled += pod.node != ""
+            ready += pod.ready_at is not None
+        counts.append(PodGroupCounts(group.min_replicas, active, scheduled, ready))
+    return counts

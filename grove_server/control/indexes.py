@@ -1,0 +1,68 @@
+"""How the store files resources for the loops: by set, copy, gang and node; and names for the collision check."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Final
+
+from grove_server.admission.naming import name_patterns, normalised
+from grove_server.resources.meta import Kind
+from grove_server.resources.workload import (
+    Pod,
+    PodClique,
+    PodCliqueScalingGroup,
+    PodCliqueSet,
+    PodGang,
+    PodTemplate,
+)
+from grove_server.store.interface import Index
+
+CLIQUES_BY_COPY: Final = "cliques_by_copy"
+GROUPS_BY_COPY: Final = "groups_by_copy"
+GANGS_BY_COPY: Final = "gangs_by_copy"
+PODS_BY_COPY: Final = "pods_by_copy"
+PODS_BY_GANG: Final = "pods_by_gang"
+TEMPLATES_BY_SET: Final = "templates_by_set"
+SETS_BY_NAME_PATTERN: Final = "sets_by_name_pattern"
+
+
+def _clique_copy(clique: PodClique) -> Iterable[Hashable]:
+    return ((clique.identity.set_uid, clique.identity.copy),)
+
+
+def _group_copy(group: PodCliqueScalingGroup) -> Iterable[Hashable]:
+    return ((group.set_uid, group.copy),)
+
+
+def _gang_copy(gang: PodGang) -> Iterable[Hashable]:
+    return ((gang.set_uid, gang.copy),)
+
+
+def _pod_copy(pod: Pod) -> Iterable[Hashable]:
+    return ((pod.identity.set_uid, pod.identity.copy),)
+
+
+def _pod_gang(pod: Pod) -> Iterable[Hashable]:
+    return ((pod.metadata.namespace, pod.identity.gang),)
+
+
+def _template_set(template: PodTemplate) -> Iterable[Hashable]:
+    return (template.metadata.owner_uid,)
+
+
+def _set_patterns(pod_clique_set: PodCliqueSet) -> Iterable[Hashable]:
+    namespace = pod_clique_set.metadata.namespace
+    return {(namespace, normalised(pattern)) for pattern in name_patterns(pod_clique_set)}
+
+
+def store_indexes() -> Mapping[str, Index]:
+    """Return all secondary indexes of the store."""
+    return {
+        CLIQUES_BY_COPY: (Kind.POD_CLIQUE, _clique_copy),
+        GROUPS_BY_COPY: (Kind.POD_CLIQUE_SCALING_GROUP, _group_copy),
+        GANGS_BY_COPY: (Kind.POD_GANG, _gang_copy),
+        PODS_BY_COPY: (Kind.POD, _pod_copy),
+        PODS_BY_GANG: (Kind.POD, _pod_gang),
+        TEMPLATES_BY_SET: (Kind.POD_TEMPLATE, _template_set),
+        SETS_BY_NAME_PATTERN: (Kind.POD_CLIQUE_SET, _set_patterns),
+    }

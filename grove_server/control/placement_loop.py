@@ -1,0 +1,454 @@
+"""The placement loop: store → placement → bindings.
+
+A round takes the gangs that have something to place, in Grove's order over all sets: base gangs (oldest set, lowest
+copy first), then scaled gangs whose base is placed, then surplus pods. All that a round decides for one copy becomes
+one atomic commit: pods get their nodes and the gang says that it is placed, or nothing happens and the copy is
+decided anew.
+
+Gangs that do not fit wait with their verdict. They are tried again when nodes or pods change in a way that may help
+them, never on a timer. What is decided is reserved at once, so rounds may overlap with commits on their way to the
+disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from grove_server.control.clock import Clock
+from grove_server.control.decisions import (
+    TOPOLOGY_UNAVAILABLE,
+    WAITING_FOR_BASE,
+    WAITING_FOR_PODS,
+    Decision,
+    Holding,
+    Holdings,
+)
+from grove_server.control.drafts import CopyDraft, CopyKey
+from grove_server.control.events import EventRecorder
+from grove_server.control.indexes import GANGS_BY_COPY
+from grove_server.control.pace import Pace
+from grove_server.control.scenes import Scenes
+from grove_server.control.supervision import Supervised
+from grove_server.lifecycle.plan import EVENT_WARNING, Note
+from grove_server.placement.cluster import Cluster
+from grove_server.placement.gangs import (
+    Ask,
+    GangScene,
+    ask_minimum,
+    ask_surplus,
+    is_complete,
+    is_placed,
+)
+from grove_server.placement.place import place
+from grove_server.placement.results import Verdict
+from grove_server.placement.shapes import node_state
+from grove_server.resources.cluster import ClusterTopologyBinding, Node
+from grove_server.resources.meta import Key, Kind, key_of
+from grove_server.resources.workload import Pod, PodGang, PodPhase
+from grove_server.store.errors import StoreUnavailableError
+from grove_server.store.interface import Applied, ChangeType, Notice, Outcome, Store
+from grove_server.telemetry import metrics
+from grove_server.telemetry.logs import get_logger
+
+CAUSE: Final = "placement"
+
+_RETRY_S: Final = 1.0
+_FAULT_RETRY_S: Final = 5.0
+
+_log = get_logger("control")
+
+
+class PlacementLoop(Supervised):
+    """Gives every gang its nodes."""
+
+    def __init__(self, store: Store, clock: Clock, pace: Pace, events: EventRecorder) -> None:
+        super().__init__("placement-loop")
+        self._store = store
+        self._clock = clock
+        self._pace = pace
+        self._events = events
+        self.cluster = Cluster()
+        self._holdings = Holdings(self.cluster)
+        self.scenes = Scenes(store, self.cluster)
+        self._dirty: dict[Key, None] = {}
+        self._waiting: dict[Key, Decision] = {}
+        self._placed: dict[Key, Decision] = {}
+        self._drafts_in_flight: dict[CopyKey, CopyDraft] = {}
+        self._retry_generation = 0
+        self._wake = asyncio.Event()
+        self._unsubscribe: Callable[[], None] | None = None
+
+    def start(self) -> None:
+        """Load nodes and bound pods, look at every gang once, then follow changes."""
+        self._unsubscribe = self._store.subscribe(self._observe)
+        reader = self._store.read()
+        self.cluster.upsert_nodes(node_state(node) for node in reader.sorted_list(Node))
+        for pod in reader.list(Pod):
+            if pod.node and pod.phase not in (PodPhase.FAILED, PodPhase.SUCCEEDED):
+                self._adopt(pod)
+        self._dirty.update(dict.fromkeys(key_of(gang) for gang in reader.list(PodGang)))
+        self.run_task(self._run)
+
+    async def stop(self) -> None:
+        """Stop deciding; commits on their way still happen."""
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+        await self.stop_task()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits to be decided and nothing decided waits for the disk."""
+        return not (self._dirty or self._drafts_in_flight)
+
+    def decision(self, key: Key) -> Decision | None:
+        """Return the last decision on a gang."""
+        return self._waiting.get(key) or self._placed.get(key)
+
+    # What changed.
+
+    def _observe(self, notices: Sequence[Notice]) -> None:
+        released: list[Key] = []
+        nodes: dict[str, Node] = {}
+        for notice in notices:
+            resource = notice.resource
+            if isinstance(resource, Pod):
+                self._observe_pod(resource, notice, released)
+            elif isinstance(resource, PodGang):
+                self._observe_gang(resource, notice)
+            elif isinstance(resource, Node):
+                if notice.kind is ChangeType.DELETED:
+                    nodes.pop(resource.metadata.name, None)
+                    self.cluster.remove_node(resource.metadata.name)
+                else:
+                    nodes[resource.metadata.name] = resource
+            elif isinstance(resource, ClusterTopologyBinding):
+                self.scenes.forget_topologies()
+                self._dirty.update(dict.fromkeys(self._waiting))
+        if released:
+            self._holdings.release(released)
+        if nodes:
+            self.cluster.upsert_nodes(node_state(node) for node in nodes.values())
+        self._wake.set()
+
+    def _observe_pod(self, pod: Pod, notice: Notice, released: list[Key]) -> None:
+        key = key_of(pod)
+        if notice.kind is ChangeType.DELETED or pod.phase in (PodPhase.FAILED, PodPhase.SUCCEEDED):
+            released.append(key)
+        elif not pod.node:
+            if notice.kind is ChangeType.ADDED:
+                self._dirty[Key(Kind.POD_GANG, pod.metadata.namespace, pod.identity.gang)] = None
+        elif notice.cause != CAUSE and key not in self._holdings:
+            self._adopt(pod)
+
+    def _observe_gang(self, gang: PodGang, notice: Notice) -> None:
+        key = key_of(gang)
+        if notice.kind is ChangeType.DELETED:
+            self._dirty.pop(key, None)
+            self._waiting.pop(key, None)
+            self._placed.pop(key, None)
+            return
+        previous = notice.previous
+        if not isinstance(previous, PodGang) or _asks_differ(previous, gang):
+            self._dirty[key] = None
+
+    def _adopt(self, pod: Pod) -> None:
+        if not self._holdings.adopt(key_of(pod), Holding(pod.node, self.scenes.shape_of(pod.template), pod.gpu_ids)):
+            _log.warning("bound_pod_not_accounted", pod=pod.metadata.name, node=pod.node)
+
+    # The loop.
+
+    async def _run(self) -> None:
+        while True:
+            if not self._dirty and not self._may_retry():
+                self._wake.clear()
+                await self._wake.wait()
+            self._pace.begin()
+            await self._round()
+
+    def _may_retry(self) -> bool:
+        return bool(self._waiting) and self.cluster.capacity_grew_since(self._retry_generation)
+
+    async def _round(self) -> None:
+        """Decide everything that is due once, in order."""
+        dirty, self._dirty = self._dirty, {}
+        candidates = [*dirty, *self._helped(dirty)]
+        drafts: dict[CopyKey, CopyDraft] = {}
+        gangs = self._in_order(candidates)
+        for position, gang in enumerate(gangs):
+            self._try(gang, drafts, self._decide_minimum)
+            if self._pace.is_due:
+                await self._breathe(drafts, gangs[position + 1 :])
+        for gang in gangs:
+            self._try(gang, drafts, self._decide_surplus)
+            if self._pace.is_due:
+                await self._pace.breathe()
+        for draft in drafts.values():
+            self._submit(draft)
+        self._show_waiting()
+
+    async def _breathe(self, drafts: dict[CopyKey, CopyDraft], left: Iterable[PodGang]) -> None:
+        """Let others run; first send off what this round will not come back to."""
+        open_copies = {_copy_of(gang) for gang in left}
+        for key in [k for k, draft in drafts.items() if k not in open_copies and not draft.has_surplus]:
+            self._submit(drafts.pop(key))
+        await self._pace.breathe()
+
+    def _helped(self, dirty: dict[Key, None]) -> list[Key]:
+        """Return the waiting gangs that what grew since they failed may help."""
+        if not self._may_retry():
+            return []
+        self._retry_generation = self.cluster.generation
+        helped = []
+        for key, decision in self._waiting.items():
+            if key in dirty or not isinstance(decision.outcome, Verdict) or decision.request is None:
+                continue
+            if self.cluster.may_help(decision.request, decision.outcome.generation):
+                helped.append(key)
+        return helped
+
+    def _in_order(self, keys: Iterable[Key]) -> list[PodGang]:
+        reader = self._store.read()
+        gangs = []
+        for key in keys:
+            gang = reader.get(PodGang, key.namespace, key.name)
+            if gang is None:
+                continue
+            if _copy_of(gang) in self._drafts_in_flight:
+                # Decided on state that is about to change; the end of that commit brings it back.
+                self._drafts_in_flight[_copy_of(gang)].again.add(key)
+                continue
+            gangs.append(gang)
+        gangs.sort(key=_placement_order)
+        return gangs
+
+    def _try(
+        self, gang: PodGang, drafts: dict[CopyKey, CopyDraft], decide: Callable[[PodGang, CopyDraft], None]
+    ) -> None:
+        key = _copy_of(gang)
+        draft = drafts.get(key)
+        if draft is None:
+            if key in self._drafts_in_flight:
+                return
+            draft = drafts[key] = CopyDraft(key)
+        try:
+            decide(gang, draft)
+        except Exception:  # noqa: BLE001 -- a supervised loop: one gang's fault must not stop the others
+            metrics.INTERNAL_ERRORS.labels("placement").inc()
+            _log.exception("decision_failed", gang=gang.metadata.name, namespace=gang.metadata.namespace)
+            self._later(key_of(gang), _FAULT_RETRY_S)
+
+    # One gang.
+
+    def _decide_minimum(self, gang: PodGang, draft: CopyDraft) -> None:
+        key = key_of(gang)
+        scene = self.scenes.scene(gang, draft)
+        if is_placed(gang, scene.pods):
+            self._waiting.pop(key, None)
+            draft.surplus[key] = bool(scene.pods.unbound)
+            return
+        reason, message = self._obstacle(gang, scene, draft)
+        if reason:
+            self._wait(gang, scene, draft, Decision(waiting_reason=reason, waiting_message=message))
+            return
+        is_left = False
+        for ask in ask_minimum(scene):
+            if not self._decide(gang, scene, draft, ask):
+                return
+            is_left |= any(len(pods) > ask.take[name] for name, pods in ask.pods.items())
+        if is_left:
+            draft.surplus[key] = True
+        else:
+            self._waiting.pop(key, None)
+
+    def _decide_surplus(self, gang: PodGang, draft: CopyDraft) -> None:
+        key = key_of(gang)
+        if not draft.surplus.get(key):
+            return
+        is_all = True
+        for ask in ask_surplus(self.scenes.scene(gang, draft)):
+            scene = self.scenes.scene(gang, draft)
+            if not self._decide(gang, scene, draft, ask):
+                is_all = False
+            elif self._rest_of(ask, draft) is not None:
+                # Some found room: ask for the others, to hear what they lack.
+                scene = self.scenes.scene(gang, draft)
+                rest = next(a for a in ask_surplus(scene) if a.pods.keys() == ask.pods.keys())
+                is_all &= self._decide(gang, scene, draft, rest)
+        if is_all:
+            self._waiting.pop(key, None)
+
+    @staticmethod
+    def _rest_of(ask: Ask, draft: CopyDraft) -> Pod | None:
+        """Return a pod of *ask* that got no node."""
+        pods = (pod for group in ask.pods.values() for pod in group)
+        return next((pod for pod in pods if not draft.pods.get(pod.metadata.name, pod).node), None)
+
+    def _obstacle(self, gang: PodGang, scene: GangScene, draft: CopyDraft) -> tuple[str, str]:
+        """Return what keeps a gang from being asked for at all: reason and sentence, empty if nothing does."""
+        if gang.topology_error:
+            return TOPOLOGY_UNAVAILABLE, gang.topology_error
+        if not is_complete(gang, scene.pods):
+            return WAITING_FOR_PODS, "not all pods of its minimum exist yet"
+        if gang.base_gang:
+            base = self._store.read().get(PodGang, gang.metadata.namespace, gang.base_gang)
+            if base is None or not is_placed(base, self.scenes.scene(base, draft).pods):
+                return WAITING_FOR_BASE, f"its base gang {gang.base_gang} is not placed yet"
+        return "", ""
+
+    def _decide(self, gang: PodGang, scene: GangScene, draft: CopyDraft, ask: Ask) -> bool:
+        """Ask once; return whether there was room."""
+        began_s = time.perf_counter()
+        outcome = place(self.cluster, ask.request)
+        is_verdict = isinstance(outcome, Verdict)
+        metrics.PLACEMENT_SECONDS.labels("waiting" if is_verdict else "placed").observe(time.perf_counter() - began_s)
+        now = self._clock.now()
+        decision = Decision(
+            request=ask.request,
+            outcome=outcome,
+            since=now,
+            evaluated_at=now,
+            level_names=self.scenes.level_names(gang.topology_name),
+        )
+        if isinstance(outcome, Verdict):
+            self._wait(gang, scene, draft, decision)
+            return False
+        taken = draft.take(gang, ask, outcome, now)
+        self.cluster.reserve(taken)
+        for pod, shape in draft.last_taken:
+            self._holdings.note(key_of(pod), Holding(pod.node, shape, pod.gpu_ids))
+        draft.decisions[key_of(gang)] = decision
+        return True
+
+    def _wait(self, gang: PodGang, scene: GangScene, draft: CopyDraft, decision: Decision) -> None:
+        """Keep the verdict; tell the gang and its pods if the reason is new."""
+        key = key_of(gang)
+        old = self._waiting.get(key)
+        now = self._clock.now()
+        if old is not None and old.reason == decision.reason:
+            since = old.since
+        else:
+            since = now
+            if not is_placed(gang, scene.pods) or old is None:
+                self._events.note([_waiting_note(gang, decision)])
+        self._waiting[key] = Decision(
+            request=decision.request,
+            outcome=decision.outcome,
+            waiting_reason=decision.waiting_reason,
+            waiting_message=decision.waiting_message,
+            since=since,
+            evaluated_at=now,
+            level_names=decision.level_names or self.scenes.level_names(gang.topology_name),
+        )
+        draft.wait(gang, scene, decision, now)
+
+    # Committing.
+
+    def _submit(self, draft: CopyDraft) -> None:
+        changes = draft.changes(self._store.read(), self._clock.now())
+        if not changes:
+            return
+        self._drafts_in_flight[draft.key] = draft
+        future = self._store.commit_soon(changes, cause=CAUSE)
+        future.add_done_callback(lambda done: self._settle(draft, done))
+
+    def _settle(self, draft: CopyDraft, future: asyncio.Future[tuple[Outcome, ...]]) -> None:
+        del self._drafts_in_flight[draft.key]
+        error = future.exception()
+        if error is None and all(isinstance(outcome, Applied) for outcome in future.result()):
+            self._placed.update(draft.decisions)
+            self._note_placed(draft)
+            self._dirty.update(dict.fromkeys(draft.again))
+            if draft.newly_placed:
+                self._wake_scaled(draft.key)
+        else:
+            self._holdings.release(key_of(pod) for pod in draft.pods.values())
+            is_down = isinstance(error, StoreUnavailableError)
+            metrics.PLAN_REJECTED.labels("store_unavailable" if is_down else "conflict").inc()
+            for key in draft.touched | draft.again:
+                self._later(key, _RETRY_S if is_down else 0.0)
+        self._wake.set()
+
+    def _wake_scaled(self, copy: CopyKey) -> None:
+        """Bring back the scaled gangs of a copy whose base may have been placed just now."""
+        for gang in self._store.read().indexed(GANGS_BY_COPY, (copy.set_uid, copy.copy)):
+            decision = self._waiting.get(key_of(gang))
+            if decision is not None and decision.waiting_reason == WAITING_FOR_BASE:
+                self._dirty[key_of(gang)] = None
+
+    def _later(self, key: Key, delay_s: float) -> None:
+        if not delay_s:
+            self._dirty[key] = None
+            return
+
+        async def bring_back() -> None:
+            await self._clock.sleep_until(self._clock.now() + delay_s)
+            self._dirty[key] = None
+            self._wake.set()
+
+        self.run_aside(bring_back())
+
+    def _note_placed(self, draft: CopyDraft) -> None:
+        now = self._clock.now()
+        for gang in draft.newly_placed:
+            metrics.PLACED_SECONDS.observe(max(0.0, now - gang.metadata.created_at))
+            score = gang.status.placement_score or 0.0
+            self._events.note(
+                [
+                    Note(
+                        kind=Kind.POD_GANG,
+                        namespace=gang.metadata.namespace,
+                        name=gang.metadata.name,
+                        uid=gang.metadata.uid,
+                        reason="Placed",
+                        message=f"all pods of the minimum have nodes (placement score {score:.2f})",
+                    )
+                ]
+            )
+
+    def _show_waiting(self) -> None:
+        counts: dict[str, int] = {}
+        for decision in self._waiting.values():
+            counts[decision.reason] = counts.get(decision.reason, 0) + 1
+        metrics.show_pending_gangs(counts)
+
+
+def _copy_of(gang: PodGang) -> CopyKey:
+    return CopyKey(gang.set_uid, gang.copy)
+
+
+def _asks_differ(one: PodGang, other: PodGang) -> bool:
+    """Return whether placement would be asked something else; a change of the status alone is none."""
+    return (
+        (one.pod_groups is not other.pod_groups and one.pod_groups != other.pod_groups)
+        or one.topology_constraint != other.topology_constraint
+        or one.topology_groups != other.topology_groups
+        or one.topology_error != other.topology_error
+    )
+
+
+def _placement_order(gang: PodGang) -> tuple[bool, float, str, str, int, str, int]:
+    """Return the sort key of placement: base gangs first; within, oldest set, lowest copy, lowest group replica."""
+    return (
+        bool(gang.base_gang),
+        gang.set_created_at,
+        gang.metadata.namespace,
+        gang.set_name,
+        gang.copy,
+        gang.group,
+        gang.group_replica,
+    )
+
+
+def _waiting_note(gang: PodGang, decision: Decision) -> Note:
+    return Note(
+        kind=Kind.POD_GANG,
+        namespace=gang.metadata.namespace,
+        name=gang.metadata.name,
+        uid=gang.metadata.uid,
+        reason="Unschedulable" if isinstance(decision.outcome, Verdict) else decision.waiting_reason,
+        message=decision.message,
+        type=EVENT_WARNING,
+    )

@@ -1,0 +1,45 @@
+"""The loops and what they share, as one thing that starts and stops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from grove_server.control.clock import Clock
+from grove_server.control.events import EventRecorder
+from grove_server.control.pace import Pace
+from grove_server.control.placement_loop import PlacementLoop
+from grove_server.control.planning import Planning
+from grove_server.control.workload_loop import WorkloadLoop
+from grove_server.store.interface import Store
+
+
+class ControlPlane:
+    """Workload loop, placement loop, events and the answers of placement. *busy* says whether calls are in flight."""
+
+    def __init__(self, store: Store, clock: Clock, busy: Callable[[], bool]) -> None:
+        self._store = store
+        self.events = EventRecorder(store, clock)
+        self.placement = PlacementLoop(store, clock, Pace(busy), self.events)
+        self.workload = WorkloadLoop(store, clock, Pace(busy), self.events)
+        self.planning = Planning(store, self.placement, clock)
+
+    def start(self) -> None:
+        """Take over what the store holds and begin."""
+        self.events.adopt()
+        self.placement.start()
+        self.workload.start()
+
+    async def stop(self) -> None:
+        """End the loops; what they committed stays."""
+        await self.workload.stop()
+        await self.placement.stop()
+        self.events.close()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits to be decided."""
+        return self.workload.is_idle and self.placement.is_idle
+
+    def problems(self) -> Mapping[str, str]:
+        """Return what is wrong, by part; empty when all is well."""
+        return {loop.name: loop.problem for loop in (self.workload, self.placement) if loop.problem}

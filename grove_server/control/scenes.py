@@ -1,0 +1,87 @@
+"""Gathers what placement needs to know of one gang from the store, with the round's own decisions on top."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from grove_server.control.drafts import CopyDraft
+from grove_server.control.indexes import PODS_BY_COPY, PODS_BY_GANG
+from grove_server.placement.cluster import Cluster, UnknownNodeError
+from grove_server.placement.gangs import GangScene, split_pods
+from grove_server.placement.requests import PodShape
+from grove_server.placement.shapes import shape_of
+from grove_server.resources.cluster import ClusterTopologyBinding
+from grove_server.resources.reference import SharedTemplate
+from grove_server.resources.workload import Pod, PodGang
+from grove_server.store.interface import Store
+
+# Shapes are kept per template; past this many the memory starts anew.
+_SHAPES_MAX: Final = 10_000
+
+
+class Scenes:
+    """Builds scenes; remembers shapes of templates and levels of topologies."""
+
+    def __init__(self, store: Store, cluster: Cluster) -> None:
+        self._store = store
+        self._cluster = cluster
+        self._shapes: dict[str, PodShape] = {}
+        self._topologies: dict[str, ClusterTopologyBinding] | None = None
+
+    def scene(self, gang: PodGang, draft: CopyDraft) -> GangScene:
+        """Return the scene of *gang* as it is after *draft*."""
+        reader = self._store.read()
+        overlay = draft.pods
+        pods = reader.indexed(PODS_BY_GANG, (gang.metadata.namespace, gang.metadata.name))
+        copy_bound: list[Pod] = []
+        if gang.topology_constraint is not None:
+            of_copy = reader.indexed(PODS_BY_COPY, (gang.set_uid, gang.copy))
+            copy_bound = [pod for pod in _with(overlay, of_copy) if pod.node and pod.is_active]
+            copy_bound.sort(key=lambda pod: pod.metadata.name)
+        return GangScene(
+            gang=gang,
+            pods=split_pods(_with(overlay, pods)),
+            copy_bound=copy_bound,
+            topology=self._keys(gang.topology_name),
+            labels_of=self._labels_of,
+            shape_of=self.shape_of,
+        )
+
+    def shape_of(self, template: SharedTemplate) -> PodShape:
+        """Return the request class of a template's pods."""
+        uid = template.metadata.uid
+        shape = self._shapes.get(uid)
+        if shape is None:
+            if len(self._shapes) >= _SHAPES_MAX:
+                self._shapes.clear()
+            shape = self._shapes[uid] = shape_of(template.pod_spec)
+        return shape
+
+    def level_names(self, topology_name: str) -> Mapping[str, str]:
+        """Return the domain name of each level key."""
+        binding = self._bindings().get(topology_name)
+        return {} if binding is None else {level.key: level.domain for level in binding.spec.levels}
+
+    def forget_topologies(self) -> None:
+        """Read the bindings again when they are needed next."""
+        self._topologies = None
+
+    def _keys(self, topology_name: str) -> tuple[str, ...]:
+        binding = self._bindings().get(topology_name) if topology_name else None
+        return () if binding is None else tuple(level.key for level in binding.spec.levels)
+
+    def _bindings(self) -> dict[str, ClusterTopologyBinding]:
+        if self._topologies is None:
+            self._topologies = {b.metadata.name: b for b in self._store.read().list(ClusterTopologyBinding)}
+        return self._topologies
+
+    def _labels_of(self, node: str) -> Mapping[str, str] | None:
+        try:
+            return self._cluster.node(node).labels
+        except UnknownNodeError:
+            return None
+
+
+def _with(overlay: Mapping[str, Pod], pods: Iterable[Pod]) -> list[Pod]:
+    return [overlay.get(pod.metadata.name, pod) for pod in pods] if overlay else list(pods)

@@ -1,0 +1,382 @@
+"""The workload loop: store → lifecycle → store, one copy of one set at a time.
+
+A copy's pass reads the copy's objects, asks ``lifecycle`` for a plan, and commits it as one change. The set's own
+pass keeps the blueprint current and writes the set's status from its copies' summaries; it runs seldom when the set
+is large. Own changes wake nobody, since a plan is complete; a plan that lost a race is made again.
+
+Nothing here decides what should be: that is ``lifecycle``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from grove_server.control.clock import Clock
+from grove_server.control.events import EventRecorder
+from grove_server.control.indexes import CLIQUES_BY_COPY, GANGS_BY_COPY, GROUPS_BY_COPY, PODS_BY_COPY, TEMPLATES_BY_SET
+from grove_server.control.pace import Pace
+from grove_server.control.set_state import SetState, topology_levels
+from grove_server.control.supervision import Supervised
+from grove_server.control.workqueue import WorkQueue
+from grove_server.lifecycle.copy import CopySummary, CopyView
+from grove_server.lifecycle.copy_pass import plan_copy, plan_removal
+from grove_server.lifecycle.plan import Plan
+from grove_server.lifecycle.set_pass import topology_condition, with_set_status
+from grove_server.resources.cluster import ClusterTopologyBinding
+from grove_server.resources.meta import Condition, key_of
+from grove_server.resources.workload import Pod, PodClique, PodCliqueScalingGroup, PodCliqueSet, PodGang
+from grove_server.store.errors import StoreUnavailableError
+from grove_server.store.interface import Applied, Change, Delete, Missing, Notice, Outcome, Put, Store
+from grove_server.telemetry import metrics
+from grove_server.telemetry.logs import get_logger
+
+CAUSE: Final = "workload"
+SET_PASS: Final = -1
+
+# Changes of pods come in bursts (bound, running, ready): one pass serves them all.
+_SOON_S: Final = 0.01
+# A set's status is written at most this share of the time its pass takes, so that a set of 5,000 copies costs no more
+# of the loop than a small one.
+_STATUS_REST_FACTOR: Final = 25.0
+_STATUS_REST_MIN_S: Final = 0.02
+_RETRY_S: Final = 1.0
+_FAULT_RETRY_S: Final = 5.0
+# Plans that wait for the disk; more would only take memory.
+_CHANGES_IN_FLIGHT_MAX: Final = 50_000
+
+_log = get_logger("control")
+
+
+class WorkKey(NamedTuple):
+    """One copy of a set, or with copy -1 the set itself."""
+
+    namespace: str
+    set_name: str
+    set_uid: str
+    copy: int
+
+
+class WorkloadLoop(Supervised):
+    """Owns the tree under every set."""
+
+    def __init__(self, store: Store, clock: Clock, pace: Pace, events: EventRecorder) -> None:
+        super().__init__("workload-loop")
+        self._store = store
+        self._clock = clock
+        self._pace = pace
+        self._events = events
+        self._queue: WorkQueue[WorkKey] = WorkQueue(soon_s=_SOON_S)
+        self._sets: dict[str, SetState] = {}
+        self._topology_epoch = 0
+        self._changes_in_flight = 0
+        self._wake = asyncio.Event()
+        self._unsubscribe: Callable[[], None] | None = None
+
+    def start(self) -> None:
+        """Look at everything once, then follow changes."""
+        self._unsubscribe = self._store.subscribe(self._observe)
+        self._adopt()
+        self.run_task(self._run)
+
+    async def stop(self) -> None:
+        """Stop following; what was committed stays."""
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+        await self.stop_task()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits to be looked at (timers excepted)."""
+        return self._queue.is_idle
+
+    def _adopt(self) -> None:
+        reader = self._store.read()
+        owners = {owner.metadata.uid: owner for owner in reader.sorted_list(PodCliqueSet)}
+        for owner in owners.values():
+            self._state(owner.metadata.uid).adopting.update(range(owner.spec.replicas or 0))
+            self._queue.add(_set_key(owner))
+        keys = {_copy_key(c) for c in reader.list(PodClique)}
+        keys.update(_copy_key(g) for g in reader.list(PodCliqueScalingGroup))
+        keys.update(_copy_key(g) for g in reader.list(PodGang))
+        keys.update(_copy_key(p) for p in reader.list(Pod))
+        for key in sorted(keys):
+            self._state(key.set_uid).adopting.add(key.copy)
+            if key.set_uid not in owners:
+                self._queue.add(key)
+        for owner in owners.values():
+            self._queue_copies(owner, sorted(self._state(owner.metadata.uid).adopting))
+
+    # What changed.
+
+    def _observe(self, notices: Sequence[Notice]) -> None:
+        now = self._clock.now()
+        queue = self._queue
+        for notice in notices:
+            if notice.cause == CAUSE:
+                continue
+            resource = notice.resource
+            if isinstance(resource, Pod):
+                identity = resource.identity
+                queue.add_soon(
+                    WorkKey(resource.metadata.namespace, identity.set_name, identity.set_uid, identity.copy), now
+                )
+            elif isinstance(resource, PodGang):
+                queue.add_soon(_copy_key(resource), now)
+            elif isinstance(resource, PodClique | PodCliqueScalingGroup):
+                queue.add(_copy_key(resource))
+            elif isinstance(resource, PodCliqueSet):
+                queue.add(_set_key(resource))
+            elif isinstance(resource, ClusterTopologyBinding):
+                self._topology_epoch += 1
+                for owner in self._store.read().list(PodCliqueSet):
+                    queue.add(_set_key(owner))
+        self._wake.set()
+
+    # The loop.
+
+    async def _run(self) -> None:
+        self._pace.begin()
+        while True:
+            self._wake.clear()
+            key = self._queue.take(self._clock.now())
+            if key is None or self._changes_in_flight > _CHANGES_IN_FLIGHT_MAX:
+                if key is not None:
+                    self._queue.done(key)
+                    self._queue.add(key)
+                await self._rest()
+                self._pace.begin()
+                continue
+            self._work(key)
+            if self._pace.is_due:
+                await self._pace.breathe()
+
+    async def _rest(self) -> None:
+        """Wait until something changes or is due."""
+        due_at = self._queue.next_due_at()
+        if due_at is None or self._changes_in_flight > _CHANGES_IN_FLIGHT_MAX:
+            await self._wake.wait()
+            return
+        left_s = max(0.0, due_at - self._clock.now())
+        wait = asyncio.ensure_future(self._wake.wait())
+        sleep = asyncio.ensure_future(self._clock.sleep_until(self._clock.now() + left_s))
+        try:
+            await asyncio.wait({wait, sleep}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            wait.cancel()
+            sleep.cancel()
+
+    def _work(self, key: WorkKey) -> None:
+        try:
+            if key.copy == SET_PASS:
+                self._set_pass(key)
+            else:
+                self._copy_pass(key)
+        except Exception:  # noqa: BLE001 -- a supervised loop: one object's fault must not stop the others
+            metrics.INTERNAL_ERRORS.labels("workload").inc()
+            _log.exception("pass_failed", namespace=key.namespace, set=key.set_name, copy=key.copy)
+            self._queue.done(key)
+            self._queue.add_at(key, self._clock.now() + _FAULT_RETRY_S)
+
+    # One copy.
+
+    def _copy_pass(self, key: WorkKey) -> None:
+        began_s = time.perf_counter()
+        now = self._clock.now()
+        owner = self._owner(key)
+        view = self._view(key)
+        if owner is not None and owner.metadata.deleted_at is None and key.copy < (owner.spec.replicas or 0):
+            state = self._state(key.set_uid)
+            if not state.is_current(owner, self._topology_epoch):
+                state.draw(self._store, owner, self._topology_epoch, now)
+            assert state.blueprint is not None
+            plan, summary = plan_copy(state.blueprint, view, now=now)
+        else:
+            plan, summary = plan_removal(view, now=now)
+        metrics.PLAN_SECONDS.observe(time.perf_counter() - began_s)
+        if plan.notes:
+            self._events.note(plan.notes)
+        if plan.wake_at is not None:
+            self._queue.add_at(key, plan.wake_at)
+        if plan.is_empty:
+            self._finish_copy(key, summary)
+        else:
+            self._submit(key, plan, summary)
+
+    def _submit(self, key: WorkKey, plan: Plan, summary: CopySummary) -> None:
+        changes: list[Change] = [Put(r, 0) for r in plan.creates]
+        changes += [Put(r, r.resource_version) for r in plan.updates]
+        changes += [Delete(key_of(r), r.resource_version) for r in plan.deletes]
+        for action, resources in (("create", plan.creates), ("update", plan.updates), ("delete", plan.deletes)):
+            if resources:
+                metrics.PLAN_ACTIONS.labels(action).inc(len(resources))
+        size = len(changes)
+        self._changes_in_flight += size
+
+        def settle(future: asyncio.Future[tuple[Outcome, ...]]) -> None:
+            self._changes_in_flight -= size
+            self._settle(key, summary, future)
+            self._wake.set()
+
+        self._store.commit_soon(changes, cause=CAUSE).add_done_callback(settle)
+
+    def _settle(self, key: WorkKey, summary: CopySummary, future: asyncio.Future[tuple[Outcome, ...]]) -> None:
+        error = future.exception()
+        if error is not None:
+            cause = "store_unavailable" if isinstance(error, StoreUnavailableError) else "store_error"
+            metrics.PLAN_REJECTED.labels(cause).inc()
+            self._queue.done(key)
+            self._queue.add_at(key, self._clock.now() + _RETRY_S)
+        elif all(isinstance(outcome, Applied | Missing) for outcome in future.result()):
+            self._finish_copy(key, summary)
+        else:
+            metrics.PLAN_REJECTED.labels("conflict").inc()
+            self._queue.done(key)
+            self._queue.add(key)
+
+    def _finish_copy(self, key: WorkKey, summary: CopySummary) -> None:
+        state = self._state(key.set_uid)
+        first_visit = key.copy in state.unvisited
+        state.unvisited.discard(key.copy)
+        state.adopting.discard(key.copy)
+        if state.totals.put(summary) or (first_visit and not state.unvisited):
+            self._queue.add_at(
+                WorkKey(key.namespace, key.set_name, key.set_uid, SET_PASS),
+                max(state.status_not_before, self._clock.now() + _STATUS_REST_MIN_S),
+            )
+        self._queue.done(key)
+
+    def _view(self, key: WorkKey) -> CopyView:
+        reader = self._store.read()
+        place = (key.set_uid, key.copy)
+        pods: dict[str, list[Pod]] = {}
+        for pod in reader.indexed(PODS_BY_COPY, place):
+            pods.setdefault(pod.identity.name, []).append(pod)
+        return CopyView(
+            copy=key.copy,
+            cliques={c.metadata.name: c for c in reader.indexed(CLIQUES_BY_COPY, place)},
+            groups={g.group: g for g in reader.indexed(GROUPS_BY_COPY, place)},
+            gangs={g.metadata.name: g for g in reader.indexed(GANGS_BY_COPY, place)},
+            pods=pods,
+        )
+
+    # The set itself.
+
+    def _set_pass(self, key: WorkKey) -> None:
+        began_s = time.perf_counter()
+        now = self._clock.now()
+        owner = self._owner(key)
+        state = self._state(key.set_uid)
+        if owner is None:
+            self._forget(key, state)
+            return
+        if owner.metadata.deleted_at is not None:
+            self._remove(key, owner, state)
+            return
+        if not state.is_current(owner, self._topology_epoch):
+            self._redraw(owner, state, now)
+        wanted = owner.spec.replicas or 0
+        known = state.totals.copies.keys() | state.unvisited
+        self._queue_copies(owner, [i for i in range(wanted) if i not in known])
+        self._queue_copies(owner, [i for i in state.totals.copies if i >= wanted])
+        if state.adopting:
+            # After a start, a status made from some of the copies would be a lie; the last copy's pass comes back here.
+            self._queue.done(key)
+            return
+        changed = with_set_status(owner, state.totals, self._topology(owner, state, now), now=now)
+        self._show_sizes(owner, state)
+        self._commit_status(key, owner, changed)
+        state.status_not_before = self._clock.now() + _STATUS_REST_FACTOR * (time.perf_counter() - began_s)
+
+    def _redraw(self, owner: PodCliqueSet, state: SetState, now: float) -> None:
+        had_templates = bool(state.templates)
+        state.draw(self._store, owner, self._topology_epoch, now)
+        if had_templates:
+            state.remove_stale_templates(self._store, owner)
+        self._queue_copies(owner, sorted(state.totals.copies))
+
+    def _remove(self, key: WorkKey, owner: PodCliqueSet, state: SetState) -> None:
+        """Take the copies down; when none is left, remove the set and its templates as one change."""
+        if not state.removal_started:
+            state.removal_started = True
+            self._queue_copies(owner, sorted(state.totals.copies.keys() | state.unvisited))
+        if state.totals.copies or state.unvisited:
+            self._commit_status(key, owner, with_set_status(owner, state.totals, None, now=self._clock.now()))
+            return
+        templates = self._store.read().indexed(TEMPLATES_BY_SET, owner.metadata.uid)
+        changes: list[Change] = [Delete(key_of(t)) for t in templates]
+        changes.append(Delete(key_of(owner)))
+        self._store.commit_soon(changes, cause=CAUSE).add_done_callback(lambda future: self._settle_set(key, future))
+
+    def _commit_status(self, key: WorkKey, owner: PodCliqueSet, changed: PodCliqueSet) -> None:
+        if changed is owner:
+            self._queue.done(key)
+            return
+        future = self._store.commit_soon([Put(changed, owner.resource_version)], cause=CAUSE)
+        future.add_done_callback(lambda done: self._settle_set(key, done))
+
+    def _settle_set(self, key: WorkKey, future: asyncio.Future[tuple[Outcome, ...]]) -> None:
+        self._queue.done(key)
+        if future.exception() is not None:
+            self._queue.add_at(key, self._clock.now() + _RETRY_S)
+        elif not all(isinstance(outcome, Applied | Missing) for outcome in future.result()) or self._owner(key) is None:
+            self._queue.add(key)
+        self._wake.set()
+
+    def _forget(self, key: WorkKey, state: SetState) -> None:
+        metrics.REPLICAS.forget_set(key.namespace, key.set_name)
+        if not state.totals.copies and not state.unvisited:
+            self._sets.pop(key.set_uid, None)
+        self._queue.done(key)
+
+    def _topology(self, owner: PodCliqueSet, state: SetState, now: float) -> Condition | None:
+        blueprint = state.blueprint
+        if blueprint is None or not blueprint.topology_name:
+            return None
+        exists = blueprint.topology_name in topology_levels(self._store.read())
+        return topology_condition(
+            blueprint.topology_error, binding_exists=exists, generation=owner.metadata.generation, now=now
+        )
+
+    def _show_sizes(self, owner: PodCliqueSet, state: SetState) -> None:
+        for (scope, template), (desired, ready) in state.totals.sizes.items():
+            metrics.REPLICAS.show(
+                "clique" if scope == "clique" else "group",
+                owner.metadata.namespace,
+                owner.metadata.name,
+                template,
+                desired=desired,
+                ready=ready,
+            )
+
+    # Small things.
+
+    def _owner(self, key: WorkKey) -> PodCliqueSet | None:
+        owner = self._store.read().get(PodCliqueSet, key.namespace, key.set_name)
+        return owner if owner is not None and owner.metadata.uid == key.set_uid else None
+
+    def _state(self, set_uid: str) -> SetState:
+        state = self._sets.get(set_uid)
+        if state is None:
+            state = self._sets[set_uid] = SetState()
+        return state
+
+    def _queue_copies(self, owner: PodCliqueSet, copies: Sequence[int]) -> None:
+        metadata = owner.metadata
+        self._state(metadata.uid).unvisited.update(copies)
+        for copy in copies:
+            self._queue.add(WorkKey(metadata.namespace, metadata.name, metadata.uid, copy))
+
+
+def _set_key(owner: PodCliqueSet) -> WorkKey:
+    return WorkKey(owner.metadata.namespace, owner.metadata.name, owner.metadata.uid, SET_PASS)
+
+
+def _copy_key(resource: PodClique | PodCliqueScalingGroup | PodGang | Pod) -> WorkKey:
+    namespace = resource.metadata.namespace
+    if isinstance(resource, PodClique | Pod):
+        identity = resource.identity
+        return WorkKey(namespace, identity.set_name, identity.set_uid, identity.copy)
+    return WorkKey(namespace, resource.set_name, resource.set_uid, resource.copy)

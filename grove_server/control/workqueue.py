@@ -1,0 +1,104 @@
+"""What waits to be looked at: each key once, in order, never twice at the same time.
+
+Three ways in: at once; soon (after a short delay in which further changes of the same key are absorbed); at a time. A
+key that is being worked on and changes meanwhile is queued again when its work is done.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+
+class WorkQueue(Generic[K]):
+    """A queue of keys. Times are epoch seconds and come from the caller."""
+
+    def __init__(self, *, soon_s: float) -> None:
+        self._soon_s = soon_s
+        self._urgent: deque[K] = deque()
+        self._soon: deque[tuple[float, K]] = deque()
+        self._timed: list[tuple[float, int, K]] = []
+        self._sequence = 0
+        self._queued: set[K] = set()
+        self._urgent_keys: set[K] = set()
+        self._working: set[K] = set()
+        self._again: set[K] = set()
+        self._wake_at: dict[K, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._queued)
+
+    def add(self, key: K) -> None:
+        """Queue *key* at once."""
+        if key in self._working:
+            self._again.add(key)
+        elif key not in self._urgent_keys:
+            self._urgent_keys.add(key)
+            self._queued.add(key)
+            self._urgent.append(key)
+
+    def add_soon(self, key: K, now: float) -> None:
+        """Queue *key* after the short delay."""
+        if key in self._working:
+            self._again.add(key)
+        elif key not in self._queued:
+            self._queued.add(key)
+            self._soon.append((now + self._soon_s, key))
+
+    def add_at(self, key: K, when: float) -> None:
+        """Queue *key* at a time; the earliest one given counts."""
+        known = self._wake_at.get(key)
+        if known is None or when < known:
+            self._wake_at[key] = when
+            self._sequence += 1
+            heapq.heappush(self._timed, (when, self._sequence, key))
+
+    def take(self, now: float) -> K | None:
+        """Return the next key to work on and mark it as being worked on; None if none is due."""
+        while self._timed and self._timed[0][0] <= now:
+            when, _, key = heapq.heappop(self._timed)
+            if self._wake_at.get(key) == when:
+                del self._wake_at[key]
+                self.add(key)
+        while self._urgent:
+            key = self._urgent.popleft()
+            self._urgent_keys.discard(key)
+            if key in self._queued:
+                return self._start(key)
+        while self._soon and self._soon[0][0] <= now:
+            _, key = self._soon.popleft()
+            if key in self._queued and key not in self._urgent_keys:
+                return self._start(key)
+        return None
+
+    def done(self, key: K) -> None:
+        """End the work on *key*; it is queued again if it changed meanwhile."""
+        self._working.discard(key)
+        if key in self._again:
+            self._again.discard(key)
+            self.add(key)
+
+    def next_due_at(self) -> float | None:
+        """Return when the next key is due; 0 means now, None that nothing waits."""
+        if self._urgent:
+            return 0.0
+        due = []
+        if self._soon:
+            due.append(self._soon[0][0])
+        if self._timed:
+            due.append(self._timed[0][0])
+        return min(due) if due else None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits and nothing is being worked on."""
+        return not (self._queued or self._working)
+
+    def _start(self, key: K) -> K:
+        self._queued.discard(key)
+        self._working.add(key)
+        return key
