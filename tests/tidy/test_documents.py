@@ -7,7 +7,6 @@ from typing import Final
 
 import pytest
 
-from grove_client.version import __version__ as CLIENT_VERSION  # noqa: N812 -- it is a constant
 from tests.tidy.sources import ROOT, documents
 from tests.tidy.tables import metric_names, rpcs
 
@@ -65,12 +64,15 @@ def test_decisions_are_numbered_and_complete() -> None:
 def test_the_two_distributions_agree() -> None:
     """The server asks for exactly the client of its own version, and both for the same Python."""
     server, client = (
-        tomllib.loads((ROOT / folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        tomllib.loads((ROOT / folder / "pyproject.toml").read_text(encoding="utf-8"))
         for folder in (".", "clients/python")
     )
-    assert server["version"] == CLIENT_VERSION
-    assert f"grove-client=={CLIENT_VERSION}" in server["dependencies"]
-    assert server["requires-python"] == client["requires-python"]
+    # The client's version stands in a module that its project file names.
+    source = ROOT / "clients" / "python" / client["tool"]["hatch"]["version"]["path"]
+    versions = re.findall(r'^__version__ = "([^"]+)"$', source.read_text(encoding="utf-8"), re.MULTILINE)
+    assert versions == [server["project"]["version"]]
+    assert f"grove-client=={versions[0]}" in server["project"]["dependencies"]
+    assert server["project"]["requires-python"] == client["project"]["requires-python"]
 
 
 def test_the_programs_of_the_contract_are_installed() -> None:

@@ -14,7 +14,7 @@ RPC_TABLES: Final = ("AUTHORIZATION", "DEADLINES")
 def test_every_error_reason_is_documented() -> None:
     """docs/errors.md has one row for each reason the server can answer with, with its code, and no other."""
     assert second_column("docs/errors.md") == reasons()
-    assert Counter(first_column("docs/errors.md")) == Counter(reasons())
+    assert Counter(first_column("docs/errors.md")) == Counter(list(reasons()))
 
 
 def test_every_metric_is_documented() -> None:
