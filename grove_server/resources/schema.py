@@ -29,6 +29,8 @@ NESTING_MAX: Final = 64
 ENTRIES_MAX: Final = 4096
 STRING_LENGTH_MAX: Final = 262_144
 INT64_MAX: Final = 2**63 - 1
+# Describing a mistake costs microseconds: a document with more than this many is another kind of file.
+MISTAKES_MAX: Final = 2000
 
 Manifest = PodCliqueSetManifest | ClusterTopologyBindingManifest
 M = TypeVar("M", PodCliqueSetManifest, ClusterTopologyBindingManifest)
@@ -109,20 +111,27 @@ def _read_again(adapter: TypeAdapter[M], data: bytes, error: ValidationError) ->
 
     Raises SchemaError when more than that is wrong. Only documents that failed come here, so it need not be fast.
     """
-    first = error.errors(include_url=False)[0]
+    first = _details(error)[0]
     if first["type"] == "json_invalid":
         raise SchemaError((_json_violation(str(first.get("ctx", {}).get("error", ""))),))
     tree = _without_nulls(json.loads(data))
     try:
         return _validate(adapter, json.dumps(tree)), []
     except ValidationError as second:
-        details = second.errors(include_url=False)
+        details = _details(second)
     violations = [_as_violation(detail) for detail in details]
     if any(detail["type"] not in _UNKNOWN_TYPES for detail in details):
         raise SchemaError(tuple(violations))
     for detail in details:
         _remove(tree, detail["loc"])
     return _validate(adapter, json.dumps(tree)), violations
+
+
+def _details(error: ValidationError) -> list[ErrorDetails]:
+    if error.error_count() > MISTAKES_MAX:
+        message = f"has {error.error_count()} fields that are unknown, missing or of a wrong type"
+        raise SchemaError((Violation("", Reason.TOO_MANY, message),))
+    return error.errors(include_url=False)
 
 
 def _without_nulls(value: Any) -> Any:  # noqa: ANN401 -- any JSON

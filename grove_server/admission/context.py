@@ -1,0 +1,53 @@
+"""What admission needs to know of the world, and its bounds; all of it handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+INT32_MAX: Final = 2**31 - 1
+# The name under which this server places pods (and binds them, on Kubernetes).
+SCHEDULER_NAME: Final = "grove-scheduler"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds on what one resource may hold; all are counts."""
+
+    pods_per_set_max: int = 20_000
+    copies_max: int = 20_000
+    cliques_max: int = 128
+    groups_max: int = 64
+    containers_max: int = 64
+    environment_variables_max: int = 1_000
+    labels_max: int = 256
+    sharing_entries_max: int = 64
+    metrics_max: int = 32
+    topology_levels_max: int = 16
+    scheduler_bindings_max: int = 16
+
+
+def _none_taken(_normalised: str) -> Iterable[tuple[str, str]]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmissionContext:
+    """The world as one request sees it.
+
+    ``bindings`` maps the name of each topology binding to its domains, broadest first. ``uid`` and ``now`` (epoch
+    seconds) go to what is created. ``name_patterns_taken`` answers, for one normalised pattern, the (set name, pattern)
+    pairs of the request's namespace that have it. ``schedulers_enabled`` are the backends known here, of which a
+    topology binding may name those in ``schedulers_with_topology`` (by default, what Grove's chart enables, and ours).
+    """
+
+    now: float
+    uid: str
+    bindings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+    default_namespace: str = "default"
+    name_patterns_taken: Callable[[str], Iterable[tuple[str, str]]] = _none_taken
+    scheduler_name: str = SCHEDULER_NAME
+    schedulers_enabled: tuple[str, ...] = (SCHEDULER_NAME, "kai-scheduler", "default-scheduler")
+    schedulers_with_topology: tuple[str, ...] = (SCHEDULER_NAME, "kai-scheduler")

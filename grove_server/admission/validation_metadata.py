@@ -1,0 +1,108 @@
+"""Rules for names, labels and annotations that a user gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from grove_server.admission.findings import Findings
+from grove_server.resources.labels import (
+    ANNOTATIONS_SIZE_MAX_BYTES,
+    BASE_POD_GANG,
+    COMPONENT,
+    MANAGED_BY,
+    MNNVL_GROUP,
+    MNNVL_NONE,
+    NAME,
+    PART_OF,
+    POD_CLIQUE,
+    POD_GANG,
+    POD_INDEX,
+    POD_TEMPLATE_HASH,
+    SCALING_GROUP,
+    SCALING_GROUP_REPLICA_INDEX,
+    SET_REPLICA_INDEX,
+    label_key_problem,
+    label_value_problem,
+)
+from grove_server.resources.manifest import ManifestMetadata
+from grove_server.resources.names import dns_label_problem
+from grove_server.resources.violations import Reason
+
+# On cliques and pods the server writes these itself.
+_RESERVED: Final = frozenset(
+    {
+        BASE_POD_GANG,
+        COMPONENT,
+        MANAGED_BY,
+        NAME,
+        PART_OF,
+        POD_CLIQUE,
+        POD_GANG,
+        POD_INDEX,
+        POD_TEMPLATE_HASH,
+        SCALING_GROUP,
+        SCALING_GROUP_REPLICA_INDEX,
+        SET_REPLICA_INDEX,
+    }
+)
+
+
+def check_metadata(metadata: ManifestMetadata, labels_max: int, findings: Findings) -> None:
+    """Check what a manifest says about the object itself, but for its name."""
+    if metadata.namespace is not None:
+        problem = dns_label_problem(metadata.namespace)
+        if problem is not None:
+            findings.invalid("metadata.namespace", problem)
+    if metadata.labels:
+        check_labels(metadata.labels, "metadata.labels", labels_max, findings)
+    if metadata.annotations:
+        check_annotations(metadata.annotations, "metadata.annotations", labels_max, findings)
+    if metadata.finalizers:
+        findings.warn("metadata.finalizers is ignored")
+
+
+def check_labels(labels: Mapping[str, str], path: str, labels_max: int, findings: Findings) -> None:
+    """Check keys and values of labels."""
+    if len(labels) > labels_max:
+        findings.too_many(path, len(labels), labels_max)
+        return
+    for key, value in labels.items():
+        problem = label_key_problem(key)
+        if problem is not None:
+            findings.invalid(f"{path}[{key}]", f"is no valid label key: {problem}")
+        problem = label_value_problem(value)
+        if problem is not None:
+            findings.invalid(f"{path}[{key}]", f"has no valid label value: {problem}")
+
+
+def check_clique_labels(labels: Mapping[str, str], path: str, labels_max: int, findings: Findings) -> None:
+    """Check the labels of a clique, whose pods carry the server's own labels too."""
+    check_labels(labels, path, labels_max, findings)
+    for key in labels:
+        if key in _RESERVED:
+            findings.warn(
+                f"{path}[{key}] is overwritten on cliques and pods, because the server sets this label itself"
+            )
+
+
+def check_annotations(annotations: Mapping[str, str], path: str, annotations_max: int, findings: Findings) -> None:
+    """Check keys of annotations and the size of all together; values are free."""
+    if len(annotations) > annotations_max:
+        findings.too_many(path, len(annotations), annotations_max)
+        return
+    size_bytes = 0
+    for key, value in annotations.items():
+        # Kubernetes compares annotation keys without regard to case, which no valid key is spoiled by.
+        problem = label_key_problem(key)
+        if problem is not None:
+            findings.invalid(f"{path}[{key}]", f"is no valid annotation key: {problem}")
+        size_bytes += len(key.encode()) + len(value.encode())
+    if size_bytes > ANNOTATIONS_SIZE_MAX_BYTES:
+        message = f"must have at most {ANNOTATIONS_SIZE_MAX_BYTES} bytes together, has {size_bytes}"
+        findings.add(path, Reason.TOO_LONG, message)
+    mnnvl = annotations.get(MNNVL_GROUP)
+    if mnnvl is not None and mnnvl != MNNVL_NONE:
+        problem = dns_label_problem(mnnvl)
+        if problem is not None:
+            findings.invalid(f"{path}[{MNNVL_GROUP}]", f"names no NVLink group and is not {MNNVL_NONE!r}: {problem}")
