@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import Final
+from typing import Any, Final
 
 import orjson
 import yaml
@@ -30,6 +30,7 @@ from grove_server.runtime.node_source import NODES_MAX, read_node, read_pool
 SIZE_MAX_BYTES: Final = 256 * 1024 * 1024
 DOCUMENTS_MAX: Final = 10_000
 BINDINGS_MAX: Final = 100
+NESTING_MAX: Final = 64
 BINDING_VALUES_MAX: Final = 10_000
 
 KIND_NODE: Final = "Node"
@@ -77,7 +78,19 @@ def parse_cluster(text: str) -> ClusterFile:
 
 
 class _Loader(yaml.CSafeLoader):
-    """The safe loader without dates: a label such as 2026-01-01 is a text."""
+    """The safe loader without dates (a label such as 2026-01-01 is a text), which refuses keys that are given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 -- PyYAML's signature
+        """Return the mapping of *node*; raise ConstructorError if a key is there twice."""
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {quoted(key.value)} is given twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -93,6 +106,9 @@ def _documents(text: str, problems: Problems) -> Iterator[tuple[int, Mapping[str
         return
     number = 1
     try:
+        if _is_deep(text):
+            problems.add(1, "", f"the file must not be nested deeper than {NESTING_MAX} levels")
+            return
         for number, document in enumerate(yaml.load_all(text, Loader=_Loader), 1):
             if number > DOCUMENTS_MAX:
                 problems.add(number, "", f"the file must have at most {DOCUMENTS_MAX} documents")
@@ -104,8 +120,25 @@ def _documents(text: str, problems: Problems) -> Iterator[tuple[int, Mapping[str
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark is not None else ""
         problems.add(number, "", f"{line}is not valid YAML: {error.problem}")
-    except (yaml.YAMLError, RecursionError):
+    except yaml.YAMLError:
         problems.add(number, "", "is not valid YAML")
+
+
+def _is_deep(text: str) -> bool:
+    """Return whether *text* is nested beyond reason.
+
+    NB: this must come before loading: PyYAML's C loader recurses without a bound, and some ten thousand brackets end
+    the process. Its event parser does not recurse, and takes a small part of the time.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > NESTING_MAX:
+                return True
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+    return False
 
 
 class _Reading:
