@@ -124,7 +124,7 @@ class _Explanation:
     def _level_reports(self) -> Iterator[LevelReport]:
         """Yield the asked level and the broader ones, as far as the binding domain."""
         floor = min((base.level for base in self.bases), default=0)
-        for level in range(self.level, floor - 1, -1) if self.bases else ():
+        for level in range(max(self.level, floor), floor - 1, -1) if self.bases else ():
             spans = [self.search.span(base, level) for base in self.bases]
             named = [np.arange(first, last)[self.layout.levels[level].is_named[first:last]] for first, last in spans]
             fitting = [

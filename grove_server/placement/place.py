@@ -51,7 +51,7 @@ def place(cluster: Cluster, request: GangRequest, *, budget: Budget = DEFAULT_BU
         return explain_failure(search, request)
     is_placed = search.run()
     search.undo_all()
-    if not is_placed or (not root.demand and not search.placed):
+    if not is_placed or (any(root.wish.values()) and not search.placed):
         return explain_failure(search, request)
     return _placement(search, request)
 
