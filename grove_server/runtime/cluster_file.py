@@ -18,8 +18,10 @@ from typing import Any, Final
 import orjson
 import yaml
 
-from grove_server.resources.cluster import Node
-from grove_server.resources.manifest import ClusterTopologyBindingManifest
+from grove_server.admission.binding import admit_cluster_topology_binding
+from grove_server.admission.context import AdmissionContext
+from grove_server.admission.findings import InvalidResourceError
+from grove_server.resources.cluster import ClusterTopologyBinding, Node
 from grove_server.resources.meta import CORE_API_VERSION, GROVE_API_VERSION
 from grove_server.resources.schema import SchemaError, parse_cluster_topology_binding
 from grove_server.resources.violations import quoted
@@ -37,6 +39,8 @@ KIND_NODE: Final = "Node"
 KIND_LIST: Final = "List"
 KIND_POOL: Final = "NodePool"
 KIND_BINDING: Final = "ClusterTopologyBinding"
+# Bindings are admitted before anybody has given them a uid or a time.
+_NOBODY: Final = AdmissionContext(now=0.0, uid="")
 
 
 class ClusterFileError(ValueError):
@@ -54,10 +58,10 @@ class ClusterFileError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterFile:
-    """What a cluster file describes. Nodes carry no uid and no times yet; names are unique."""
+    """What a cluster file describes. Nothing carries a uid or times yet; names are unique by kind."""
 
     nodes: tuple[Node, ...]
-    bindings: tuple[ClusterTopologyBindingManifest, ...]
+    bindings: tuple[ClusterTopologyBinding, ...]
 
 
 def default_cluster_text() -> str:
@@ -147,7 +151,7 @@ class _Reading:
     def __init__(self) -> None:
         self.problems = Problems()
         self.nodes: list[Node] = []
-        self.bindings: list[ClusterTopologyBindingManifest] = []
+        self.bindings: list[ClusterTopologyBinding] = []
         self._names: set[tuple[str, str]] = set()
 
     def take(self, document: Fields) -> None:
@@ -185,8 +189,9 @@ class _Reading:
             document.complain("", f"must have at most {BINDING_VALUES_MAX} values")
             return
         try:
-            binding = parse_cluster_topology_binding(orjson.dumps(document.values))
-        except SchemaError as error:
+            manifest = parse_cluster_topology_binding(orjson.dumps(document.values))
+            binding = admit_cluster_topology_binding(manifest, None, _NOBODY).resource
+        except (SchemaError, InvalidResourceError) as error:
             for violation in error.violations:
                 document.complain(violation.path, violation.message)
             return

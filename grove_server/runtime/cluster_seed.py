@@ -17,8 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from grove_server.resources.cluster import ClusterTopologyBinding, Node
-from grove_server.resources.manifest import ClusterTopologyBindingManifest
-from grove_server.resources.meta import EMPTY_MAP, Key, Kind, Metadata
+from grove_server.resources.meta import Key, Kind
 from grove_server.runtime.cluster_file import ClusterFile
 from grove_server.store.interface import Applied, Change, Delete, Put, Store
 
@@ -86,7 +85,7 @@ def _changes(store: Store, cluster: ClusterFile, now: float, new_uid: Callable[[
             yield Put(updated, existing.resource_version)
     for binding in cluster.bindings:
         if reader.get(ClusterTopologyBinding, "", binding.metadata.name) is None:
-            yield Put(_new_binding(binding, new_uid(), now), 0)
+            yield Put(replace(binding, metadata=replace(binding.metadata, uid=new_uid(), created_at=now)), 0)
 
 
 def _updated(existing: Node, wanted: Node) -> Node:
@@ -98,17 +97,4 @@ def _updated(existing: Node, wanted: Node) -> Node:
         allocatable=wanted.allocatable,
         capacity=wanted.capacity,
         address=wanted.address,
-    )
-
-
-def _new_binding(manifest: ClusterTopologyBindingManifest, uid: str, now: float) -> ClusterTopologyBinding:
-    return ClusterTopologyBinding(
-        metadata=Metadata(
-            name=manifest.metadata.name,
-            uid=uid,
-            created_at=now,
-            labels=manifest.metadata.labels or EMPTY_MAP,
-            annotations=manifest.metadata.annotations or EMPTY_MAP,
-        ),
-        spec=manifest.spec,
     )

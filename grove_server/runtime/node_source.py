@@ -28,9 +28,9 @@ TAINT_EFFECTS: Final = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 # The kubelet's default for the number of pods on a node.
 PODS_DEFAULT: Final = "110"
 
-# Nodes without an address of their own get one from here, in the order of the file; 2^20 fit, more than NODES_MAX.
-_ADDRESSES: Final = ipaddress.IPv4Network("172.16.0.0/12")
-_FIRST_ADDRESS: Final = int(_ADDRESSES.network_address) + 1
+# Nodes without an address of their own get one from 172.16.0.0/12, in the order of the file; it holds 2^20, more than
+# NODES_MAX.
+_FIRST_ADDRESS: Final = int(ipaddress.IPv4Address("172.16.0.1"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,8 @@ class Level:
 
 def node_address(ordinal: int) -> str:
     """Return the address of the file's node number *ordinal*, counted from 0."""
-    return str(ipaddress.IPv4Address(_FIRST_ADDRESS + ordinal))
+    number = _FIRST_ADDRESS + ordinal
+    return f"{number >> 24}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
 
 
 def read_node(document: Fields, ordinal: int) -> Node:

@@ -277,7 +277,24 @@ def test_long_lists_of_problems_are_cut() -> None:
 
 
 def test_a_file_holds_a_bounded_number_of_nodes() -> None:
-    """Pools that make too many nodes together are refused."""
-    large = POOL + "  {count: 199999, allocatable: {cpu: 1}}\n"
-    small = POOL + "  {count: 2, namePrefix: b, allocatable: {cpu: 1}}\n"
-    assert problems(f"{large}---{small}") == ["document 2: spec.count: must be a whole number from 1 to 1, got 2"]
+    """Pools that make too many nodes together are refused, before they are made."""
+    first = POOL + "  {count: 3, allocatable: {cpu: 1}}\n"
+    large = POOL + "  {count: 199998, namePrefix: b, allocatable: {cpu: 1}}\n"
+    assert problems(f"{first}---\n{large}") == [
+        "document 2: spec.count: must be a whole number from 1 to 199997, got 199998"
+    ]
+
+
+def test_a_topology_binding_is_held_to_the_rules_of_the_api() -> None:
+    """A binding that the API would refuse is refused in a file, too, with its path."""
+    binding = """
+apiVersion: grove.io/v1alpha1
+kind: ClusterTopologyBinding
+metadata: {name: t}
+spec: {levels: [{domain: rack, key: r}, {domain: rack, key: a b}]}
+"""
+    found = problems(binding)
+    assert [problem.split(": ")[:2] for problem in found] == [
+        ["document 1", "spec.levels[1].domain"],
+        ["document 1", "spec.levels[1].key"],
+    ]
