@@ -34,8 +34,8 @@ class CopyDraft:
     """Decisions for the gangs of one copy.
 
     ``pods`` are pods with their new nodes, by name; ``last_taken`` those of the last ``take`` with their shapes.
-    ``surplus`` says which gangs may still get pods beyond their minimum in this round. ``again`` are gangs that
-    changed while the commit was on its way.
+    ``newly_placed`` are gangs that this draft places, as they were before. ``surplus`` says which gangs may still get
+    pods beyond their minimum in this round. ``again`` are gangs that changed while the commit was on its way.
     """
 
     key: CopyKey
@@ -112,7 +112,7 @@ class CopyDraft:
             if told is not gang:
                 changes.append(Put(told, gang.resource_version))
             if told.status.scheduled_at is not None and gang.status.scheduled_at is None:
-                self.newly_placed.append(told)
+                self.newly_placed.append(gang)
         return changes
 
     def _news(self, gang: PodGang) -> GangNews:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -78,6 +79,7 @@ class PlacementLoop(Supervised):
         self._placed: dict[Key, Decision] = {}
         self._drafts_in_flight: dict[CopyKey, CopyDraft] = {}
         self._retry_generation = 0
+        self._shown_waiting = False
         self._wake = asyncio.Event()
         self._unsubscribe: Callable[[], None] | None = None
 
@@ -177,10 +179,15 @@ class PlacementLoop(Supervised):
         candidates = [*dirty, *self._helped(dirty)]
         drafts: dict[CopyKey, CopyDraft] = {}
         gangs = self._in_order(candidates)
-        for position, gang in enumerate(gangs):
+        left = Counter(map(_copy_of, gangs))
+        for gang in gangs:
             self._try(gang, drafts, self._decide_minimum)
+            left[_copy_of(gang)] -= 1
             if self._pace.is_due:
-                await self._breathe(drafts, gangs[position + 1 :])
+                # Send off what this round will not come back to.
+                for key in [k for k, draft in drafts.items() if not left[k] and not draft.has_surplus]:
+                    self._submit(drafts.pop(key))
+                await self._pace.breathe()
         for gang in gangs:
             self._try(gang, drafts, self._decide_surplus)
             if self._pace.is_due:
@@ -188,13 +195,6 @@ class PlacementLoop(Supervised):
         for draft in drafts.values():
             self._submit(draft)
         self._show_waiting()
-
-    async def _breathe(self, drafts: dict[CopyKey, CopyDraft], left: Iterable[PodGang]) -> None:
-        """Let others run; first send off what this round will not come back to."""
-        open_copies = {_copy_of(gang) for gang in left}
-        for key in [k for k, draft in drafts.items() if k not in open_copies and not draft.has_surplus]:
-            self._submit(drafts.pop(key))
-        await self._pace.breathe()
 
     def _helped(self, dirty: dict[Key, None]) -> list[Key]:
         """Return the waiting gangs that what grew since they failed may help."""
@@ -394,7 +394,9 @@ class PlacementLoop(Supervised):
         now = self._clock.now()
         for gang in draft.newly_placed:
             metrics.PLACED_SECONDS.observe(max(0.0, now - gang.metadata.created_at))
-            score = gang.status.placement_score or 0.0
+            if not gang.status.reason:
+                # It never waited: the conditions say all there is to say, and an event for each gang would be noise.
+                continue
             self._events.note(
                 [
                     Note(
@@ -403,12 +405,15 @@ class PlacementLoop(Supervised):
                         name=gang.metadata.name,
                         uid=gang.metadata.uid,
                         reason="Placed",
-                        message=f"all pods of the minimum have nodes (placement score {score:.2f})",
+                        message="all pods of the minimum have nodes now",
                     )
                 ]
             )
 
     def _show_waiting(self) -> None:
+        if not self._waiting and not self._shown_waiting:
+            return
+        self._shown_waiting = bool(self._waiting)
         counts: dict[str, int] = {}
         for decision in self._waiting.values():
             counts[decision.reason] = counts.get(decision.reason, 0) + 1
