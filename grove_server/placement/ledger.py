@@ -30,40 +30,36 @@ _LOG_MAX: Final = 32_768
 class ChangeLog:
     """Slots in the order in which they changed, with absolute positions; old entries fall off."""
 
-    __slots__ = ("_base", "_slots")
+    __slots__ = ("_slots", "end")
 
     def __init__(self) -> None:
         self._slots: list[int] = []
-        self._base = 0
-
-    @property
-    def end(self) -> int:
-        """Return the position after the newest entry."""
-        return self._base + len(self._slots)
+        self.end = 0
+        """The position after the newest entry; a plain attribute because it is read several times per decision."""
 
     def add(self, slot: int) -> None:
         """Append one slot."""
-        if len(self._slots) >= _LOG_MAX:
-            self._trim()
         self._slots.append(slot)
+        self.end += 1
+        if len(self._slots) > _LOG_MAX:
+            self._trim()
 
     def extend(self, slots: list[int]) -> None:
         """Append several slots."""
         self._slots.extend(slots)
+        self.end += len(slots)
         if len(self._slots) > _LOG_MAX:
             self._trim()
 
     def since(self, position: int) -> list[int] | None:
         """Return the slots changed from `position` on, each once, in order; None if that is too long ago."""
-        start = position - self._base
+        start = position - self.end + len(self._slots)
         if start < 0:
             return None
         return list(dict.fromkeys(self._slots[start:]))
 
     def _trim(self) -> None:
-        drop = len(self._slots) // 2
-        del self._slots[:drop]
-        self._base += drop
+        del self._slots[: len(self._slots) // 2]
 
 
 class Ledger:

@@ -49,7 +49,9 @@ class LevelUnknownError(LookupError):
 class Scope:
     """One node of the tree. Levels are layout levels; `request_class` is set for cliques alone.
 
-    `demand` maps each request class below to the pods its minimums need; `wish` counts the optional pods in.
+    `demand` maps each request class below to the pods its minimums need; `wish` counts the optional pods in. `sole` is
+    the only clique of the scope if no level narrower than the scope's own is required below: room for it is then all
+    that a domain has to have.
     """
 
     kind: ScopeKind
@@ -67,6 +69,8 @@ class Scope:
     demand: dict[RequestClass, int] = field(default_factory=dict)
     wish: dict[RequestClass, int] = field(default_factory=dict)
     twin_key: object = None
+    sole: Scope | None = None
+    hardness: tuple[int, int, int, float, int] | None = None
 
     @property
     def pods_needed(self) -> int:
@@ -88,6 +92,10 @@ class Scope:
             yield self
         for child in self.children:
             yield from child.cliques()
+
+    def demanding(self) -> list[Scope]:
+        """Return the cliques below that have a minimum."""
+        return [clique for clique in self.cliques() if clique.minimum]
 
     def walk(self) -> Iterator[Scope]:
         """Yield this scope and all below, parents first."""
@@ -140,6 +148,7 @@ class _Compiler:
             raise InvalidRequestError(f"clique {request.name} asks for a negative amount")
         self.clique_names.add(request.name)
         scope.request_class = self.class_of(request.shape)
+        scope.sole = scope
         scope.minimum, scope.optional = request.minimum, request.optional
         if request.minimum:
             scope.demand = {scope.request_class: request.minimum}
@@ -152,10 +161,13 @@ class _Compiler:
             child = self.compile(member, kind, depth + 1)
             child.parent = scope
             scope.children.append(child)
-            for total, part in ((scope.demand, child.demand), (scope.wish, child.wish)):
-                for request_class, count in part.items():
-                    total[request_class] = total.get(request_class, 0) + count
-        scope.twin_key = (*_constraint(scope), *(child.twin_key for child in scope.children))
+            _add(scope.demand, child.demand)
+            _add(scope.wish, child.wish)
+        scope.twin_key = (*_constraint(scope), *[child.twin_key for child in scope.children])
+        if len(scope.children) == 1:
+            child = scope.children[0]
+            if not child.within and (child.required or 0) <= (scope.required or 0):
+                scope.sole = child.sole
 
     def _level(self, scope: Scope, key: str | None) -> int | None:
         if key is None:
@@ -164,6 +176,11 @@ class _Compiler:
         if level is None:
             raise LevelUnknownError(scope, key)
         return level
+
+
+def _add(total: dict[RequestClass, int], part: dict[RequestClass, int]) -> None:
+    for request_class, count in part.items():
+        total[request_class] = total.get(request_class, 0) + count
 
 
 def _constraint(scope: Scope) -> tuple[object, ...]:
@@ -175,7 +192,14 @@ def hardest_first(scopes: list[Scope]) -> list[Scope]:
 
     Narrower level, then bigger pods (GPUs), then more GPUs, then the larger share of what fits, then request order.
     """
-    return sorted(scopes, key=_hardness)
+    return sorted(scopes, key=_hardness_of)
+
+
+def _hardness_of(scope: Scope) -> tuple[int, int, int, float, int]:
+    """Return the sort key, computed once: it need not follow what siblings take meanwhile."""
+    if scope.hardness is None:
+        scope.hardness = _hardness(scope)
+    return scope.hardness
 
 
 def _hardness(scope: Scope) -> tuple[int, int, int, float, int]:

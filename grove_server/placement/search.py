@@ -71,6 +71,8 @@ class Search:
         self._in_depth = False
         self._tight_hosts = False
         self._is_single = len(self.cliques) == 1
+        has_optional = any(clique.optional for clique in self.cliques)
+        self._puts_expected = 1 if self._is_single else 0 if has_optional else len(self.root.demanding())
         self._found: dict[DomainPath, tuple[Region, ...]] = {}
 
     # -- minimums ------------------------------------------------------------------------------------------------
@@ -144,8 +146,7 @@ class Search:
             return True
         tried: set[tuple[int, ...]] = set()
         for chosen in self.candidates(scope, region):
-            profile = self._profile(scope, chosen.region)
-            if profile in tried:
+            if tried and self._profile(scope, chosen.region) in tried:
                 continue
             mark = len(self.placed)
             if self._fill(scope, chosen.region):
@@ -154,7 +155,7 @@ class Search:
             self._undo_to(mark)
             if self.stopped:
                 return False
-            tried.add(profile)
+            tried.add(self._profile(scope, chosen.region))
         if not tried:
             self.failed = scope
         return False
@@ -171,7 +172,7 @@ class Search:
         if self._is_single and scope.optional:
             pods += min(scope.optional, int(request_class.everywhere[region.level][region.domain]) - pods)
         how = fill_tightest if self._tight_hosts else fill
-        is_last = self._is_single and pods == scope.minimum + scope.optional
+        is_last = len(self.placed) + 1 == self._puts_expected and pods == scope.minimum + scope.optional
         self._put(scope, how(request_class, region, pods), is_last=is_last)
         return True
 
@@ -232,7 +233,7 @@ class Search:
         for request_class in scope.wish:
             self.cluster.refresh(request_class)
         seen: set[Region] = set()
-        at_base = self._groups_domains if scope.request_class is None else self._cliques_domains
+        at_base = self._groups_domains if scope.sole is None else self._cliques_domains
         for base in self._bases(scope, region):
             for chosen in at_base(scope, base):
                 if chosen.region not in seen:
@@ -290,9 +291,11 @@ class Search:
             for domain in in_order(self.layout, scope, level, domains):
                 yield Chosen(Region(level, domain), span[1] - span[0], len(domains))
 
-    def _cliques_domains(self, clique: Scope, base: Region) -> Iterator[Chosen]:
-        """Yield one clique's domains: the first that is best without ranking, then all others ranked."""
-        for level, tree, pods in self._attempts(clique, base):
+    def _cliques_domains(self, scope: Scope, base: Region) -> Iterator[Chosen]:
+        """Yield the domains for a scope of one clique: the first that is best without ranking, then all, ranked."""
+        clique = scope.sole
+        assert clique is not None
+        for level, tree, pods in self._attempts(scope, clique, base):
             span = self.span(base, level)
             least = pods if pods == clique.minimum + clique.optional else self._most(tree, level, span, clique)
             first = best(self.layout, tree, level, span, least)
@@ -303,7 +306,7 @@ class Search:
             for domain in ranked(self.layout, tree, level, span, pods).tolist():
                 yield Chosen(Region(level, domain), span[1] - span[0], fitting)
 
-    def _attempts(self, clique: Scope, base: Region) -> list[tuple[int, Tree, int]]:
+    def _attempts(self, scope: Scope, clique: Scope, base: Region) -> list[tuple[int, Tree, int]]:
         """Return (level, counts, pods) in the order to try them.
 
         All pods come before the minimum and first-choice nodes before others. Where a level is asked for, a narrower
@@ -315,8 +318,8 @@ class Search:
         trees = (everywhere,) if first_choice is None else (first_choice, everywhere)
         most, least = clique.minimum + clique.optional, max(clique.minimum, 1)
         wants = (most, least) if most > least else (least,)
-        levels = self._levels(clique, base)
-        if clique.required is None and clique.preferred is None:
+        levels = self._levels(scope, base)
+        if scope.required is None and scope.preferred is None:
             return [(level, tree, pods) for pods in wants for tree in trees for level in levels]
         return [(level, tree, pods) for level in levels for pods in wants for tree in trees]
 
@@ -377,6 +380,12 @@ class Search:
         request_class = placed.scope.request_class
         assert request_class is not None
         ledger = self.cluster.ledger
+        if len(placed.runs.positions) == 1:
+            slot, count = int(self.layout.slots[placed.runs.positions[0]]), int(placed.runs.counts[0]) * sign
+            for row, amount in request_class.costs or ():
+                ledger.free[row, slot] -= amount * count
+            ledger.changes.add(slot)
+            return
         slots = self.layout.slots[placed.runs.positions]
         counts = placed.runs.counts * sign
         for row, amount in request_class.costs or ():
