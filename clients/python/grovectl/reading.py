@@ -176,9 +176,8 @@ async def follow(grove: GroveClient, query: Query, output: Format, *, headers: b
     fields: WatchQuery = {
         **scope_of(info, query.namespace, all_namespaces=query.all_namespaces),
         "label_selector": query.selector,
+        "name": name or "",
     }
-    if name is not None:
-        fields["name"] = name
     rows = _Rows(Layout(info, wide=output.name == "wide", all_namespaces=query.all_namespaces), headers=headers)
     present: list[Resource] | None = []
     async for event in access(grove, info).watch(**fields):

@@ -166,9 +166,8 @@ def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
 
 async def _wait_one(grove: GroveClient, one: _Wait, pending: set[str], *, quiet: bool) -> None:
     """Watch one kind until nothing is pending."""
-    fields: WatchQuery = {**one.scope, "label_selector": one.selector}
-    if len(one.names) == 1:
-        fields["name"] = one.names[0]
+    single = one.names[0] if len(one.names) == 1 else ""
+    fields: WatchQuery = {**one.scope, "label_selector": one.selector, "name": single}
     wanted = {f"{one.info.resource}/{name}" for name in one.names}
     there: set[str] = set()
     synced = False

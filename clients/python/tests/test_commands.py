@@ -1,0 +1,470 @@
+"""The commands, run in this process against a small real server: output, exit codes, what was asked of the server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import json_format
+from small_server import Grovectl, Refusal, SmallServer, invalid, meta
+
+from grove.v1 import placement_pb2, pod_gang_pb2, server_pb2
+from grove.v1.pod_pb2 import PodServiceDeleteResponse
+from grovectl.__main__ import main
+
+GROVE = "grove.io/v1alpha1"
+SET: dict[str, Any] = {
+    "apiVersion": GROVE,
+    "kind": "PodCliqueSet",
+    "metadata": meta("chat"),
+    "spec": {"replicas": 1, "template": {"cliques": []}},
+    "status": {"availableReplicas": 1, "updatedReplicas": 1, "phase": "Running"},
+}
+LABELS = {"app.kubernetes.io/part-of": "chat", "grove.io/podcliqueset-replica-index": "0", "grove.io/podgang": "chat-0"}
+CLIQUE: dict[str, Any] = {
+    "apiVersion": GROVE,
+    "kind": "PodClique",
+    "metadata": meta("chat-0-router", labels=LABELS),
+    "spec": {"roleName": "router", "replicas": 2, "minAvailable": 1, "podSpec": {}},
+    "status": {
+        "readyReplicas": 0,
+        "scheduledReplicas": 2,
+        "updatedReplicas": 2,
+        "scheduleGatedReplicas": 0,
+        "conditions": [{"type": "MinAvailableBreached", "status": "False"}],
+    },
+}
+GROUP: dict[str, Any] = {
+    "apiVersion": GROVE,
+    "kind": "PodCliqueScalingGroup",
+    "metadata": meta("chat-0-decode", labels=LABELS),
+    "spec": {"replicas": 1, "minAvailable": 1, "cliqueNames": ["leader"]},
+    "status": {"availableReplicas": 1, "scheduledReplicas": 1, "updatedReplicas": 1},
+}
+MEMBER: dict[str, Any] = {
+    **CLIQUE,
+    "metadata": meta(
+        "chat-0-decode-0-leader",
+        labels={
+            **LABELS,
+            "grove.io/podcliquescalinggroup": "chat-0-decode",
+            "grove.io/podcliquescalinggroup-replica-index": "0",
+        },
+    ),
+}
+GANG: dict[str, Any] = {
+    "apiVersion": "scheduler.grove.io/v1alpha1",
+    "kind": "PodGang",
+    "metadata": meta("chat-0", labels={"app.kubernetes.io/part-of": "chat"}),
+    "spec": {"podgroups": [{"name": "chat-0-router", "podReferences": [{"namespace": "default", "name": "p"}]}]},
+    "status": {
+        "phase": "Running",
+        "placementScore": 1,
+        "topology": [
+            {"scope": "chat-0", "level": "block", "key": "k/block", "domain": "b1"},
+            {"scope": "chat-0-decode-0", "level": "rack", "key": "k/rack", "domain": "r7"},
+        ],
+    },
+}
+POD: dict[str, Any] = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {
+        **meta("chat-0-router-abcde", labels={**LABELS, "grove.io/podclique": "chat-0-router"}),
+        "annotations": {"grove.io/gpu-ids": "0,1"},
+    },
+    "spec": {"nodeName": "node-3", "containers": [{"name": "main", "ports": [{"containerPort": 8080}]}]},
+    "status": {
+        "phase": "Running",
+        "podIP": "10.0.0.1",
+        "containerStatuses": [{"name": "main", "ready": True, "restartCount": 0}],
+    },
+}
+NODE: dict[str, Any] = {
+    "apiVersion": "v1",
+    "kind": "Node",
+    "metadata": meta("node-3", ""),
+    "status": {"allocatable": {"nvidia.com/gpu": "8"}, "conditions": [{"type": "Ready", "status": "True"}]},
+}
+EVENT: dict[str, Any] = {
+    "apiVersion": "v1",
+    "kind": "Event",
+    "metadata": meta("e1"),
+    "involvedObject": {"kind": "PodClique", "name": "chat-0-router", "namespace": "default"},
+    "reason": "PodCreateSuccessful",
+    "message": "created 2 pods",
+    "type": "Normal",
+    "count": 2,
+    "lastTimestamp": "2026-01-01T00:00:00.000Z",
+}
+
+
+def fill(server: SmallServer) -> None:
+    """Store a whole set."""
+    for manifest in (SET, CLIQUE, GROUP, MEMBER, GANG, POD, NODE, EVENT):
+        server.put(manifest)
+
+
+def table(text: str) -> list[list[str]]:
+    """Return the cells of a printed table."""
+    return [line.split() for line in text.splitlines()]
+
+
+def test_get_one_kind(server: SmallServer, grovectl: Grovectl) -> None:
+    """A kind is a table with Grove's columns, NAME first and AGE last; unknown cells say so."""
+    fill(server)
+    head, row = table(grovectl("get", "pcs").out)
+    titles = "NAME REPLICAS AVAILABLE UPDATED PCLQS-UPDATED PCLQS-TOTAL PCSGS-UPDATED PCSGS-TOTAL AGE"
+    assert head == titles.split()
+    assert row[:8] == ["chat", "1", "1", "1", "<none>", "<none>", "<none>", "<none>"]
+
+
+def test_get_several_kinds(server: SmallServer, grovectl: Grovectl) -> None:
+    """Several kinds are blocks with qualified names; kinds without resources are left out."""
+    fill(server)
+    out = grovectl("get", "pcs,pclq,pcsg,pg,ct,po", "-o", "wide").out
+    blocks = [table(block) for block in out.split("\n\n")]
+    assert [block[1][0] for block in blocks] == [
+        "podcliqueset.grove.io/chat",
+        "podclique.grove.io/chat-0-decode-0-leader",
+        "podcliquescalinggroup.grove.io/chat-0-decode",
+        "podgang.scheduler.grove.io/chat-0",
+        "pod/chat-0-router-abcde",
+    ]
+    assert blocks[1][0] == [
+        "NAME",
+        "MINAVAIL",
+        "REPLICAS",
+        "READY",
+        "SCHEDULED",
+        "UPDATED",
+        "GATED",
+        "MINBREACHED",
+        "AGE",
+    ]
+    assert blocks[1][2][:8] == ["podclique.grove.io/chat-0-router", "1", "2", "0", "2", "2", "0", "False"]
+    assert blocks[3][1][1:7] == ["Running", "<none>", "1", "<none>", "1.00", "block=b1"]
+    assert blocks[4][1][1:7] == ["1/1", "Running", "0", "10.0.0.1", "node-3", "0,1"]
+
+
+def test_get_objects(server: SmallServer, grovectl: Grovectl) -> None:
+    """A query by kind is a v1 List, with none or one too; by name it is the object; whole numbers stay whole."""
+    fill(server)
+    assert json.loads(grovectl("get", "ct", "-o", "json").out)["items"] == []
+    listed = json.loads(grovectl("get", "po", "-o", "json").out)
+    assert (listed["apiVersion"], listed["kind"], len(listed["items"])) == ("v1", "List", 1)
+    printed = grovectl("get", "po/chat-0-router-abcde", "-o", "json").out
+    assert json.loads(printed) == POD
+    assert '"containerPort": 8080\n' in printed
+    assert grovectl("get", "po", "-o", "name").out == "pod/chat-0-router-abcde\n"
+    assert grovectl("get", "pclq", "-o", "name").out.startswith("podclique.grove.io/")
+    assert grovectl("get", "po", "-o", "jsonpath={.items[*].metadata.name}").out == "chat-0-router-abcde"
+    assert "containerPort: 8080\n" in grovectl("get", "po", "chat-0-router-abcde", "-o", "yaml").out
+
+
+def test_get_namespaces_selectors_and_paging(server: SmallServer, grovectl: Grovectl) -> None:
+    """-A adds the namespace, -l selects, --sort-by sorts, --no-headers leaves the titles out, all pages are read."""
+    for number in range(4500):
+        server.put({"apiVersion": "v1", "kind": "Pod", "metadata": meta(f"p{number}", "b", labels={"n": str(number)})})
+    server.put(POD)
+    assert len(grovectl("get", "po", "-n", "b", "--no-headers").out.splitlines()) == 4500
+    assert table(grovectl("get", "po", "-A", "-l", "n=7").out)[1][:2] == ["b", "p7"]
+    sorted_names = grovectl("get", "po", "-n", "b", "--sort-by", ".metadata.name", "-o", "name").out.splitlines()
+    assert sorted_names[:3] == ["pod/p0", "pod/p1", "pod/p10"]
+
+
+def test_nothing_found_is_no_error(grovectl: Grovectl) -> None:
+    """An empty listing says so on stderr and is no error; a missing name is exit code 3 on one line."""
+    assert grovectl("get", "pcs") == (0, "", "No resources found in default namespace.\n")
+    assert grovectl("get", "pcs", "x") == (3, "", 'error: PodCliqueSet "x" not found\n')
+    assert grovectl("get", "pcs", "x", "--ignore-not-found", "-o", "json") == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("get", "chairs"),
+        ("get", "pcs/a", "b"),
+        ("get", "pcs", "a", "-l", "x=y"),
+        ("get", "pcs", "-o", "table"),
+        ("get", "pcs", "-o", "jsonpath={.a"),
+        ("get", "events", "e1"),
+        ("get", "pcs,po", "-w"),
+        ("delete", "pclq", "x"),
+        ("delete", "pcs"),
+        ("scale", "po", "x", "--replicas", "1"),
+        ("scale", "pcs", "x"),
+        ("scale", "pcs", "x", "--replicas", "-1"),
+        ("wait", "pcs", "x", "--for", "luck"),
+        ("wait", "pcs", "--for", "delete"),
+        ("tree", "po", "x"),
+        ("explain", "node", "x"),
+        ("cordon", "pod/x"),
+        ("get", "pcs", "--tls-cert", "x"),
+        ("drain", "x"),
+    ],
+)
+def test_usage(words: tuple[str, ...], grovectl: Grovectl) -> None:
+    """What makes no sense is refused with exit code 2 and one line."""
+    code, out, err = grovectl(*words)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code"),
+    [
+        (grpc.StatusCode.ABORTED, 5),
+        (grpc.StatusCode.ALREADY_EXISTS, 5),
+        (grpc.StatusCode.NOT_FOUND, 3),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, 4),
+        (grpc.StatusCode.PERMISSION_DENIED, 1),
+        (grpc.StatusCode.INTERNAL, 1),
+    ],
+)
+def test_exit_codes(server: SmallServer, grovectl: Grovectl, code: grpc.StatusCode, exit_code: int) -> None:
+    """Each kind of refusal has its exit code."""
+    server.refusal = Refusal(code, "no\nway")
+    result = grovectl("get", "pcs", "x")
+    assert result.code == exit_code
+    assert result.err.count("\n") == 1
+
+
+def test_server_away(capfd: pytest.CaptureFixture[str]) -> None:
+    """A server that is not there is named with its address."""
+    assert main(["-s", "127.0.0.1:1", "get", "pcs"]) == 1
+    assert "127.0.0.1:1 cannot be reached" in capfd.readouterr().err
+
+
+def test_apply(server: SmallServer, grovectl: Grovectl, tmp_path: Path) -> None:
+    """Files and directories are applied, each file as one change; a dry run says so and changes nothing."""
+    (tmp_path / "a.yaml").write_text(json.dumps({**SET, "metadata": {"name": "a"}}), encoding="utf-8")
+    (tmp_path / "b.json").write_text(json.dumps({**SET, "metadata": {"name": "b"}}), encoding="utf-8")
+    (tmp_path / "notes.txt").write_text("no manifest", encoding="utf-8")
+    result = grovectl("apply", "-f", str(tmp_path), "--dry-run=server", "-n", "b")
+    assert result.out == "podcliqueset/a created (server dry run)\npodcliqueset/b created (server dry run)\n"
+    assert not server.stored
+    assert grovectl("apply", "-f", str(tmp_path), "-n", "b").out == "podcliqueset/a created\npodcliqueset/b created\n"
+    assert ("PodCliqueSet", "b", "a") in server.stored
+    assert grovectl("apply", "-f", str(tmp_path / "a.yaml"), "-n", "b").out == "podcliqueset/a configured\n"
+
+
+def test_apply_refused(server: SmallServer, grovectl: Grovectl, tmp_path: Path) -> None:
+    """Every wrong field is one line with file and path."""
+    file = tmp_path / "a.yaml"
+    file.write_text("a: b", encoding="utf-8")
+    server.refusal = invalid(("document[1].spec.replicas", "must be 0 or more"), ("document[2].kind", "is unknown"))
+    assert grovectl("apply", "-f", str(file)) == (
+        1,
+        "",
+        f"error: {file}: document[1].spec.replicas: must be 0 or more\nerror: {file}: document[2].kind: is unknown\n",
+    )
+
+
+def test_apply_unreadable(grovectl: Grovectl, tmp_path: Path) -> None:
+    """Files that cannot be read, are not text or are no manifests are refused before anything is sent."""
+    binary = tmp_path / "x.yaml"
+    binary.write_bytes(b"\xff\xfe")
+    assert (
+        grovectl("apply", "-f", str(tmp_path / "none")).err
+        == f"error: {tmp_path / 'none'}: No such file or directory\n"
+    )
+    assert "not UTF-8" in grovectl("apply", "-f", str(binary)).err
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "no manifest" in grovectl("apply", "-f", str(empty)).err
+
+
+def test_delete(server: SmallServer, grovectl: Grovectl, tmp_path: Path) -> None:
+    """Several names are one call; a missing one leaves all; manifests, --all and dry runs work."""
+    fill(server)
+    server.put({**SET, "metadata": meta("other")})
+    assert grovectl("delete", "pcs", "chat", "missing").code == 3
+    assert grovectl("delete", "pcs", "chat", "--dry-run=server").out == "podcliqueset/chat deleted (server dry run)\n"
+    assert grovectl("delete", "pcs", "chat", "missing", "--ignore-not-found").out == "podcliqueset/chat deleted\n"
+    file = tmp_path / "a.yaml"
+    file.write_text(json.dumps({**SET, "metadata": {"name": "other"}}), encoding="utf-8")
+    assert grovectl("delete", "-f", str(file)).out == "podcliqueset/other deleted\n"
+    assert grovectl("delete", "po", "--all").out == "pod/chat-0-router-abcde deleted\n"
+    assert grovectl("delete", "po", "--all") == (0, "", "No resources found\n")
+
+
+def test_delete_timeout(server: SmallServer, grovectl: Grovectl) -> None:
+    """What does not go away in time is exit code 4."""
+    fill(server)
+    server.answers["/grove.v1.PodService/Delete"] = PodServiceDeleteResponse()
+    assert grovectl("delete", "po/chat-0-router-abcde", "--timeout", "100ms").code == 4
+
+
+def test_scale_and_cordon(server: SmallServer, grovectl: Grovectl) -> None:
+    """Scale sets the size in the user's name; cordon names what changed and what was so already."""
+    fill(server)
+    assert (
+        grovectl("scale", "pcsg", "chat-0-decode", "--replicas", "3").out
+        == "podcliquescalinggroup/chat-0-decode scaled\n"
+    )
+    assert server.stored["PodCliqueScalingGroup", "default", "chat-0-decode"].spec.replicas == 3
+    assert server.calls[-1][1].requested_by == "user"
+    assert grovectl("cordon", "node-3").out == "node/node-3 cordoned\n"
+    assert grovectl("cordon", "no/node-3").out == "node/node-3 already cordoned\n"
+    assert "Ready,SchedulingDisabled" in grovectl("get", "no").out
+    assert grovectl("uncordon", "node-3").out == "node/node-3 uncordoned\n"
+    assert grovectl("cordon", "node-3", "node-4").code == 3
+    assert not server.stored["Node", "", "node-3"].spec.unschedulable
+
+
+def test_wait_for_condition(server: SmallServer, grovectl: Grovectl) -> None:
+    """A wait ends when the watch tells that the condition came true."""
+    fill(server)
+
+    def change(small: SmallServer) -> None:
+        small.put({**CLIQUE, "status": {"conditions": [{"type": "PodCliqueScheduled", "status": "True"}]}})
+
+    server.on_watch = change
+    result = grovectl("wait", "pclq", "chat-0-router", "--for=condition=PodCliqueScheduled", "--timeout=10s")
+    assert result == (0, "podclique/chat-0-router condition met\n", "")
+
+
+def test_wait_for_the_rest(server: SmallServer, grovectl: Grovectl) -> None:
+    """jsonpath, create and delete are waited for; time over is 4, a missing name 3."""
+    fill(server)
+    assert grovectl("wait", "pcs/chat", "--for=jsonpath={.status.phase}=Running").code == 0
+    assert grovectl("wait", "po", "--all", "--for=jsonpath={.spec.containers[?(@.name=='main')].name}=main").code == 0
+    timed_out = grovectl("wait", "pcs/chat", "--for=condition=Ready", "--timeout=100ms")
+    assert timed_out == (4, "", "error: timed out waiting for podcliqueset/chat\n")
+    assert grovectl("wait", "pcs/none", "--for=condition=Ready").code == 3
+    assert grovectl("wait", "pcs/none", "--for=delete").code == 0
+    server.on_watch = lambda small: small.remove("PodCliqueSet", "default", "chat")
+    assert grovectl("wait", "pcs/chat", "--for=delete", "--timeout=10s").out == "podcliqueset/chat condition met\n"
+    server.on_watch = lambda small: small.put(SET)
+    assert grovectl("wait", "pcs/chat", "--for=create", "--timeout=10s").out == "podcliqueset/chat condition met\n"
+
+
+def test_watch_prints_changes(server: SmallServer, grovectl: Grovectl) -> None:
+    """-w prints what is there, then each change, until the server refuses or the user interrupts."""
+    fill(server)
+
+    def change(small: SmallServer) -> None:
+        small.put({**SET, "status": {"availableReplicas": 0}})
+        raise RuntimeError
+
+    server.on_watch = change
+    result = grovectl("get", "pcs", "chat", "-w", "--no-headers")
+    assert [row[:3] for row in table(result.out)] == [["chat", "1", "1"]]
+    assert result.code == 1
+
+
+def test_tree(server: SmallServer, grovectl: Grovectl) -> None:
+    """The tree shows copies, groups, group replicas, cliques and pods with readiness, node and domain."""
+    fill(server)
+    rows = table(grovectl("tree", "pcs", "chat", "--no-headers").out)
+    names = [" ".join(cell for cell in row if cell not in {"│", "├──", "└──"}) for row in rows]
+    assert names[0].startswith("podcliqueset/chat 1/1 Running")
+    assert names[1].startswith("copy 0 0/4 Running <none> block=b1")
+    assert names[2].startswith("podclique/chat-0-router 0/2")
+    assert names[3].startswith("pod/chat-0-router-abcde 1/1 Running node-3 <none> 0,1")
+    assert names[4].startswith("podcliquescalinggroup/chat-0-decode 1/1")
+    assert names[5].startswith("replica 0 0/2 Running <none> rack=r7")
+    assert names[6].startswith("podclique/chat-0-decode-0-leader 0/2")
+
+
+def test_describe_and_events(server: SmallServer, grovectl: Grovectl) -> None:
+    """Describe shows identity, conditions as a table and the events of the resource; events filters by resource."""
+    fill(server)
+    out = grovectl("describe", "pclq", "chat-0-router").out
+    assert out.startswith("Name:                chat-0-router\n")
+    assert "MinAvailableBreached   False" in out
+    assert "created 2 pods" in out
+    assert "Events:  <none>" in grovectl("describe", "no", "node-3").out
+    assert table(grovectl("events", "--for", "pclq/chat-0-router", "--no-headers").out)[0][1:5] == [
+        "Normal",
+        "PodCreateSuccessful",
+        "podclique/chat-0-router",
+        "2",
+    ]
+    assert grovectl("events", "--types", "Warning") == (0, "", "No events found in default namespace.\n")
+
+
+EXPLANATION: dict[str, Any] = {
+    "state": "Pending",
+    "reason": "Fragmented",
+    "sentence": "No rack has room for 24 pods; the best, r7, has room for 20.",
+    "proof": True,
+    "needs": {
+        "podCountMin": 24,
+        "podCount": 24,
+        "requiredLevel": "rack",
+        "cliques": [{"name": "chat-0-decode", "podCountMin": 24, "requests": {"nvidia.com/gpu": "8"}}],
+    },
+    "cluster": {
+        "nodeCount": 31,
+        "nodeCountFitting": 23,
+        "excluded": [{"reason": "Taint", "detail": "dedicated=train:NoSchedule", "nodeCount": 8}],
+    },
+    "levels": [
+        {
+            "scope": "chat-0",
+            "level": "rack",
+            "required": True,
+            "domainCount": 4,
+            "domainCountFitting": 0,
+            "bestDomain": "r7",
+            "bestPodCount": 20,
+            "neededPodCount": 24,
+            "missing": {"nvidia.com/gpu": "32"},
+        }
+    ],
+    "wouldFitIf": ["32 more GPUs were free in r7", "the required level were zone"],
+}
+
+
+def test_explain(server: SmallServer, grovectl: Grovectl) -> None:
+    """One screen says what is asked for, what there is, per level, and what would help; pods lead to their gang."""
+    fill(server)
+    answer = {"namespace": "default", "name": "chat-0", "phase": "Pending", "explanation": EXPLANATION}
+    server.answers["/grove.v1.PodGangService/Explain"] = json_format.ParseDict(
+        answer, pod_gang_pb2.PodGangServiceExplainResponse()
+    )
+    out = grovectl("explain", "pg", "chat-0").out
+    assert out.splitlines()[0] == "podgang/chat-0 is pending: Fragmented"
+    assert "24 pods, all in one rack" in out
+    assert "31 nodes: 23 fit, " not in out
+    assert "31 nodes: 23 fit; 8 Taint (dedicated=train:NoSchedule)" in out
+    assert "0 of 4 domains fit; best r7 fits 20 of 24 pods, lacks 32 nvidia.com/gpu" in out
+    assert "  would fit if  32 more GPUs were free in r7\n                the required level were zone\n" in out
+    assert grovectl("explain", "po/chat-0-router-abcde").out == out
+    assert grovectl("explain", "pcs/chat").out == out
+    assert json.loads(grovectl("explain", "pg/chat-0", "-o", "json").out) == answer
+
+
+def test_simulate(server: SmallServer, grovectl: Grovectl, tmp_path: Path) -> None:
+    """A question lists every gang, explains those that do not fit, and is no error."""
+    file = tmp_path / "a.yaml"
+    file.write_text("kind: PodCliqueSet", encoding="utf-8")
+    gangs = [
+        {"name": "a-0", "role": "base", "fits": True, "explanation": {"state": "Placed", "placementScore": 0.5}},
+        {"name": "b-0", "role": "base", "fits": False, "explanation": EXPLANATION},
+    ]
+    server.answers["/grove.v1.PlacementService/Simulate"] = json_format.ParseDict(
+        {"gangs": gangs, "fits": False}, placement_pb2.PlacementServiceSimulateResponse()
+    )
+    code, out, _ = grovectl("simulate", "-f", str(file))
+    assert code == 0
+    assert table(out)[1][:7] == ["a-0", "base", "yes", "0/0", "<none>", "0.50", "<none>"]
+    assert "1 of 2 gangs would be placed now; nothing was changed.\n\npodgang/b-0 is pending: Fragmented" in out
+
+
+def test_version_and_completion(server: SmallServer, grovectl: Grovectl) -> None:
+    """Version shows both sides; completion prints a script; the help lists every command."""
+    server.answers["/grove.v1.ServerService/GetInfo"] = server_pb2.ServerServiceGetInfoResponse(
+        version="9", store="sqlite", runtime="fake"
+    )
+    assert grovectl("version").out == "client 0.1.0\nserver 9 (store sqlite, runtime fake)\n"
+    assert json.loads(grovectl("version", "-o", "json").out)["server"]["runtime"] == "fake"
+    assert "_GROVECTL_COMPLETE" in grovectl("completion", "bash").out
+    assert "simulate" in grovectl("--help").out
+    assert "podcliquesets" in grovectl("api-resources").out
