@@ -44,7 +44,7 @@ NAMES = st.sampled_from(["a", "b", "c"])
 SPACES = st.sampled_from(["x", "y"])
 SIZES = st.integers(0, 2)
 BLUE = {"colour": "blue"}
-LIMITS = WatchLimits(window_changes=30, pending_max=4)
+LIMITS = WatchLimits(window_changes=12, pending_max=5)
 
 
 @st.composite
@@ -201,6 +201,13 @@ class StoreMachine(RuleBasedStateMachine):
 
         self.waiting.append((self.loop.run_until_complete(decide()), tuple(expected)))
 
+    @rule(drawn=st.lists(changes(), min_size=2, max_size=8))
+    def churn(self, drawn: list[tuple[str, Any, str]]) -> None:
+        """Let many single changes become visible one after the other, so that readers fall behind."""
+        for each in drawn:
+            self.commit([each], atomic=True)
+            self.settle()
+
     @rule()
     def settle(self) -> None:
         """Wait for everything decided, and compare."""
@@ -263,11 +270,13 @@ class StoreMachine(RuleBasedStateMachine):
         """Let one client read a little."""
         self.read_some(data.draw(st.sampled_from(self.clients)), count_max)
 
-    @rule(data=st.data())
+    @rule(data=st.data(), count_max=st.integers(0, 2))
     @precondition(lambda self: bool(self.clients))
-    def reconnect(self, data: st.DataObject) -> None:
-        """Let one client lose its connection and resume from its last event."""
+    def reconnect(self, data: st.DataObject, count_max: int) -> None:
+        """Let one client read a little, lose its connection, and resume from its last event."""
         client = data.draw(st.sampled_from(self.clients))
+        if count_max:
+            self.read_some(client, count_max)
         self.resume(client, client.watch.token)
 
     @rule()
