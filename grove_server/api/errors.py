@@ -15,6 +15,7 @@ import grpc
 from google.protobuf import any_pb2, duration_pb2, message
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # no stubs published
 
+from grove_server.admission.findings import InvalidResourceError
 from grove_server.api.reasons import DOMAIN, ApiError, Reason
 from grove_server.resources.schema import SchemaError
 from grove_server.resources.selector import SelectorError
@@ -42,7 +43,7 @@ def classify(error: BaseException) -> ApiError | None:
     match error:
         case ApiError():
             return error
-        case SchemaError():
+        case InvalidResourceError() | SchemaError():
             return invalid_manifest(error.violations)
         case SelectorError():
             return ApiError(reason=Reason.INVALID_SELECTOR, message=f"labelSelector: {error}")

@@ -39,6 +39,8 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 # Where gRPC clients of all languages look for a google.rpc.Status.
 DETAILS_KEY: Final = "grpc-status-details-bin"
 _OK: Final = grpc.StatusCode.OK
+# How a lost client shows: the second comes when it leaves while a write waits for it.
+CLIENT_GONE: Final = (asyncio.CancelledError, cygrpc.ExecuteBatchError)
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Request = TypeVar("Request", bound=Message)
@@ -53,11 +55,7 @@ class Call:
     context: Context
     identity: Identity
     request_id: str
-    method: str
-
-    async def write(self, payload: bytes) -> None:
-        """Send one message of a stream; waits while the client does not read."""
-        await self.context.write(payload)
+    count_sent: Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +244,7 @@ class Pipeline:
                     demand(identity, meter.access)
                     request = parse_request(method.request, payload)
                     async with asyncio.timeout(budget_s(context, deadline.default_s, deadline.max_s)):
-                        response = await method.answer(request, Call(context, identity, call_id, meter.full_method))
+                        response = await method.answer(request, Call(context, identity, call_id, meter.sent.inc))
             except asyncio.CancelledError:
                 self._gone(meter, context, started_s, call_id, identity)
                 raise
@@ -274,7 +272,7 @@ class Pipeline:
                     identity = self._access.identify(context)
                     demand(identity, meter.access)
                     request = parse_request(method.request, payload)
-                    await method.run(request, Call(context, identity, call_id, meter.full_method))
+                    await method.run(request, Call(context, identity, call_id, meter.sent.inc))
             except asyncio.CancelledError:
                 self._gone(meter, context, started_s, call_id, identity)
                 raise

@@ -62,8 +62,9 @@ class ReplicaSeries(Collector):
             key: GaugeMetricFamily(f"grove_{key[0]}_{key[1]}_replicas", text, labels=("namespace", "set", key[0]))
             for key, text in _HELP.items()
         }
-        for (namespace, set_name), sizes in self._sizes.items():
-            for (scope, template), (desired, ready) in sizes.items():
+        # Copies, because the page is made in a thread beside the loops that write.
+        for (namespace, set_name), sizes in list(self._sizes.items()):
+            for (scope, template), (desired, ready) in list(sizes.items()):
                 labels = (namespace, set_name, template)
                 families[scope, "desired"].add_metric(labels, desired)
                 families[scope, "ready"].add_metric(labels, ready)

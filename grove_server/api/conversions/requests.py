@@ -18,14 +18,18 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from grove_server.api.reasons import ApiError, Reason
+from grove_server.resources.meta import API_VERSIONS, Kind
 
 # Beyond this, doubles skip whole numbers, so one cannot know that a whole number was meant.
 _EXACT_MAX: Final = 2**53
 
 
-def manifest_json(message: Message) -> bytes:
-    """Return the manifest in *message* as JSON."""
-    return orjson.dumps(plain(message))
+def manifest_of(message: Message, kind: Kind) -> bytes:
+    """Return the manifest in *message* as JSON; a request of one kind need not say apiVersion and kind again."""
+    manifest = plain(message)
+    manifest.setdefault("apiVersion", API_VERSIONS[kind])
+    manifest.setdefault("kind", kind.value)
+    return orjson.dumps(manifest)
 
 
 def refuse_unknown_fields(message: Message) -> None:

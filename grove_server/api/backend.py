@@ -1,0 +1,33 @@
+"""What the services stand on, put together once by the server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from grove_server.api.changes import Changes
+from grove_server.api.ports import PlacementPort
+from grove_server.api.reading import Shared
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerFacts:
+    """What `ServerService` tells. Times are epoch seconds."""
+
+    version: str
+    commit: str
+    store: str
+    runtime: str
+    started_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """Reading, changing, asking."""
+
+    shared: Shared
+    changes: Changes
+    placement: PlacementPort
+    now: Callable[[], float]
+    facts: ServerFacts
+    gangs_per_question_max: int = 2_000

@@ -1,0 +1,49 @@
+"""PodService: pods are made by their clique; a deleted one is replaced."""
+
+from __future__ import annotations
+
+from grove.v1 import pod_pb2 as pb
+from grove_server.api.backend import Backend
+from grove_server.api.conversions.requests import refuse_unknown_fields
+from grove_server.api.named import change_named, check_names, mark_deleted
+from grove_server.api.pipeline import Awaited, Call, Method
+from grove_server.api.reading import DEFAULT_NAMESPACE, Reading, Requests
+from grove_server.api.reasons import invalid_request
+from grove_server.resources.meta import Kind
+from grove_server.resources.violations import Reason as FieldReason
+
+
+class PodService:
+    """Pods: Get, List, Watch, Delete."""
+
+    name = "grove.v1.PodService"
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._reading = Reading(
+            backend.shared,
+            Kind.POD,
+            Requests(get=pb.PodServiceGetRequest, list=pb.PodServiceListRequest, watch=pb.PodServiceWatchRequest),
+        )
+
+    def methods(self) -> dict[str, Method]:
+        """Return all methods."""
+        return {**self._reading.methods(), "Delete": Awaited(pb.PodServiceDeleteRequest, self.delete)}
+
+    async def delete(self, request: pb.PodServiceDeleteRequest, _call: Call) -> bytes:
+        """Ask pods to stop; whoever runs them removes them, and their clique makes new ones."""
+        refuse_unknown_fields(request)
+        check_names(request.names)
+        if request.resource_version and len(request.names) > 1:
+            raise invalid_request("resourceVersion", "only with a single name", reason=FieldReason.FORBIDDEN)
+        await change_named(
+            self._backend.shared.store,
+            Kind.POD,
+            request.namespace or DEFAULT_NAMESPACE,
+            request.names,
+            mark_deleted(self._backend.now()),
+            expected_version=request.resource_version,
+            dry_run=request.validate_only,
+            cause="api.delete",
+        )
+        return b""

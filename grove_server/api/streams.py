@@ -1,0 +1,103 @@
+"""Open watch streams: how events reach the transport, and how all streams end politely when the server drains.
+
+Each event is serialized once for all its watchers (in the event's own ``wire`` place). A stream ends with OUT_OF_RANGE
+or INVALID_ARGUMENT at its start, RESOURCE_EXHAUSTED when its reader is too slow, UNAVAILABLE when the server drains;
+the last two carry the token to go on from.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from grove_server.api.conversions.wire import nested, text
+from grove_server.api.pipeline import CLIENT_GONE, Call
+from grove_server.api.reasons import ApiError, Reason
+from grove_server.api.views import Views
+from grove_server.store.errors import StoreClosedError, WatchTooSlowError
+from grove_server.store.interface import EventType, Watch, WatchEvent
+from grove_server.telemetry import metrics
+
+TYPE_FIELD: Final = 1
+OBJECT_FIELD: Final = 2
+TOKEN_FIELD: Final = 3
+_TYPES: Final = {each: text(TYPE_FIELD, each.value) for each in EventType}
+
+
+class Streams:
+    """All open watch streams of the server."""
+
+    def __init__(self, views: Views) -> None:
+        self._views = views
+        self._open: set[Watch] = set()
+        self.is_draining = False
+        self._ended = {
+            cause: metrics.WATCH_ENDED.labels(cause) for cause in ("client_gone", "too_slow", "draining", "error")
+        }
+
+    async def serve(self, watch: Watch, call: Call, wanted: Callable[[Any], bool] | None = None) -> None:
+        """Send the events of *watch* until it ends. Raises ApiError, StoreError, or what a lost client raises."""
+        cause = "error"
+        self._open.add(watch)
+        if self.is_draining:
+            watch.close()
+        try:
+            await self._send(watch, call, wanted)
+        except StoreClosedError as error:
+            cause = "draining"
+            raise draining(watch.token) from error
+        except WatchTooSlowError:
+            cause = "too_slow"
+            raise
+        except CLIENT_GONE:
+            cause = "client_gone"
+            raise
+        finally:
+            self._open.discard(watch)
+            watch.close()
+            self._ended[cause].inc()
+
+    async def _send(self, watch: Watch, call: Call, wanted: Callable[[Any], bool] | None) -> None:
+        write = call.context.write
+        wire = self.wire
+        while True:
+            events = await watch.batch()
+            woken_s = time.perf_counter()
+            for event in events:
+                if wanted is not None and event.resource is not None and not wanted(event.resource):
+                    continue
+                payload = event.wire
+                await write(payload if payload is not None else wire(event))
+            call.count_sent(len(events))
+            metrics.WATCH_EVENTS.inc(len(events))
+            metrics.WATCH_LAG_SECONDS.observe(time.perf_counter() - woken_s)
+
+    def wire(self, event: WatchEvent) -> bytes:
+        """Return the serialized response of *event*, leaving it for the other streams."""
+        head = _TYPES[event.type]
+        if event.resource is not None:
+            head += nested(OBJECT_FIELD, self._views.of(event.resource))
+        event.wire = head + text(TOKEN_FIELD, event.token)
+        return event.wire
+
+    @property
+    def open_count(self) -> int:
+        """Return how many streams are open."""
+        return len(self._open)
+
+    def drain(self) -> None:
+        """End all streams, and from now on each new one at once."""
+        self.is_draining = True
+        for watch in [*self._open]:
+            watch.close()
+
+
+def draining(token: str) -> ApiError:
+    """Return the refusal of a server that is going away."""
+    return ApiError(
+        reason=Reason.SERVER_DRAINING,
+        message="the server is stopping; connect again and resume",
+        metadata={"resume_token": token},
+        retry_after_s=0.5,
+    )
