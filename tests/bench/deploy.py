@@ -49,8 +49,10 @@ def manifest(name: str, *, copies: int, pods: int) -> pod_clique_set_pb2.PodCliq
     clique.spec.role_name = "worker"
     clique.spec.replicas = pods
     clique.spec.min_available = pods
-    container = {"name": "main", "image": "bench", "resources": {"requests": {"cpu": "100m", "memory": "80Mi"}}}
-    clique.spec.pod_spec.update({"containers": [container]})
+    requests = {"cpu": "100m", "memory": "80Mi"}
+    clique.spec.pod_spec.update(
+        {"containers": [{"name": "main", "image": "bench", "resources": {"requests": requests}}]}
+    )
     return found
 
 
@@ -66,9 +68,9 @@ async def wait_until(
         if response.type == "SYNCED":
             synced = True
         elif response.type == "DELETED":
-            known.pop(response.pod_clique_set.metadata.name, None)
+            known.pop(response.object.metadata.name, None)
         elif response.type in ("ADDED", "MODIFIED"):
-            known[response.pod_clique_set.metadata.name] = response.pod_clique_set
+            known[response.object.metadata.name] = response.object
         if synced and is_done(known):
             return
 
