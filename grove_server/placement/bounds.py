@@ -74,10 +74,10 @@ def free_sums(ledger: Ledger, layout: Layout, scope: Scope, row: int, span: Span
 
 def twins_below(scope: Scope, level: int) -> list[list[Scope]]:
     """Return the children that each need a narrower domain than `level`, alike ones together."""
-    alike: dict[object, list[Scope]] = {}
+    alike: dict[int, list[Scope]] = {}
     for child in scope.children:
         if child.required is not None and child.required > level and child.demand:
-            alike.setdefault(child.twin_key, []).append(child)
+            alike.setdefault(child.twin, []).append(child)
     return list(alike.values())
 
 

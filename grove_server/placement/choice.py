@@ -75,7 +75,10 @@ def _fitting(layout: Layout, tree: Tree, level: int, span: tuple[int, int], pod_
 
 
 def children_needed(layout: Layout, tree: Tree, level: int, domains: IntArray, pod_count: int) -> IntArray:
-    """Return for domains that fit the pods how many of their children these need; a lower bound past the first few."""
+    """Return for domains (ascending) that fit the pods how many of their children these need.
+
+    Past the first few in order of a lower bound and of room it is only that bound.
+    """
     if level >= layout.node_level:
         return np.ones(len(domains), dtype=np.int64)
     here = layout.levels[level]
@@ -83,7 +86,9 @@ def children_needed(layout: Layout, tree: Tree, level: int, domains: IntArray, p
     starts, ends = here.child_starts[domains], here.child_starts[domains + 1]
     bounds = np.empty(2 * len(domains), dtype=np.int64)
     bounds[0::2], bounds[1::2] = starts, ends
-    largest = np.maximum.reduceat(np.append(children, 0), bounds)[0::2]
+    if bounds[-1] == len(children):  # The last slice may be open; an index past the end is not allowed.
+        bounds = bounds[:-1]
+    largest = np.maximum.reduceat(children, bounds)[0::2]
     need = -(-pod_count // np.maximum(largest, 1))
     lowest = int(need.min())
     if lowest == 1:

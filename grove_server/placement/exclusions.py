@@ -46,7 +46,7 @@ def count_exclusions(
     names.
     """
     rules, shape = cluster.rules, request_class.shape
-    tally = _Tally(np.array([state is not None for state in rules.states], dtype=np.bool_))
+    tally = _Tally(rules.signatures()[0] != 0)
     _take_signatures(cluster, shape, tally)
     for key, value in shape.node_selector:
         column = rules.column(key)

@@ -82,7 +82,8 @@ def _uncordoned(cluster: Cluster, layout: Layout, need: Need) -> Iterator[Remedy
     shape = need.request_class.shape
     tolerant = _tolerating(shape, UNSCHEDULABLE_TAINT)
     states = cluster.rules.states
-    if untolerated(shape.tolerations, (UNSCHEDULABLE_TAINT,)) is None or not any(s and s.unschedulable for s in states):
+    is_cordoned = any(state is not None and state.unschedulable for state in cluster.rules.signatures()[1])
+    if not is_cordoned or untolerated(shape.tolerations, (UNSCHEDULABLE_TAINT,)) is None:
         return
     room = _class_of(cluster, layout, tolerant).everywhere[-1] * need.inside
     now = need.request_class.everywhere[-1] * need.inside

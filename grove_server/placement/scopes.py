@@ -1,8 +1,8 @@
 """A request made ready for the search: one tree of scopes with levels as numbers and request classes attached.
 
 Rules: a scope is the gang, a group or a clique; it knows what its minimums need per request class (`demand`), how hard
-it is to place, and which siblings are its twins (same constraints, same pods). Requests are checked here, so the search
-meets only sound ones.
+it is to place, and which others are its twins: same constraints, same pods, one number. Requests are checked here, so
+the search meets only sound ones.
 
 Not here: the search itself.
 """
@@ -68,7 +68,7 @@ class Scope:
     optional: int = 0
     demand: dict[RequestClass, int] = field(default_factory=dict)
     wish: dict[RequestClass, int] = field(default_factory=dict)
-    twin_key: object = None
+    twin: int = 0
     sole: Scope | None = None
     hardness: tuple[int, int, int, float, int] | None = None
 
@@ -123,6 +123,7 @@ class _Compiler:
         self.class_of = class_of
         self.clique_names: set[str] = set()
         self.count = 0
+        self.twins: dict[tuple[object, ...], int] = {}
 
     def compile(self, request: GangRequest | GroupRequest | CliqueRequest, kind: ScopeKind, depth: int) -> Scope:
         if depth > DEPTH_MAX or self.count >= SCOPES_MAX:
@@ -153,7 +154,7 @@ class _Compiler:
         if request.minimum:
             scope.demand = {scope.request_class: request.minimum}
         scope.wish = {scope.request_class: request.minimum + request.optional}
-        scope.twin_key = (*_constraint(scope), request.shape, request.minimum, request.optional)
+        scope.twin = self._twin((*_constraint(scope), request.shape, request.minimum, request.optional))
 
     def _members(self, scope: Scope, request: GangRequest | GroupRequest, depth: int) -> None:
         for member in request.members:
@@ -163,11 +164,15 @@ class _Compiler:
             scope.children.append(child)
             _add(scope.demand, child.demand)
             _add(scope.wish, child.wish)
-        scope.twin_key = (*_constraint(scope), *[child.twin_key for child in scope.children])
+        scope.twin = self._twin((*_constraint(scope), *[child.twin for child in scope.children]))
         if len(scope.children) == 1:
             child = scope.children[0]
             if not child.within and (child.required or 0) <= (scope.required or 0):
                 scope.sole = child.sole
+
+    def _twin(self, content: tuple[object, ...]) -> int:
+        """Return one number for all scopes of equal content."""
+        return self.twins.setdefault(content, len(self.twins))
 
     def _level(self, scope: Scope, key: str | None) -> int | None:
         if key is None:

@@ -59,8 +59,8 @@ def place_1000x10k(rounds: int = 300) -> dict[str, float]:
     """Return p50 and p99 in ms for a gang of 1,000 one-GPU pods on 10,240 nodes, rack preferred."""
     cluster = tree_cluster(4, 8, 16, 20, used=0.5)
     request = _gang(CliqueRequest(name="worker", shape=ONE_GPU, minimum=1_000), preferred=TOPOLOGY[2])
+    (first,) = _times(lambda: _placed(place(cluster, request)), 1)
     times = _times(lambda: _placed(place(cluster, request)), rounds)
-    first, *_ = times
     return {"p50_ms": _percentile(times, 50), "p99_ms": _percentile(times, 99), "cold_ms": first}
 
 
@@ -68,6 +68,7 @@ def place_1000x10k_impossible(rounds: int = 100) -> dict[str, float]:
     """Return p50 and p99 in ms for the proof that 1,000 pods do not fit one rack, explanation included."""
     cluster = tree_cluster(4, 8, 16, 20, used=0.5)
     request = _gang(CliqueRequest(name="worker", shape=ONE_GPU, minimum=1_000), required=TOPOLOGY[2])
+    _proven(place(cluster, request))
     times = _times(lambda: _proven(place(cluster, request)), rounds)
     return {"p50_ms": _percentile(times, 50), "p99_ms": _percentile(times, 99)}
 
@@ -80,6 +81,7 @@ def tree206(rounds: int = 50) -> dict[str, float]:
     cluster = tree_cluster(4, 8, 16, 20, used=0.5)
     groups = [group for index in range(10) for group in _four_groups(index)]
     request = _gang(CliqueRequest(name="router", shape=NO_GPU, minimum=6), *groups, required=TOPOLOGY[0])
+    _placed(place(cluster, request))
     times = _times(lambda: _placed(place(cluster, request)), rounds)
     return {"p50_ms": _percentile(times, 50), "p99_ms": _percentile(times, 99)}
 
