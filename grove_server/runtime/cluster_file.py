@@ -104,23 +104,29 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def _documents(text: str, problems: Problems) -> Iterator[tuple[int, Mapping[str, object]]]:
-    """Yield the documents with their number, counted from 1; empty ones are passed over."""
+    """Yield the documents with their number; those that are not empty are counted, from 1.
+
+    Not read by ``resources.document``, whose bounds are those of one request: a dump of real nodes is larger.
+    """
     if len(text) > SIZE_MAX_BYTES:
         problems.add(1, "", f"the file must have at most {SIZE_MAX_BYTES >> 20} MiB")
         return
     number = 1
     try:
         if _is_deep(text):
-            problems.add(1, "", f"the file must not be nested deeper than {NESTING_MAX} levels")
+            problems.add(number, "", f"the file must not be nested deeper than {NESTING_MAX} levels")
             return
-        for number, document in enumerate(yaml.load_all(text, Loader=_Loader), 1):
+        for document in yaml.load_all(text, Loader=_Loader):
+            if document is None:
+                continue
             if number > DOCUMENTS_MAX:
                 problems.add(number, "", f"the file must have at most {DOCUMENTS_MAX} documents")
                 return
             if isinstance(document, Mapping):
                 yield number, document
-            elif document is not None:
+            else:
                 problems.add(number, "", f"must be a mapping, got {quoted(document)}")
+            number += 1
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark is not None else ""
         problems.add(number, "", f"{line}is not valid YAML: {error.problem}")

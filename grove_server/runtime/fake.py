@@ -19,21 +19,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
-import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
-import structlog
-
-from grove_server.resources.cluster import Event, Node
-from grove_server.resources.meta import Key, Kind, Metadata, key_of
+from grove_server.lifecycle.plan import EVENT_WARNING, Note
+from grove_server.resources.cluster import Node
+from grove_server.resources.meta import Key, Kind, key_of
 from grove_server.resources.workload import Pod
 from grove_server.runtime.addresses import PodAddresses
 from grove_server.runtime.behaviour import PREFIX, Behaviour, read_behaviour
 from grove_server.runtime.interface import Clock, PodsOnExit, RuntimeHealth
 from grove_server.runtime.schedule import NEVER, advance
 from grove_server.store.errors import StoreUnavailableError
-from grove_server.store.interface import Applied, Change, ChangeType, Delete, Exists, Notice, Outcome, Put, Store
+from grove_server.store.interface import Applied, Change, ChangeType, Delete, Notice, Outcome, Put, Store
+from grove_server.telemetry import metrics
+from grove_server.telemetry.logs import get_logger
 
 # At some 40 µs per pod, the store's part included, a slice stays well under 5 ms.
 _LOOKS_PER_SLICE: Final = 64
@@ -47,22 +47,40 @@ _DUE_SLACK: Final = 1024
 _BEHAVIOURS_MAX: Final = 10_000
 
 REASON_BAD_ANNOTATION: Final = "FakeAnnotationInvalid"
+REASON_EXITED: Final = "ContainersExited"
 
-_log = structlog.get_logger(__name__)
+_log = get_logger("runtime")
 
 
-def _random_uid() -> str:
-    return str(uuid.uuid4())
+async def _give_way() -> None:
+    await asyncio.sleep(0)
+
+
+def _look_away(commit: asyncio.Future[tuple[Outcome, ...]]) -> None:
+    if not commit.cancelled():
+        commit.exception()
 
 
 class FakeRuntime:
     """Turns bound pods Running and Ready, and stopping pods into nothing, as their annotations say."""
 
-    def __init__(self, store: Store, clock: Clock, *, new_uid: Callable[[], str] = _random_uid) -> None:
-        """Work on *store* in the time of *clock*; *new_uid* names the events it writes."""
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        *,
+        note: Callable[[Iterable[Note]], None],
+        breathe: Callable[[], Awaitable[None]] = _give_way,
+    ) -> None:
+        """Work on *store* in the time of *clock*.
+
+        *note* takes what people should know of (crashes, unreadable annotations); *breathe* lets others run between
+        two slices of work.
+        """
         self._store = store
         self._clock = clock
-        self._new_uid = new_uid
+        self._note = note
+        self._breathe = breathe
         self._marked: dict[Key, None] = {}
         self._due: list[tuple[float, Key]] = []
         self._due_at: dict[Key, float] = {}
@@ -158,7 +176,7 @@ class FakeRuntime:
                 self._track(key, pod.node)
                 if pod.pod_ip:
                     self._addresses.adopt(key, pod.node, pod.pod_ip)
-            await asyncio.sleep(0)
+            await self._breathe()
 
     # The loop.
 
@@ -170,6 +188,7 @@ class FakeRuntime:
                 self._problem = f"the store takes no reports: {error}"
                 _log.warning("fake_runtime_reports_refused", error=str(error), retry_s=_RETRY_S)
             except Exception as error:  # noqa: BLE001 -- a supervised loop: it reports, pauses and starts anew
+                metrics.INTERNAL_ERRORS.labels("fake-runtime").inc()
                 self._problem = f"failed on {type(error).__name__}"
                 _log.exception("fake_runtime_failed", retry_s=_RETRY_S)
             await self._clock.sleep_until(self._clock.now() + _RETRY_S)
@@ -190,17 +209,20 @@ class FakeRuntime:
                 del self._due_at[key]
                 self._marked[key] = None
         work, self._marked = list(self._marked), {}
-        commits: list[tuple[list[Change], asyncio.Future[tuple[Outcome, ...]]]] = []
+        commits: list[asyncio.Future[tuple[Outcome, ...]]] = []
         for start in range(0, len(work), _LOOKS_PER_SLICE):
             changes = self._decide(work[start : start + _LOOKS_PER_SLICE], now)
             if changes:
-                commits.append((changes, self._store.commit_soon(changes, atomic=False, cause="runtime")))
-            await asyncio.sleep(0)
+                commit = self._store.commit_soon(changes, atomic=False, cause="runtime")
+                # One failed commit ends the tick; nobody then asks the others for their failure.
+                commit.add_done_callback(_look_away)
+                commits.append(commit)
+            await self._breathe()
         if commits:
             # Not gather: a cancelled tick must not cancel the store's futures.
-            await asyncio.wait([future for _, future in commits])
-        for changes, future in commits:
-            self._settle(changes, future.result(), now)
+            await asyncio.wait(commits)
+        for commit in commits:
+            self._settle(commit.result(), now)
 
     def _decide(self, keys: Iterable[Key], now: float) -> list[Change]:
         """Return what is to be written for the marked pods; note when to look again at the others."""
@@ -210,12 +232,14 @@ class FakeRuntime:
             pod = reader.get(Pod, key.namespace, key.name)
             if pod is None or not pod.node:
                 continue
-            behaviour = self._behaviour(pod, now, changes)
+            behaviour = self._behaviour(pod)
             node = reader.get(Node, "", pod.node)
             pod_ip = pod.pod_ip or self._addresses.assign(key, pod.node)
             step = advance(pod, behaviour, node, pod_ip=pod_ip, now=now)
             if step.pod is not None:
                 changes.append(Put(step.pod, pod.resource_version))
+                if step.exited:
+                    self._note((_warning(pod, REASON_EXITED, step.exited),))
             elif step.is_gone:
                 changes.append(Delete(key, pod.resource_version))
             elif step.due_at != NEVER:
@@ -231,13 +255,10 @@ class FakeRuntime:
             self._due = [(at, pod) for pod, at in self._due_at.items()]
             heapq.heapify(self._due)
 
-    def _settle(self, changes: Sequence[Change], outcomes: Sequence[Outcome], now: float) -> None:
-        for change, outcome in zip(changes, outcomes, strict=True):
-            if isinstance(outcome, Applied | Exists) or outcome.key.kind is not Kind.POD:
-                continue
-            if isinstance(change, Put) and outcome.key not in self._node_of:
-                continue
-            self._look_again(outcome.key, now + _LOST_RACE_RETRY_S)
+    def _settle(self, outcomes: Sequence[Outcome], now: float) -> None:
+        for outcome in outcomes:
+            if not isinstance(outcome, Applied) and outcome.key in self._node_of:
+                self._look_again(outcome.key, now + _LOST_RACE_RETRY_S)
 
     async def _rest(self) -> None:
         """Wait until something changes or is due."""
@@ -255,7 +276,7 @@ class FakeRuntime:
 
     # What the annotations say.
 
-    def _behaviour(self, pod: Pod, now: float, changes: list[Change]) -> Behaviour:
+    def _behaviour(self, pod: Pod) -> Behaviour:
         template = pod.template
         own = pod.metadata.annotations
         identity: tuple[object, ...] = (template.metadata.namespace, template.metadata.name)
@@ -265,28 +286,21 @@ class FakeRuntime:
         if behaviour is None:
             read = read_behaviour(template.annotations, own, template.pod_spec)
             if read.problems:
-                changes.append(Put(self._warning(pod, read.problems, now), 0))
+                self._note((_warning(pod, REASON_BAD_ANNOTATION, "; ".join(read.problems)),))
             if len(self._behaviours) >= _BEHAVIOURS_MAX:
                 self._behaviours.clear()
             behaviour = self._behaviours[identity] = read.behaviour
         return behaviour
 
-    def _warning(self, pod: Pod, problems: Sequence[str], now: float) -> Event:
-        """Return the event that names a template's unreadable annotations; one per template, whatever restarts."""
-        template = pod.template.metadata
-        return Event(
-            metadata=Metadata(
-                name=f"{template.name}.fake-annotations",
-                namespace=pod.metadata.namespace,
-                uid=self._new_uid(),
-                created_at=now,
-            ),
-            involved_kind=Kind.POD,
-            involved_name=pod.metadata.name,
-            involved_uid=pod.metadata.uid,
-            type="Warning",
-            reason=REASON_BAD_ANNOTATION,
-            message="; ".join(problems),
-            first_at=now,
-            last_at=now,
-        )
+
+def _warning(pod: Pod, reason: str, message: str) -> Note:
+    metadata = pod.metadata
+    return Note(
+        kind=Kind.POD,
+        namespace=metadata.namespace,
+        name=metadata.name,
+        uid=metadata.uid,
+        reason=reason,
+        message=message,
+        type=EVENT_WARNING,
+    )

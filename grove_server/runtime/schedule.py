@@ -52,11 +52,13 @@ class Step(NamedTuple):
     """What to do with a pod now: write ``pod`` if there is one, or remove it, or look again at ``due_at``.
 
     ``due_at`` is an epoch time in seconds; NEVER means when its row or node changes, which a write of ``pod`` does.
+    ``exited`` says in words what followed when the containers ended by themselves, for an event; else it is empty.
     """
 
     pod: Pod | None = None
     is_gone: bool = False
     due_at: float = NEVER
+    exited: str = ""
 
 
 _NOTHING: Final = Step()
@@ -163,30 +165,22 @@ def _run(pod: Pod, started_at: float, behaviour: Behaviour, now: float) -> Step:
 def _crash(pod: Pod, behaviour: Behaviour, now: float) -> Step:
     has_failed = behaviour.exit_code != 0
     wait_s = backoff_s(pod.restart_count, behaviour)
-    phase = pod.phase
-    started_at = pod.started_at
-    restart_count = pod.restart_count
-    reason = message = ""
+    crashed = replace(
+        pod,
+        waiting_reason="",
+        waiting_message="",
+        ready_at=None,
+        unready_at=now,
+        last_exit_code=behaviour.exit_code,
+    )
+    exited = f"containers ended with exit code {behaviour.exit_code}"
     if behaviour.restart_policy == "Never" or (behaviour.restart_policy == "OnFailure" and not has_failed):
         phase = PodPhase.FAILED if has_failed else PodPhase.SUCCEEDED
-    elif wait_s == 0:
+        return Step(pod=replace(crashed, phase=phase, finished_at=now), exited=f"{exited}; the pod is {phase}")
+    if wait_s == 0:
         # NB: not ready in this write even without a ready delay, so that watchers see the crash.
-        started_at = now
-        restart_count += 1
-    else:
-        started_at = None
-        reason = REASON_CRASH_LOOP
-        message = f"back-off {wait_s:g}s restarting after exit code {behaviour.exit_code}"
-    return Step(
-        pod=replace(
-            pod,
-            phase=phase,
-            waiting_reason=reason,
-            waiting_message=message,
-            started_at=started_at,
-            ready_at=None,
-            unready_at=now,
-            restart_count=restart_count,
-            last_exit_code=behaviour.exit_code,
-        )
-    )
+        restarted = replace(crashed, started_at=now, restart_count=pod.restart_count + 1)
+        return Step(pod=restarted, exited=f"{exited}; they are started again at once")
+    waiting = f"back-off {wait_s:g}s restarting containers"
+    backing_off = replace(crashed, started_at=None, waiting_reason=REASON_CRASH_LOOP, waiting_message=waiting)
+    return Step(pod=backing_off, exited=f"{exited}; {waiting}")

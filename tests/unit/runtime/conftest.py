@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from grove_server.lifecycle.plan import Note
 from grove_server.resources import codec
 from grove_server.runtime.fake import FakeRuntime
 from grove_server.store import SqliteStore
@@ -33,12 +34,18 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 
 @pytest.fixture
-async def start_runtime(store: Store, clock: SteppedClock) -> AsyncIterator[StartRuntime]:
+def notes() -> list[Note]:
+    """Return what the runtimes of this test wanted people to know, in order."""
+    return []
+
+
+@pytest.fixture
+async def start_runtime(store: Store, clock: SteppedClock, notes: list[Note]) -> AsyncIterator[StartRuntime]:
     """Return how to start a runtime; those that were started are stopped after the test."""
     started: list[FakeRuntime] = []
 
     async def start() -> FakeRuntime:
-        runtime = FakeRuntime(store, clock)
+        runtime = FakeRuntime(store, clock, note=notes.extend)
         await runtime.start()
         started.append(runtime)
         return runtime

@@ -157,12 +157,12 @@ kind: Pod
         "document 1: spec.allocatable[cpu]: must be a number with an optional suffix",
         'document 1: spec.allocatable[memory]: must not be negative, got "-1Gi"',
         "document 1: spec.labels[zone]: must be a text (put it in quotes), got 1",
-        'document 3: metadata.name: the node name "up_per" must be lower case letters',
-        "document 3: status.allocatable: is required: what pods can use of the node",
-        'document 3: spec.taints[0].effect: must be one of NoSchedule, PreferNoSchedule, NoExecute, got "Sometimes"',
-        "document 3: spec.taints[1]: must be a mapping, got 5",
-        "document 4: spec.levels[0].key: is required",
-        "document 5: kind: must be Node or List of v1, or NodePool or ClusterTopologyBinding of grove.io/v1alpha1; got",
+        'document 2: metadata.name: the node name "up_per" must be lower case letters',
+        "document 2: status.allocatable: is required: what pods can use of the node",
+        'document 2: spec.taints[0].effect: must be one of NoSchedule, PreferNoSchedule, NoExecute, got "Sometimes"',
+        "document 2: spec.taints[1]: must be a mapping, got 5",
+        "document 3: spec.levels[0].key: is required",
+        "document 4: kind: must be Node or List of v1, or NodePool or ClusterTopologyBinding of grove.io/v1alpha1; got",
     ]
     found = problems(text)
     assert [problem[: len(start)] for problem, start in zip(found, expected, strict=True)] == expected

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import pytest
 
-from grove_server.resources.cluster import Event, Node
+from grove_server.lifecycle.plan import Note
+from grove_server.resources.cluster import Node
 from grove_server.resources.meta import Key, Kind
 from grove_server.resources.workload import Pod, PodPhase
-from grove_server.runtime.fake import REASON_BAD_ANNOTATION, FakeRuntime
+from grove_server.runtime.fake import REASON_BAD_ANNOTATION, REASON_EXITED, FakeRuntime
 from grove_server.runtime.schedule import REASON_NODE_NOT_READY
-from grove_server.store import SqliteStore, VolatileStore
-from grove_server.store.interface import Delete, Notice, Put
+from grove_server.store import SqliteStore
+from grove_server.store.engine import EmbeddedStore
+from grove_server.store.interface import Delete, Notice, Outcome, Put
+from grove_server.store.journal import Commit, VolatileJournal
 from tests.unit.runtime.conftest import StartRuntime
 from tests.unit.runtime.simulated import EPOCH_S, SteppedClock, node, pod, put, template
 from tests.waiting import until
@@ -23,6 +28,10 @@ def read(store: SqliteStore, name: str = "p0") -> Pod:
     found = store.read().get(Pod, "default", name)
     assert found is not None
     return found
+
+
+def ignore(_notes: Iterable[Note]) -> None:
+    """Tell nobody."""
 
 
 def is_ready(store: SqliteStore, name: str = "p0") -> bool:
@@ -67,9 +76,12 @@ async def test_delays_pass_in_the_clocks_time(
 
 
 async def test_a_crashing_pod_restarts_and_backs_off(
-    store: SqliteStore, clock: SteppedClock, start_runtime: StartRuntime
+    store: SqliteStore, clock: SteppedClock, start_runtime: StartRuntime, notes: list[Note]
 ) -> None:
-    """The first crash is followed by a restart at once, the second by one after ten seconds, the third never comes."""
+    """The first crash is followed by a restart at once, the second by one after ten seconds, the third never comes.
+
+    Each is told to people.
+    """
     crashing = template({"crash-after": "60s", "crash-times": "2", "exit-code": "3"}, name="crashing")
     seen: list[Notice] = []
     await put(store, crashing, pod(template=crashing))
@@ -88,6 +100,10 @@ async def test_a_crashing_pod_restarts_and_backs_off(
     await until(lambda: is_ready(store, "p1"), "the runtime has looked at the time")
     last = read(store)
     assert (last.restart_count, last.last_exit_code, last.started_at) == (2, 3, EPOCH_S + 130)
+    assert [(note.reason, note.message) for note in notes] == [
+        (REASON_EXITED, "containers ended with exit code 3; they are started again at once"),
+        (REASON_EXITED, "containers ended with exit code 3; back-off 10s restarting containers"),
+    ]
 
 
 async def test_a_pod_that_is_asked_to_stop_is_removed(
@@ -156,20 +172,16 @@ async def test_a_node_that_is_removed_takes_its_pods_with_it(store: SqliteStore,
 
 
 async def test_an_unreadable_annotation_is_reported_once_per_template(
-    store: SqliteStore, start_runtime: StartRuntime
+    store: SqliteStore, start_runtime: StartRuntime, notes: list[Note]
 ) -> None:
-    """All pods of the template run with the default, and one event names the annotation, after a restart too."""
+    """All pods of the template run with the default, and one event names the annotation."""
     wrong = template({"ready-delay": "soon"}, name="wrong")
-    first = await start_runtime()
+    await start_runtime()
     await put(store, wrong, pod(template=wrong), pod("p1", template=wrong))
     await until(lambda: is_ready(store) and is_ready(store, "p1"), "both pods are ready")
-    await first.stop()
-    await start_runtime()
-    await put(store, pod("p2", template=wrong))
-    await until(lambda: is_ready(store, "p2"), "the third pod is ready")
-    (event,) = store.read().list(Event)
-    assert (event.type, event.reason, event.involved_kind) == ("Warning", REASON_BAD_ANNOTATION, Kind.POD)
-    assert 'fake.grove.io/ready-delay: must be a duration such as 1m30s, got "soon"' in event.message
+    (note,) = notes
+    assert (note.type, note.reason, note.kind, note.name) == ("Warning", REASON_BAD_ANNOTATION, Kind.POD, "p0")
+    assert 'fake.grove.io/ready-delay: must be a duration such as 1m30s, got "soon"' in note.message
 
 
 async def test_annotations_of_the_pod_override_the_template(
@@ -187,16 +199,24 @@ async def test_annotations_of_the_pod_override_the_template(
 
 
 async def test_a_lost_race_is_decided_again(store: SqliteStore, start_runtime: StartRuntime) -> None:
-    """A pod that is changed by others while it starts ends up with both changes."""
+    """A pod that somebody else changes between its binding and the runtime's report ends up with both changes."""
     await start_runtime()
+    versions: list[int] = []
+    commits: list[asyncio.Future[tuple[Outcome, ...]]] = []
+
+    def change_at_once(notices: Sequence[Notice]) -> None:
+        for notice in notices:
+            if isinstance(notice.resource, Pod):
+                versions.append(notice.version)
+                if len(versions) == 1:
+                    # Decided before the runtime looks, visible only afterwards.
+                    commits.append(store.commit_soon([Put(replace(notice.resource, gpu_ids=(3,)))], cause="test"))
+
+    store.subscribe(change_at_once)
     await put(store, pod())
-    binding = store.read().get(Pod, "default", "p0")
-    assert binding is not None
-    # Decided before the runtime's own write, which was decided on the state without it, or the other way round.
-    racing = store.commit_soon([Put(replace(binding, gpu_ids=(3,)))], cause="test")
-    await racing
     await until(lambda: is_ready(store), "the pod is ready")
-    assert read(store).gpu_ids in {(), (3,)}
+    assert read(store).gpu_ids == (3,)
+    assert len(versions) == 3
 
 
 async def test_many_pods_share_batches_and_have_addresses_of_their_own(
@@ -216,7 +236,7 @@ async def test_many_pods_share_batches_and_have_addresses_of_their_own(
 
 async def test_health_tells_whether_the_loop_runs(store: SqliteStore, clock: SteppedClock) -> None:
     """A runtime is unhealthy before it starts and after it stops; stopping twice is harmless."""
-    runtime = FakeRuntime(store, clock)
+    runtime = FakeRuntime(store, clock, note=ignore)
     assert not runtime.health().is_healthy
     await runtime.start()
     assert runtime.health().is_healthy
@@ -225,15 +245,44 @@ async def test_health_tells_whether_the_loop_runs(store: SqliteStore, clock: Ste
     assert runtime.health().message == "stopped"
 
 
+class BreakableJournal(VolatileJournal):
+    """A disk that is full when told so."""
+
+    is_full = False
+
+    def submit(self, commits: Sequence[Commit]) -> None:
+        """Report the commits as durable, or the failure."""
+        if self.is_full:
+            self._loop.call_soon(self._events.failed, "the disk is full")
+        else:
+            super().submit(commits)
+
+    def make_room(self) -> None:
+        """Let writing work again."""
+        self.is_full = False
+        self._events.recovered()
+
+
 async def test_a_store_that_refuses_is_tried_again(clock: SteppedClock) -> None:
-    """While the store takes no reports the runtime says so; afterwards it goes on where it was."""
-    store = VolatileStore()
+    """While the store takes no reports the runtime says so; when it does again, nothing has been forgotten."""
+    journal = BreakableJournal()
+    store = EmbeddedStore(journal)
     await store.open()
-    await put(store, template(), node())
-    runtime = FakeRuntime(store, clock)
+    slow = template({"start-delay": "5s"})
+    names = [f"p{index}" for index in range(200)]
+    await put(store, slow, node(), *(pod(name, template=slow) for name in names))
+    runtime = FakeRuntime(store, clock, note=ignore)
     await runtime.start()
-    await store.close()
+    journal.is_full = True
+    clock.advance(5)
+    await until(lambda: not runtime.health().is_healthy, "the runtime reports the failure")
+    assert runtime.health().message == "the store takes no reports: the disk is full"
+    journal.make_room()
+    clock.advance(1)
+    await until(lambda: all(pod.is_ready for pod in store.read().list(Pod)), "all pods are ready")
+    await until(lambda: runtime.health().is_healthy, "the runtime is well again")
     await runtime.stop()
+    await store.close()
 
 
 @pytest.mark.parametrize("count", [1, 62, 63, 300])
