@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 EVENTS_SHOWN_MAX: Final = 50
 _TITLES: Final = ("LAST-SEEN", "TYPE", "REASON", "OBJECT", "COUNT", "MESSAGE")
 _CONDITION_FIELDS: Final = ("type", "status", "reason", "message")
-_LABEL_WIDTH: Final = 20
+_LABEL_WIDTH: Final = 28
 
 
 @click.command()
@@ -54,7 +54,7 @@ def describe(session: Session, *, words: tuple[str, ...], selector: str) -> None
             click.echo("\n")
         for text in description(object_of(resource)):
             click.echo(text)
-        click.echo("Events:" + ("" if happened else f"  {NONE}"))
+        click.echo("Events:" if happened else _pair("Events", NONE, 0))
         for text in table.lines(_TITLES, [_row(event) for event in happened[-EVENTS_SHOWN_MAX:]]) if happened else []:
             click.echo(f"  {text}")
 
@@ -175,12 +175,14 @@ def _section(title: str, value: Json, depth: int = 0) -> Iterator[str]:
     """Yield a field and what is in it."""
     if title == "Conditions" and isinstance(value, list):
         yield from _conditions(value, depth)
+    elif not value and isinstance(value, dict | list):
+        yield _pair(title, NONE, depth)
     elif isinstance(value, dict):
-        yield f"{'  ' * depth}{title}:" + ("" if value else f"  {NONE}")
+        yield f"{'  ' * depth}{title}:"
         for key, item in value.items():
             yield from _section(_title(key), item, depth + 1)
     elif isinstance(value, list):
-        yield f"{'  ' * depth}{title}:" + ("" if value else f"  {NONE}")
+        yield f"{'  ' * depth}{title}:"
         yield from _items(value, depth + 1)
     else:
         yield _pair(title, _text(value), depth)
@@ -207,7 +209,7 @@ def _conditions(values: list[Json], depth: int) -> Iterator[str]:
 
 def _pair(title: str, text: str, depth: int) -> str:
     label = f"{title}:" if title else ""
-    return f"{'  ' * depth}{label.ljust(_LABEL_WIDTH)} {text}".rstrip()
+    return f"{'  ' * depth}{label.ljust(_LABEL_WIDTH - 2 * depth)} {text}".rstrip()
 
 
 def _text(value: Json) -> str:

@@ -84,7 +84,8 @@ async def _gangs_of(grove: GroveClient, namespace: str, info: KindInfo, name: st
         await get_one(grove, info, namespace, name)
         selector = f"grove.io/podcliquescalinggroup={name}"
         cliques = grove.pod_cliques.list(page_size=PAGE_SIZE, namespace=namespace, label_selector=selector)
-        return list(dict.fromkeys([clique.metadata.labels.get(GANG, "") async for clique in cliques]))
+        names = [clique.metadata.labels.get(GANG, "") async for clique in cliques]
+        return [gang for gang in dict.fromkeys(names) if gang]
     if info.kind == "PodCliqueSet":
         await get_one(grove, info, namespace, name)
         listed = grove.pod_gangs.list(page_size=PAGE_SIZE, namespace=namespace, label_selector=f"{PART_OF}={name}")

@@ -1,7 +1,8 @@
 """A small real gRPC server: resources in a dictionary behind the services of `grove.v1`, for tests of the client.
 
 It keeps the promises of the contract that the client relies on (order of lists, SYNCED, one change for many names) and
-does nothing else: no validation, no controllers. A test sets `refusal` to have the next calls refused.
+does nothing else: no validation, no controllers. A test sets `refusal` to have the next calls
+refused, and `watch_end` to have watches end after what `on_watch` changed.
 """
 
 from __future__ import annotations
@@ -102,6 +103,7 @@ class SmallServer:
         self.calls: list[tuple[str, Fields]] = []
         self.refusal: Refusal | None = None
         self.answers: dict[str, Message] = {}
+        self.watch_end: Refusal | None = None
         self.on_watch: Callable[[SmallServer], None] | None = None
         self._watchers: list[queue.Queue[tuple[str, Fields] | None]] = []
         self._lock = threading.Lock()
@@ -222,10 +224,14 @@ class SmallServer:
         yield make(type="SYNCED", resume_token="0")
         if self.on_watch is not None:
             self.on_watch(self)
+        if self.watch_end is not None:
+            changes.put(None)
         while (change := changes.get()) is not None:
             step, resource = change
             if resource.kind == kind and _matches(resource, request):
                 yield make(type=step, object=resource, resume_token="1")
+        if self.watch_end is not None:
+            refuse(context, self.watch_end)
 
 
 def refuse(context: grpc.ServicerContext, refusal: Refusal) -> None:

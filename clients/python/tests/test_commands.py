@@ -347,15 +347,20 @@ def test_wait_for_the_rest(server: SmallServer, grovectl: Grovectl) -> None:
 def test_watch_prints_changes(server: SmallServer, grovectl: Grovectl) -> None:
     """-w prints what is there, then each change, until the server refuses or the user interrupts."""
     fill(server)
+    server.watch_end = Refusal(grpc.StatusCode.PERMISSION_DENIED, "no longer")
 
     def change(small: SmallServer) -> None:
         small.put({**SET, "status": {"availableReplicas": 0}})
-        raise RuntimeError
+        small.put({**SET, "metadata": meta("other")})
 
     server.on_watch = change
     result = grovectl("get", "pcs", "chat", "-w", "--no-headers")
-    assert [row[:3] for row in table(result.out)] == [["chat", "1", "1"]]
-    assert result.code == 1
+    assert [row[:3] for row in table(result.out)] == [["chat", "1", "1"], ["chat", "1", "0"]]
+    assert (result.code, result.err) == (1, "error: no longer\n")
+    assert grovectl("get", "pcs", "none", "-w") == (3, "", 'error: podcliqueset.grove.io "none" not found\n')
+    objects = grovectl("get", "pcs", "chat", "-w", "-o", "jsonpath={.status.availableReplicas};").out
+    assert objects == "0;0;"
+    assert grovectl("events", "-w", "--no-headers").out.count("PodCreateSuccessful") == 1
 
 
 def test_tree(server: SmallServer, grovectl: Grovectl) -> None:
@@ -376,10 +381,10 @@ def test_describe_and_events(server: SmallServer, grovectl: Grovectl) -> None:
     """Describe shows identity, conditions as a table and the events of the resource; events filters by resource."""
     fill(server)
     out = grovectl("describe", "pclq", "chat-0-router").out
-    assert out.startswith("Name:                chat-0-router\n")
+    assert out.startswith("Name:                        chat-0-router\n")
     assert "MinAvailableBreached   False" in out
     assert "created 2 pods" in out
-    assert "Events:  <none>" in grovectl("describe", "no", "node-3").out
+    assert "Events:                      <none>" in grovectl("describe", "no", "node-3").out
     assert table(grovectl("events", "--for", "pclq/chat-0-router", "--no-headers").out)[0][1:5] == [
         "Normal",
         "PodCreateSuccessful",
