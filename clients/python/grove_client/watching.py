@@ -61,7 +61,7 @@ Stream = grpc.aio.UnaryStreamCall[Message, Message]
 class WatchEvent(Generic[R]):
     """One step: *object* after it (before it, for DELETED; None for SYNCED).
 
-    *resume_token* is empty as long as the present state is still being told.
+    *resume_token* continues after it; one from before SYNCED begins again.
     """
 
     type: str
@@ -120,7 +120,9 @@ class _Story(Generic[R]):
 
     def tell(self, step: _Step[R]) -> list[WatchEvent[R]]:
         """Return the events that *step* means for the caller; none for a bookmark or what is known."""
-        if step.resume_token:
+        # Until SYNCED a token only begins the present state again, and here that is done without one: then it is
+        # known that the state is told anew, and it is compared.
+        if step.resume_token and (not self._replaying or step.type == SYNCED):
             self.token = step.resume_token
         if step.type in {ADDED, MODIFIED}:
             return self._upsert(step)

@@ -140,6 +140,10 @@ def failure_of(error: GroveError, server: str) -> Failure:
         exit_code = EXIT_CONFLICT
     if error.violations:
         lines = [f"{v.path}: {v.description}" if v.path else v.description for v in error.violations]
+        # The server bounds how many it sends; the number of all is then beside them.
+        total = error.metadata.get("violation_count", "")
+        if total.isdecimal() and int(total) > len(lines):
+            lines.append(f"and {int(total) - len(lines)} more")
         return Failure([_one_line(line) for line in lines], exit_code)
     message = _one_line(error.message)
     if isinstance(error, grove_client.UnavailableError):

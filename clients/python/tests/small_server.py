@@ -68,7 +68,7 @@ def invalid(*violations: tuple[str, str]) -> Refusal:
     bad = error_details_pb2.BadRequest()
     for path, description in violations:
         bad.field_violations.add(field=path, description=description, reason="FIELD_INVALID")
-    info = error_details_pb2.ErrorInfo(reason="INVALID_MANIFEST", domain="grove.io", metadata={"count": "2"})
+    info = error_details_pb2.ErrorInfo(reason="INVALID_MANIFEST", domain="grove.io", metadata={"violation_count": "22"})
     return Refusal(grpc.StatusCode.INVALID_ARGUMENT, "the manifest is not valid", (info, bad))
 
 

@@ -254,14 +254,15 @@ def test_apply(server: SmallServer, grovectl: Grovectl, tmp_path: Path) -> None:
 
 
 def test_apply_refused(server: SmallServer, grovectl: Grovectl, tmp_path: Path) -> None:
-    """Every wrong field is one line with file and path."""
+    """Every wrong field is one line with file and path; those that the server left out are counted."""
     file = tmp_path / "a.yaml"
     file.write_text("a: b", encoding="utf-8")
     server.refusal = invalid(("document[1].spec.replicas", "must be 0 or more"), ("document[2].kind", "is unknown"))
     assert grovectl("apply", "-f", str(file)) == (
         1,
         "",
-        f"error: {file}: document[1].spec.replicas: must be 0 or more\nerror: {file}: document[2].kind: is unknown\n",
+        f"error: {file}: document[1].spec.replicas: must be 0 or more\nerror: {file}: document[2].kind: is unknown\n"
+        f"error: {file}: and 20 more\n",
     )
 
 

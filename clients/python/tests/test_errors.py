@@ -23,7 +23,7 @@ async def test_violations_and_reason(server: SmallServer) -> None:
     error = await _refused(server)
     assert isinstance(error, grove_client.InvalidArgumentError)
     assert error.reason == "INVALID_MANIFEST"
-    assert error.metadata == {"count": "2"}
+    assert error.metadata == {"violation_count": "22"}
     assert error.violations == (
         grove_client.FieldViolation("spec.replicas", "must be 0 or more", "FIELD_INVALID"),
         grove_client.FieldViolation("spec.template", "is required", "FIELD_INVALID"),

@@ -123,9 +123,9 @@ async def test_expired_token_is_bridged() -> None:
 
 
 async def test_interrupted_beginning_is_begun_again() -> None:
-    """A stream that breaks before SYNCED has no token: the present state is told anew, nothing twice."""
+    """A stream that breaks before SYNCED is begun again, whatever its tokens say; nothing is told twice."""
     async with served(
-        ([step("ADDED", "a")], grpc.StatusCode.UNAVAILABLE),
+        ([step("ADDED", "a", token="begin")], grpc.StatusCode.UNAVAILABLE),
         ([step("ADDED", "a"), step("ADDED", "b"), step("SYNCED", token="t1")], "hang"),
     ) as (scripted, grove):
         events = await told(grove, 3)

@@ -487,7 +487,7 @@ class PodCliqueServiceWatchResponse(_message.Message):
     type: _builtins.str
     """"ADDED", "MODIFIED", "DELETED", "SYNCED" or "BOOKMARK"."""
     resume_token: _builtins.str
-    """Resumes right after this message; empty while the present state is still being sent."""
+    """Resumes right after this message. One from before SYNCED begins the present state again."""
     @_builtins.property
     def object(self) -> Global___PodClique:
         """The resource after the step (before it, for DELETED); absent for SYNCED and BOOKMARK."""

@@ -49,7 +49,8 @@ class PodCliqueScalingGroupServiceStub:
     matches now, then SYNCED; with one they are the changes since, then SYNCED.
     Each resource's changes come in order. Versions in between may be skipped, a deletion never is.
     A resource that stops matching the selector comes as DELETED. A BOOKMARK comes at least every
-    15 s. Each message from SYNCED on (from the first on, when resumed) carries the token to resume from.
+    15 s. Each message carries a token to resume from; while the present
+    state is still being sent, that is its beginning.
     The server may end the stream at any time; resume then from the last token.
     Codes: OUT_OF_RANGE (token too old or of another history: list or watch anew),
     RESOURCE_EXHAUSTED (the reader is too slow, or too many watches: resume later), UNAVAILABLE (the
@@ -82,7 +83,8 @@ class PodCliqueScalingGroupServiceAsyncStub(PodCliqueScalingGroupServiceStub):
     matches now, then SYNCED; with one they are the changes since, then SYNCED.
     Each resource's changes come in order. Versions in between may be skipped, a deletion never is.
     A resource that stops matching the selector comes as DELETED. A BOOKMARK comes at least every
-    15 s. Each message from SYNCED on (from the first on, when resumed) carries the token to resume from.
+    15 s. Each message carries a token to resume from; while the present
+    state is still being sent, that is its beginning.
     The server may end the stream at any time; resume then from the last token.
     Codes: OUT_OF_RANGE (token too old or of another history: list or watch anew),
     RESOURCE_EXHAUSTED (the reader is too slow, or too many watches: resume later), UNAVAILABLE (the
@@ -130,7 +132,8 @@ class PodCliqueScalingGroupServiceServicer(metaclass=_abc_1.ABCMeta):
         matches now, then SYNCED; with one they are the changes since, then SYNCED.
         Each resource's changes come in order. Versions in between may be skipped, a deletion never is.
         A resource that stops matching the selector comes as DELETED. A BOOKMARK comes at least every
-        15 s. Each message from SYNCED on (from the first on, when resumed) carries the token to resume from.
+        15 s. Each message carries a token to resume from; while the present
+        state is still being sent, that is its beginning.
         The server may end the stream at any time; resume then from the last token.
         Codes: OUT_OF_RANGE (token too old or of another history: list or watch anew),
         RESOURCE_EXHAUSTED (the reader is too slow, or too many watches: resume later), UNAVAILABLE (the
