@@ -32,7 +32,12 @@ def _upsert(rows: int) -> str:
 
 def _delete(rows: int) -> str:
     values = ",".join(["(?,?,?)"] * rows)
-    return f"DELETE FROM resources WHERE (kind, namespace, name) IN (VALUES {values})"  # noqa: S608 -- question marks only
+    # CROSS JOIN keeps SQLite to this order: a search of the key per deletion, never a scan of the table.
+    return (
+        "DELETE FROM resources WHERE rowid IN ("  # noqa: S608 -- question marks only
+        f"SELECT resources.rowid FROM (VALUES {values}) AS gone CROSS JOIN resources "
+        "ON kind = gone.column1 AND namespace = gone.column2 AND name = gone.column3)"
+    )
 
 
 _UPSERTS: Final = {rows: _upsert(rows) for rows in ROWS_PER_STATEMENT}
