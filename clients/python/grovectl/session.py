@@ -60,6 +60,8 @@ class Session(NamedTuple):
         """Connect, do *body*, disconnect; Failure if the server refuses or cannot be reached."""
         import asyncio
 
+        # gRPC's own log goes to stderr, where only our lines belong; who wants it sets the variable.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         from grove_client import GroveError, connect
 
         credentials = self._credentials()
@@ -165,6 +167,9 @@ def _pem(path: str | None) -> bytes | None:
     if not path:
         return None
     try:
-        return Path(path).read_bytes()
+        content = Path(path).read_bytes()
     except OSError as error:
         raise Failure(f"{path}: {error.strerror}", EXIT_USAGE) from None
+    if b"-----BEGIN " not in content:
+        raise usage(f"{path}: not a PEM file")
+    return content

@@ -204,6 +204,8 @@ def test_nothing_found_is_no_error(grovectl: Grovectl) -> None:
         ("explain", "node", "x"),
         ("cordon", "pod/x"),
         ("get", "pcs", "--tls-cert", "x"),
+        ("get", "pcs", "--tls-ca", __file__),
+        ("get", "pcs", "--tls-ca", "/does/not/exist"),
         ("drain", "x"),
     ],
 )
@@ -261,8 +263,11 @@ def test_apply_refused(server: SmallServer, grovectl: Grovectl, tmp_path: Path) 
     assert grovectl("apply", "-f", str(file)) == (
         1,
         "",
-        f"error: {file}: document[1].spec.replicas: must be 0 or more\nerror: {file}: document[2].kind: is unknown\n"
-        f"error: {file}: and 20 more\n",
+        (
+            f"error: {file}: document[1].spec.replicas: must be 0 or more\n"
+            f"error: {file}: document[2].kind: is unknown\n"
+            f"error: {file}: and 20 more\n"
+        ),
     )
 
 
