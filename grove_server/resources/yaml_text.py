@@ -1,8 +1,8 @@
 """Reading YAML as kubectl reads it, within bounds.
 
 Scalars mean what they mean to Go's yaml.v2, which stands behind sigs.k8s.io/yaml: YAML 1.1, so ``yes``, ``on`` and
-``y`` are true and ``010`` is 8, but ``1e3`` is 1000, ``1:30`` is text, and a date stays a string. What kubectl lets pass
-is refused where it hides a mistake: a key given twice, an unknown tag.
+``y`` are true and ``010`` is 8, but ``1e3`` is 1000, ``1:30`` is text, and a date stays a string. What kubectl lets
+pass is refused where it hides a mistake: a key given twice, an unknown tag.
 
 Everything is bounded before memory is spent on it: nesting, and the number of values, counted with every alias written
 out, because a few lines of aliases can stand for billions of values.
