@@ -9,9 +9,10 @@ Not here: parsing of requests (services), rules (admission), what follows from a
 
 from __future__ import annotations
 
+import asyncio
 import enum
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -20,9 +21,8 @@ from grove_server.admission.binding import admit_cluster_topology_binding
 from grove_server.admission.context import AdmissionContext, Limits
 from grove_server.admission.findings import Admitted, InvalidResourceError
 from grove_server.api.errors import invalid_manifest
-from grove_server.api.name_forms import NameForms
+from grove_server.api.name_forms import Arrivals
 from grove_server.api.reasons import already_exists, being_deleted, not_found, version_conflict
-from grove_server.control.indexes import SETS_BY_NAME_PATTERN
 from grove_server.resources.cluster import ClusterTopologyBinding
 from grove_server.resources.manifest import ClusterTopologyBindingManifest, PodCliqueSetManifest
 from grove_server.resources.meta import Key, Kind
@@ -32,11 +32,11 @@ from grove_server.store.interface import Applied, Conflict, Put, Reader, Store
 
 # Each lost race means that somebody else won one; ten in a row on one object is a fight, not bad luck.
 ATTEMPTS_MAX: Final = 10
+# Many manifests are admitted in steps of this length, with the event loop free in between.
+STEP_S_MAX: Final = 0.004
 
 Manifest = PodCliqueSetManifest | ClusterTopologyBindingManifest
 Owned = PodCliqueSet | ClusterTopologyBinding
-# (set name, pattern) by namespace and normal form.
-_Arriving = dict[tuple[str, str], list[tuple[str, str]]]
 
 
 class Mode(enum.Enum):
@@ -57,11 +57,16 @@ class Action(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """One manifest of a call. ``document`` is its number in a text of several, 0 for the only one of a request."""
+    """One manifest of a call.
+
+    ``document`` is its number in a text of several and ``where`` stands before its field paths; 0 and empty for the
+    only one of a request.
+    """
 
     manifest: Manifest
     uid: str
     document: int = 0
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,9 +94,7 @@ class Changes:
         self._limits = limits
         self._now = now
         self.new_uid = new_uid
-        # Patterns of sets on their way into the store: two colliding sets at the same time must not both get in.
-        self._arriving: _Arriving = {}
-        self._forms = NameForms()
+        self._arrivals = Arrivals()
 
     def context(self, default_namespace: str) -> AdmissionContext:
         """Return the world as a request of this moment sees it."""
@@ -120,15 +123,23 @@ class Changes:
         """
         lost: Exception | None = None
         for _ in range(ATTEMPTS_MAX):
-            results = self._admit_all(wanted, mode, default_namespace, known_violations)
-            puts = [
-                Put(result.resource, expected=_version_before(result))
-                for result in results
-                if result.action is not Action.UNCHANGED
-            ]
-            if dry_run or not puts:
-                return results
-            with self._announced(results):
+            with self._arrivals.announcing() as announce:
+                admission = _Admission(
+                    mode=mode,
+                    reader=self._store.read(),
+                    context=self.context(default_namespace),
+                    arrivals=self._arrivals,
+                    announce=announce,
+                    violations=list(known_violations),
+                )
+                results = await admission.admit_all(wanted)
+                puts = [
+                    Put(result.resource, expected=_version_before(result))
+                    for result in results
+                    if result.action is not Action.UNCHANGED
+                ]
+                if dry_run or not puts:
+                    return results
                 outcomes = await self._store.commit(puts, cause="api.apply")
             if all(isinstance(outcome, Applied) for outcome in outcomes):
                 stored = {outcome.key: outcome.resource for outcome in outcomes if isinstance(outcome, Applied)}
@@ -138,109 +149,64 @@ class Changes:
         assert lost is not None, "the loop ran"
         raise lost
 
-    def _admit_all(
-        self, wanted: Sequence[Wanted], mode: Mode, default_namespace: str, known_violations: Sequence[Violation]
-    ) -> list[Result]:
-        """Admit every manifest on the state of this moment. Raises ApiError with the violations of all of them."""
-        reader = self._store.read()
-        violations = list(known_violations)
+
+@dataclass(slots=True, kw_only=True)
+class _Admission:
+    """One attempt at admitting all manifests of a call."""
+
+    mode: Mode
+    reader: Reader
+    context: AdmissionContext
+    arrivals: Arrivals
+    announce: Callable[[PodCliqueSet], None]
+    violations: list[Violation]
+
+    async def admit_all(self, wanted: Sequence[Wanted]) -> list[Result]:
+        """Admit every manifest, in steps. Raises ApiError with the violations of all of them.
+
+        What is read may change between steps; the commit's conditions then fail, and the next attempt sees it.
+        """
         results: dict[int, Result] = {}
-        seen: dict[Key, int] = {}
-        bindings: list[ClusterTopologyBinding] = []
+        seen: dict[Key, str] = {}
         # Bindings first: a set in the same call may refer to one.
         order = sorted(range(len(wanted)), key=lambda i: isinstance(wanted[i].manifest, PodCliqueSetManifest))
-        context = self.context(default_namespace)
-        arriving: _Arriving = {}
+        step_ends_s = time.perf_counter() + STEP_S_MAX
         for position in order:
             each = wanted[position]
-            key = _key(each.manifest, default_namespace)
+            key = _key(each.manifest, self.context.default_namespace)
             if key in seen:
-                violations.append(
-                    Violation(
-                        _path(each.document, "metadata.name"),
-                        Reason.DUPLICATE,
-                        f"{key.kind} {key.name} is already in document {seen[key]}",
-                    )
-                )
+                message = f"{key.kind} {key.name} is in {seen[key]} already"
+                self.violations.append(Violation(_path(each.where, "metadata.name"), Reason.DUPLICATE, message))
                 continue
-            seen[key] = each.document
+            seen[key] = each.where
             try:
-                result = self._admit(each, key, mode, reader, context, bindings, arriving)
+                results[position] = self._admit(each, key)
             except InvalidResourceError as error:
-                violations += (Violation(_path(each.document, v.path), v.reason, v.message) for v in error.violations)
-                continue
-            results[position] = result
-            if isinstance(result.resource, ClusterTopologyBinding):
-                bindings.append(result.resource)
-            else:
-                self._note(arriving, result.resource)
-        if violations:
-            raise invalid_manifest(violations)
+                self.violations += (Violation(_path(each.where, v.path), v.reason, v.message) for v in error.violations)
+            if time.perf_counter() >= step_ends_s:
+                await asyncio.sleep(0)
+                step_ends_s = time.perf_counter() + STEP_S_MAX
+        if self.violations:
+            raise invalid_manifest(self.violations)
         return [results[position] for position in sorted(results)]
 
-    def _admit(
-        self,
-        wanted: Wanted,
-        key: Key,
-        mode: Mode,
-        reader: Reader,
-        context: AdmissionContext,
-        bindings: Sequence[ClusterTopologyBinding],
-        arriving: _Arriving,
-    ) -> Result:
+    def _admit(self, wanted: Wanted, key: Key) -> Result:
         manifest = wanted.manifest
-        old = reader.get(key.kind, key.namespace, key.name)
-        _check_expectation(old, key, mode, manifest.metadata.resource_version)
+        old = self.reader.get(key.kind, key.namespace, key.name)
+        _check_expectation(old, key, self.mode, manifest.metadata.resource_version)
+        context = replace(self.context, uid=wanted.uid)
         if isinstance(manifest, ClusterTopologyBindingManifest):
             assert old is None or isinstance(old, ClusterTopologyBinding), "the store files by kind"
-            binding = admit_cluster_topology_binding(manifest, old, replace(context, uid=wanted.uid))
+            binding = admit_cluster_topology_binding(manifest, old, context)
+            name = binding.resource.metadata.name
+            self.context = replace(self.context, bindings={**self.context.bindings, name: _domains(binding.resource)})
             return _result(binding, wanted.document, is_new=old is None)
         assert old is None or isinstance(old, PodCliqueSet), "the store files by kind"
-        own = replace(
-            context,
-            uid=wanted.uid,
-            bindings={**context.bindings, **{each.metadata.name: _domains(each) for each in bindings}},
-            name_patterns_taken=self._taken(reader, key, arriving),
-        )
-        admitted = admit_pod_clique_set(manifest, old, own)
+        context = replace(context, name_patterns_taken=self.arrivals.taken(self.reader, key.namespace))
+        admitted = admit_pod_clique_set(manifest, old, context)
+        if old is None:
+            self.announce(admitted.resource)
         return _result(admitted, wanted.document, is_new=old is None)
-
-    def _taken(self, reader: Reader, key: Key, arriving: _Arriving) -> Callable[[str], Iterator[tuple[str, str]]]:
-        namespace = key.namespace
-
-        def taken(form: str) -> Iterator[tuple[str, str]]:
-            for other in reader.indexed(SETS_BY_NAME_PATTERN, (namespace, form)):
-                for pattern, other_form in self._forms.of(other):
-                    if other_form == form:
-                        yield other.metadata.name, pattern
-            yield from self._arriving.get((namespace, form), ())
-            yield from arriving.get((namespace, form), ())
-
-        return taken
-
-    @contextmanager
-    def _announced(self, results: Sequence[Result]) -> Iterator[None]:
-        """Let other calls see the names of sets that are being created, until the store has them."""
-        created = [
-            result.resource
-            for result in results
-            if result.action is Action.CREATED and isinstance(result.resource, PodCliqueSet)
-        ]
-        for resource in created:
-            self._note(self._arriving, resource)
-        try:
-            yield
-        finally:
-            for resource in created:
-                for pattern, form in self._forms.of(resource):
-                    entries = self._arriving[resource.metadata.namespace, form]
-                    entries.remove((resource.metadata.name, pattern))
-                    if not entries:
-                        del self._arriving[resource.metadata.namespace, form]
-
-    def _note(self, arriving: _Arriving, resource: PodCliqueSet) -> None:
-        for pattern, form in self._forms.of(resource):
-            arriving.setdefault((resource.metadata.namespace, form), []).append((resource.metadata.name, pattern))
 
 
 def _check_expectation(old: object, key: Key, mode: Mode, expected_version: str | None) -> None:
@@ -270,10 +236,8 @@ def _key(manifest: Manifest, default_namespace: str) -> Key:
     return Key(Kind.POD_CLIQUE_SET, manifest.metadata.namespace or default_namespace, manifest.metadata.name)
 
 
-def _path(document: int, path: str) -> str:
-    if document == 0:
-        return path
-    return f"document[{document}].{path}" if path else f"document[{document}]"
+def _path(where: str, path: str) -> str:
+    return f"{where}.{path}" if where and path else where or path
 
 
 def _result(

@@ -8,6 +8,7 @@ which clients take 8 KiB, base64 and percent-encoding included.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -34,6 +35,8 @@ _TEXT_BYTES_MAX: Final = 400
 _MESSAGE_BYTES_MAX: Final = 700
 # Base64 makes 5.2 KiB of this; with the message's second copy it stays below 8 KiB.
 _STATUS_BYTES_MAX: Final = 4_000
+
+_DOCUMENT: Final = re.compile(r"document\[(\d{1,9})\]")
 
 INTERNAL_MESSAGE: Final = "internal error; the server's log has the details under the request id"
 
@@ -85,6 +88,7 @@ def classify(error: BaseException) -> ApiError | None:
 
 def invalid_manifest(violations: Sequence[Violation]) -> ApiError:
     """Return the refusal of manifests, all violations at once."""
+    violations = sorted(violations, key=_document_number)
     first = violations[0]
     more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
     return ApiError(
@@ -93,6 +97,12 @@ def invalid_manifest(violations: Sequence[Violation]) -> ApiError:
         violations=violations,
         violation_count=len(violations),
     )
+
+
+def _document_number(violation: Violation) -> int:
+    """Return the number in "document[12].spec", so that violations come in the order of the text; 0 if there is none."""
+    found = _DOCUMENT.match(violation.path)
+    return int(found.group(1)) if found is not None else 0
 
 
 def to_status(error: ApiError, request_id: str) -> status_pb2.Status:

@@ -6,6 +6,7 @@ is the transport's queue of new calls. Their arrival still counts as traffic.
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from grove_server.api.reasons import ApiError, Reason
+from grove_server.settings import Settings
 from grove_server.telemetry import metrics
 
 # A client with calls in flight sends the next one well within this time after an answer.
@@ -36,6 +38,7 @@ class Load:
         self._gauges = {each: metrics.RPC_IN_FLIGHT.labels(each) for each in CallClass}
         self._rejected = {each: metrics.RPC_REJECTED.labels(each) for each in CallClass}
         self._monotonic = monotonic
+        self._idle: asyncio.Event | None = None
         self.arrived_s = float("-inf")
 
     @contextmanager
@@ -58,10 +61,23 @@ class Load:
         finally:
             self._in_flight[call_class] -= 1
             self._gauges[call_class].dec()
+            if self._idle is not None and not self.total:
+                self._idle.set()
 
     def in_flight(self, call_class: CallClass) -> int:
         """Return how many calls of the class are being served."""
         return self._in_flight[call_class]
+
+    @property
+    def total(self) -> int:
+        """Return how many calls are being served in all."""
+        return sum(self._in_flight.values())
+
+    async def until_idle(self) -> None:
+        """Return when no call is being served."""
+        if self.total:
+            self._idle = asyncio.Event()
+            await self._idle.wait()
 
     def busy(self) -> bool:
         """Return whether calls wait for their answer or came in just now, so that background work should yield."""
@@ -70,3 +86,14 @@ class Load:
             or self._in_flight[CallClass.READ] > 0
             or self._monotonic() - self.arrived_s < TRAFFIC_WINDOW_S
         )
+
+
+def load_of(settings: Settings) -> Load:
+    """Return the accounting with the limits that *settings* give."""
+    return Load(
+        {
+            CallClass.READ: settings.reads_max,
+            CallClass.WRITE: settings.writes_max,
+            CallClass.WATCH: settings.watches_max,
+        }
+    )

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from grove_server.api.changes import ATTEMPTS_MAX
 from grove_server.api.reading import demand_name
-from grove_server.api.reasons import ApiError, invalid_request, not_found, version_conflict
+from grove_server.api.reasons import ApiError, invalid_request, not_found_keys, version_conflict
 from grove_server.resources.meta import Key, Kind, Resource, key_of
 from grove_server.resources.violations import Reason as FieldReason
 from grove_server.store.interface import Applied, Change, Conflict, Delete, Put, Store
@@ -38,11 +38,14 @@ def check_names(names: Sequence[str], names_max: int = NAMES_MAX) -> None:
         seen.add(name)
 
 
+def keys_of(kind: Kind, namespace: str, names: Sequence[str]) -> list[Key]:
+    """Return the keys of resources of one kind in one namespace."""
+    return [Key(kind, namespace, name) for name in names]
+
+
 async def change_named(
     store: Store,
-    kind: Kind,
-    namespace: str,
-    names: Sequence[str],
+    keys: Sequence[Key],
     decide: Decide,
     *,
     expected_version: str = "",
@@ -56,7 +59,7 @@ async def change_named(
     """
     conflict: ApiError | None = None
     for _ in range(ATTEMPTS_MAX):
-        pairs = [(before, decide(before)) for before in _find(store, kind, namespace, names, expected_version)]
+        pairs = [(before, decide(before)) for before in _find(store, keys, expected_version)]
         changed = [_as_change(before, after) for before, after in pairs if after is not None]
         settled = [(before, before if after is None else after) for before, after in pairs]
         if dry_run or not changed:
@@ -66,28 +69,29 @@ async def change_named(
             stored = {outcome.key: outcome.resource for outcome in outcomes if isinstance(outcome, Applied)}
             return [(before, stored.get(key_of(before), after)) for before, after in settled]
         lost = next((each for each in outcomes if isinstance(each, Conflict)), None)
-        name, version = (names[0], 0) if lost is None else (lost.key.name, lost.current_version)
-        conflict = version_conflict(kind.value, namespace, name, version)
+        key, version = (keys[0], 0) if lost is None else (lost.key, lost.current_version)
+        conflict = version_conflict(key.kind.value, key.namespace, key.name, version)
     assert conflict is not None, "the loop ran"
     raise conflict
 
 
-def _find(store: Store, kind: Kind, namespace: str, names: Sequence[str], expected_version: str) -> list[Resource]:
+def _find(store: Store, keys: Sequence[Key], expected_version: str) -> list[Resource]:
     """Return the named resources. Raises ApiError naming all that do not exist."""
     reader = store.read()
     found: list[Resource] = []
-    missing: list[str] = []
-    for name in names:
-        resource = reader.get(kind, namespace, name)
+    missing: list[Key] = []
+    for key in keys:
+        resource = reader.get(key.kind, key.namespace, key.name)
         if resource is None:
-            missing.append(name)
+            missing.append(key)
         else:
             found.append(resource)
     if missing:
-        raise not_found(kind.value, namespace, missing)
+        raise not_found_keys(missing)
     for resource in found:
         if expected_version and str(resource.resource_version) != expected_version:
-            raise version_conflict(kind.value, namespace, resource.metadata.name, resource.resource_version)
+            metadata = resource.metadata
+            raise version_conflict(resource.kind.value, metadata.namespace, metadata.name, resource.resource_version)
     return found
 
 

@@ -39,6 +39,10 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 # Where gRPC clients of all languages look for a google.rpc.Status.
 DETAILS_KEY: Final = "grpc-status-details-bin"
 _OK: Final = grpc.StatusCode.OK
+# Codes that say that the server cannot do what it is there for.
+_TROUBLE: Final = frozenset(
+    {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED}
+)
 # How a lost client shows: the second comes when it leaves while a write waits for it.
 CLIENT_GONE: Final = (asyncio.CancelledError, cygrpc.ExecuteBatchError)
 
@@ -155,10 +159,11 @@ class _Meter:
         **more: object,
     ) -> None:
         """Write the one line of this call."""
-        if code is _OK or code is grpc.StatusCode.CANCELLED:
-            write = _log.info
+        if code is grpc.StatusCode.INTERNAL:
+            write = _log.error
         else:
-            write = _log.error if code is grpc.StatusCode.INTERNAL else _log.warning
+            # What the caller did wrong is no trouble of the server.
+            write = _log.warning if code in _TROUBLE else _log.info
         write(
             "call_served",
             method=self.full_method,

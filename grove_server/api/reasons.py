@@ -14,10 +14,13 @@ from typing import Final
 
 import grpc
 
+from grove_server.resources.meta import Key
 from grove_server.resources.violations import Reason as FieldReason
 from grove_server.resources.violations import Violation
 
 DOMAIN: Final = "grove.io"
+# How many names a message lists.
+_SHOWN_MAX: Final = 20
 
 
 class Reason(enum.StrEnum):
@@ -119,13 +122,28 @@ def invalid_request(path: str, message: str, *, reason: FieldReason = FieldReaso
 
 def not_found(kind: str, namespace: str, names: Sequence[str]) -> ApiError:
     """Return the refusal because resources do not exist; it names all of them, up to a bound."""
-    shown = [f"{namespace}/{name}" if namespace else name for name in names[:20]]
+    shown = [f"{namespace}/{name}" if namespace else name for name in names[:_SHOWN_MAX]]
     more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
     return ApiError(
         reason=Reason.NOT_FOUND,
         message=f"{kind} {', '.join(shown)}{more} not found",
-        metadata={"kind": kind, "namespace": namespace, "name": ",".join(names[:20])},
+        metadata={"kind": kind, "namespace": namespace, "name": ",".join(names[:_SHOWN_MAX])},
         subject=Subject(kind, shown[0]),
+    )
+
+
+def not_found_keys(keys: Sequence[Key]) -> ApiError:
+    """Return the same for resources that may be of several kinds and namespaces."""
+    first = keys[0]
+    if all((key.kind, key.namespace) == (first.kind, first.namespace) for key in keys):
+        return not_found(first.kind.value, first.namespace, [key.name for key in keys])
+    shown = [f"{key.kind} {key.namespace}/{key.name}" if key.namespace else f"{key.kind} {key.name}" for key in keys]
+    more = f" and {len(keys) - _SHOWN_MAX} more" if len(keys) > _SHOWN_MAX else ""
+    return ApiError(
+        reason=Reason.NOT_FOUND,
+        message=f"{', '.join(shown[:_SHOWN_MAX])}{more} not found",
+        metadata={"kind": first.kind.value, "namespace": first.namespace, "name": first.name},
+        subject=Subject(first.kind.value, first.name),
     )
 
 

@@ -9,7 +9,7 @@ from grove_server.api.backend import Backend
 from grove_server.api.changes import Mode, Result, Wanted
 from grove_server.api.conversions.requests import manifest_of, refuse_unknown_fields
 from grove_server.api.conversions.wire import nested, text
-from grove_server.api.named import change_named, check_names, remove_at_once
+from grove_server.api.named import change_named, check_names, keys_of, remove_at_once
 from grove_server.api.pipeline import Awaited, Call, Method
 from grove_server.api.reading import Reading, Requests
 from grove_server.api.reasons import invalid_request
@@ -82,9 +82,7 @@ class ClusterTopologyBindingService:
             raise invalid_request("resourceVersion", "only with a single name", reason=FieldReason.FORBIDDEN)
         await change_named(
             self._backend.shared.store,
-            _KIND,
-            "",
-            request.names,
+            keys_of(_KIND, "", request.names),
             remove_at_once,
             expected_version=request.resource_version,
             dry_run=request.validate_only,

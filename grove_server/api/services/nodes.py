@@ -9,7 +9,7 @@ from typing import Final
 from grove.v1 import node_pb2 as pb
 from grove_server.api.backend import Backend
 from grove_server.api.conversions.requests import refuse_unknown_fields
-from grove_server.api.named import change_named, check_names
+from grove_server.api.named import change_named, check_names, keys_of
 from grove_server.api.pipeline import Awaited, Call, Method
 from grove_server.api.reading import Reading, Requests
 from grove_server.resources.cluster import Node
@@ -57,5 +57,7 @@ class NodeService:
         def decide(node: Node) -> Node | None:
             return None if node.unschedulable is unschedulable else replace(node, unschedulable=unschedulable)
 
-        pairs = await change_named(self._backend.shared.store, Kind.NODE, "", names, decide, cause="api.cordon")
+        pairs = await change_named(
+            self._backend.shared.store, keys_of(Kind.NODE, "", names), decide, cause="api.cordon"
+        )
         return [before.metadata.name for before, after in pairs if before is not after]

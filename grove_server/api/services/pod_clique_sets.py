@@ -12,7 +12,7 @@ from grove_server.api.backend import Backend
 from grove_server.api.changes import Mode, Result, Wanted
 from grove_server.api.conversions.requests import manifest_of, refuse_unknown_fields
 from grove_server.api.conversions.wire import nested, text
-from grove_server.api.named import change_named, check_names, mark_deleted
+from grove_server.api.named import change_named, check_names, keys_of, mark_deleted
 from grove_server.api.pipeline import Awaited, Call, Method
 from grove_server.api.reading import DEFAULT_NAMESPACE, Reading, Requests
 from grove_server.api.reasons import being_deleted, invalid_request
@@ -82,9 +82,7 @@ class PodCliqueSetService:
             raise invalid_request("resourceVersion", "only with a single name", reason=FieldReason.FORBIDDEN)
         await change_named(
             self._backend.shared.store,
-            _KIND,
-            request.namespace or DEFAULT_NAMESPACE,
-            request.names,
+            keys_of(_KIND, request.namespace or DEFAULT_NAMESPACE, request.names),
             mark_deleted(self._backend.now()),
             expected_version=request.resource_version,
             dry_run=request.validate_only,
@@ -107,7 +105,9 @@ class PodCliqueSetService:
             admitted = admit_scale_of_set(target, replicas, context, owner=owner, pod_count=count)
             return admitted.resource if admitted.changed else None
 
-        ((before, after),) = await change_named(store, _KIND, namespace, [request.name], decide, cause="api.scale")
+        ((before, after),) = await change_named(
+            store, keys_of(_KIND, namespace, [request.name]), decide, cause="api.scale"
+        )
         return scale_response(
             before.spec.replicas or 0,
             after.spec.replicas or 0,

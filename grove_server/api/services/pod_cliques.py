@@ -6,7 +6,7 @@ from grove.v1 import pod_clique_pb2, pod_clique_scaling_group_pb2
 from grove_server.admission.scale import admit_scale_of_clique, admit_scale_of_group
 from grove_server.api.backend import Backend
 from grove_server.api.conversions.requests import refuse_unknown_fields
-from grove_server.api.named import change_named
+from grove_server.api.named import change_named, keys_of
 from grove_server.api.pipeline import Awaited, Call, Method
 from grove_server.api.reading import DEFAULT_NAMESPACE, Reading, Requests
 from grove_server.api.reasons import being_deleted
@@ -52,7 +52,7 @@ class PodCliqueService:
             return admitted.resource if admitted.changed else None
 
         ((before, after),) = await change_named(
-            store, Kind.POD_CLIQUE, namespace, [request.name], decide, cause="api.scale"
+            store, keys_of(Kind.POD_CLIQUE, namespace, [request.name]), decide, cause="api.scale"
         )
         return scale_response(before.replicas, after.replicas, after.scale_owner, self._backend.shared.views.of(after))
 
@@ -97,6 +97,6 @@ class PodCliqueScalingGroupService:
             return admitted.resource if admitted.changed else None
 
         ((before, after),) = await change_named(
-            store, Kind.POD_CLIQUE_SCALING_GROUP, namespace, [request.name], decide, cause="api.scale"
+            store, keys_of(Kind.POD_CLIQUE_SCALING_GROUP, namespace, [request.name]), decide, cause="api.scale"
         )
         return scale_response(before.replicas, after.replicas, after.scale_owner, self._backend.shared.views.of(after))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from grove.v1 import pod_pb2 as pb
 from grove_server.api.backend import Backend
 from grove_server.api.conversions.requests import refuse_unknown_fields
-from grove_server.api.named import change_named, check_names, mark_deleted
+from grove_server.api.named import change_named, check_names, keys_of, mark_deleted
 from grove_server.api.pipeline import Awaited, Call, Method
 from grove_server.api.reading import DEFAULT_NAMESPACE, Reading, Requests
 from grove_server.api.reasons import invalid_request
@@ -38,9 +38,7 @@ class PodService:
             raise invalid_request("resourceVersion", "only with a single name", reason=FieldReason.FORBIDDEN)
         await change_named(
             self._backend.shared.store,
-            Kind.POD,
-            request.namespace or DEFAULT_NAMESPACE,
-            request.names,
+            keys_of(Kind.POD, request.namespace or DEFAULT_NAMESPACE, request.names),
             mark_deleted(self._backend.now()),
             expected_version=request.resource_version,
             dry_run=request.validate_only,
