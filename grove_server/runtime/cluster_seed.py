@@ -21,7 +21,7 @@ from grove_server.resources.meta import Key, Kind
 from grove_server.runtime.cluster_file import ClusterFile
 from grove_server.store.interface import Applied, Change, Delete, Put, Store
 
-# 10,240 nodes in one piece; larger clusters go in several, so that no step holds the event loop for long.
+# The store makes many commits durable together; small ones keep its slices short.
 _CHANGES_PER_COMMIT: Final = 1_000
 
 

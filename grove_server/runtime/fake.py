@@ -268,7 +268,8 @@ class FakeRuntime:
             await self._wake.wait()
             return
         alarm = asyncio.create_task(self._clock.sleep_until(self._due[0][0]), name="fake-runtime-alarm")
-        alarm.add_done_callback(lambda _: self._wake.set())
+        # NB: an alarm that was cancelled must not wake the next rest, or the loop would turn for ever.
+        alarm.add_done_callback(lambda rung: None if rung.cancelled() else self._wake.set())
         try:
             await self._wake.wait()
         finally:

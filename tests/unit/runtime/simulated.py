@@ -23,9 +23,11 @@ class SteppedClock:
         self._now = EPOCH_S
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
+        self.look_count = 0
 
     def now(self) -> float:
-        """Return the epoch time in seconds."""
+        """Return the epoch time in seconds, and count who asks."""
+        self.look_count += 1
         return self._now
 
     async def sleep_until(self, when_s: float) -> None:

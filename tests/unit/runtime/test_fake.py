@@ -75,6 +75,19 @@ async def test_delays_pass_in_the_clocks_time(
     assert (read(store).started_at, read(store).ready_at) == (EPOCH_S + 5, EPOCH_S + 15)
 
 
+async def test_waiting_costs_nothing(store: SqliteStore, clock: SteppedClock, start_runtime: StartRuntime) -> None:
+    """While a pod waits for its time the loop rests, and being woken without a cause costs one look at the clock."""
+    slow = template({"start-delay": "60s"}, name="slow")
+    await put(store, slow, pod(template=slow), pod("p1"))
+    runtime = await start_runtime()
+    await until(lambda: is_ready(store, "p1") and not runtime.health().backlog_count, "only the slow pod waits")
+    before = clock.look_count
+    runtime._wake.set()
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert clock.look_count - before <= 2
+
+
 async def test_a_crashing_pod_restarts_and_backs_off(
     store: SqliteStore, clock: SteppedClock, start_runtime: StartRuntime, notes: list[Note]
 ) -> None:
