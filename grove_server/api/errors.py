@@ -100,7 +100,7 @@ def invalid_manifest(violations: Sequence[Violation]) -> ApiError:
 
 
 def _document_number(violation: Violation) -> int:
-    """Return the number in "document[12].spec", so that violations come in the order of the text; 0 if there is none."""
+    """Return the number in "document[12].spec", 0 if there is none: violations come in the order of the text."""
     found = _DOCUMENT.match(violation.path)
     return int(found.group(1)) if found is not None else 0
 

@@ -159,11 +159,10 @@ class _Meter:
         **more: object,
     ) -> None:
         """Write the one line of this call."""
+        # What the caller did wrong is no trouble of the server.
+        write = _log.warning if code in _TROUBLE else _log.info
         if code is grpc.StatusCode.INTERNAL:
             write = _log.error
-        else:
-            # What the caller did wrong is no trouble of the server.
-            write = _log.warning if code in _TROUBLE else _log.info
         write(
             "call_served",
             method=self.full_method,
