@@ -57,12 +57,12 @@ def gpus(count: int, *, cpu: int = 1000) -> PodShape:
 
 def clique(name: str, minimum: int, shape: PodShape = WORKER, **more: object) -> CliqueRequest:
     """Return a clique of Grove's test pods unless a shape is given."""
-    return CliqueRequest(name=name, shape=shape, minimum=minimum, **more)  # type: ignore[arg-type]  # -- passed on as given
+    return CliqueRequest(name=name, shape=shape, minimum=minimum, **more)  # type: ignore[arg-type]  # passed on as given
 
 
 def gang(*members: CliqueRequest | GroupRequest, name: str = "gang", **more: object) -> GangRequest:
     """Return a gang over the test topology."""
-    return GangRequest(name=name, members=members, **{"topology": TOPOLOGY, **more})  # type: ignore[arg-type]  # -- passed on as given
+    return GangRequest(name=name, members=members, **{"topology": TOPOLOGY, **more})  # type: ignore[arg-type]  # passed on as given
 
 
 def placed(result: Placement | Verdict) -> Placement:

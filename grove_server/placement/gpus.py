@@ -2,7 +2,7 @@
 
 Rules: a node's free GPUs are a bit mask (bit i = GPU i is free). NVLink pairs, quads and NUMA islands of the common
 8-GPU boards are aligned power-of-two blocks, so a pod takes the smallest aligned block that can hold it, of several
-the one with the fewest free GPUs (large blocks stay whole for large pods), of equals the lowest.
+the one with the fewest free GPUs in and around it (large blocks stay whole for large pods), of equals the lowest.
 
 Not here: how many pods a node fits (`counts`); fractions of a GPU come with a later design.
 """
@@ -10,8 +10,12 @@ Not here: how many pods a node fits (`counts`); fractions of a GPU come with a l
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Final
 
 from grove_server.placement.nodes import GPUS_MAX
+
+_SURROUNDINGS: Final = 4
+"""Block sizes looked at per block, its own included: enough for a pod of one GPU in a board of eight."""
 
 
 def ids_of(mask: int) -> tuple[int, ...]:
@@ -53,14 +57,24 @@ def take(free: int, gpu_count: int) -> tuple[tuple[int, ...], int]:
 
 
 def _tightest_block(free: int, gpu_count: int, size: int) -> int:
-    """Return the free GPUs of the aligned block of `size` with the fewest free that still hold the pod, or 0."""
-    window = (1 << size) - 1
+    """Return the free GPUs of the best aligned block of `size` that holds the pod, or 0.
+
+    Best is the block with the fewest free GPUs, then the one whose surroundings (the block of twice the size, and so
+    on) have the fewest, then the lowest.
+    """
     best = 0
+    best_key: tuple[int, ...] = ()
     for start in range(0, free.bit_length(), size):
-        inside = free & (window << start)
-        if inside.bit_count() >= gpu_count and (not best or inside.bit_count() < best.bit_count()):
-            best = inside
+        inside = _within(free, start, size)
+        if inside.bit_count() >= gpu_count:
+            key = tuple(_within(free, start - start % (size << i), size << i).bit_count() for i in range(_SURROUNDINGS))
+            if not best or key < best_key:
+                best, best_key = inside, key
     return best
+
+
+def _within(free: int, start: int, size: int) -> int:
+    return free & (((1 << size) - 1) << start)
 
 
 @lru_cache(maxsize=16_384)

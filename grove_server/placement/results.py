@@ -209,7 +209,7 @@ class Remedy:
                 room = ", ".join(amount_text(resource, amount) for resource, amount in self.amounts)
                 return f"{room} more free in {self.target}"
             case RemedyKind.RELAX_LEVEL:
-                return f"the level relaxed to {self.target}"
+                return f"the level relaxed to {short_level(self.target)}"
             case RemedyKind.TOLERATE_TAINT:
                 return f"taint {self.target} tolerated"
             case RemedyKind.UNCORDON:
