@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from grove_server.resources.meta import Key, Kind
-from grove_server.store import SqliteStore, WatchLimits
+from grove_server.store import WatchLimits
+from grove_server.store.engine import EmbeddedStore
 from grove_server.store.errors import TokenExpiredError, WatchTooSlowError
 from grove_server.store.interface import (
     Applied,
@@ -38,6 +39,7 @@ from grove_server.store.interface import (
     Watch,
     WatchEvent,
 )
+from grove_server.store.sqlite.writer import SqliteJournal
 from tests.unit.store.sample import INDEXES, SAMPLE_CODEC, Sample, key, sample
 
 NAMES = st.sampled_from(["a", "b", "c"])
@@ -119,7 +121,9 @@ class StoreMachine(RuleBasedStateMachine):
     def open(self) -> None:
         """Open the database."""
         path = Path(self.folder.name) / "grove.db"
-        self.store = SqliteStore(path, SAMPLE_CODEC, indexes=INDEXES, watch_limits=LIMITS)
+        journal = SqliteJournal(path, SAMPLE_CODEC)
+        # Slices of two changes: most commits are larger, so watches also start while one is being told.
+        self.store = EmbeddedStore(journal, indexes=INDEXES, watch_limits=LIMITS, slice_changes=2)
         self.loop.run_until_complete(self.store.open())
 
     def teardown(self) -> None:

@@ -94,10 +94,13 @@ class WatchHub:
         key = (kind, namespace, name, labels)
         channel = self._channels.get(key)
         filter_ = Filter(kind, namespace, name, labels) if channel is None else channel.filter
-        floor = self._state.version
+        # While the notices of a large commit are still on their way, the state is ahead of what was fanned out. A list
+        # is of the state, so those notices add nothing to it; what changed since a token is known as far as they went.
         if since == tokens.START:
+            floor = self._state.version
             first, token = self._whole(filter_, floor), self._start_token
         else:
+            floor = max(since, self.version)
             first, token = iter(self._since(filter_, since, floor)), tokens.mint(self._epoch, since)
         if channel is None:
             channel = self._channels[key] = Channel(filter_, self._observer, self._loop)
@@ -224,13 +227,13 @@ class WatchHub:
     def _since(self, filter_: Filter, version: int, floor: int) -> list[WatchEvent]:
         """Return what changed after *version*, folded per object, in the order of versions, and SYNCED."""
         found: dict[tuple[str, str, str], WatchEvent] = {}
-        for event in self._events_since(filter_, version):
+        for event in self._events_since(filter_, version, floor):
             identity = identity_of(cast("Resource", event.resource))
             earlier = found.pop(identity, None)
             found[identity] = event if earlier is None else folded(earlier, event)
         return [*found.values(), self._event(EventType.SYNCED, None, floor)]
 
-    def _events_since(self, filter_: Filter, version: int) -> Iterator[WatchEvent]:
+    def _events_since(self, filter_: Filter, version: int, floor: int) -> Iterator[WatchEvent]:
         recent: list[Notice] = []
         for notice in reversed(self._window):
             if notice.version <= version:
@@ -239,19 +242,22 @@ class WatchHub:
                 recent.append(notice)
         is_from_before = version < self._start_version
         if is_from_before:
-            yield from self._events_from_state(filter_, version, recent)
+            yield from self._events_from_state(filter_, version, floor, recent)
             return
         for notice in reversed(recent):
             type_ = filter_.event_type(notice)
             if type_ is not None:
                 yield self._event(type_, notice.resource, notice.version)
 
-    def _events_from_state(self, filter_: Filter, version: int, recent: list[Notice]) -> Iterator[WatchEvent]:
+    def _events_from_state(
+        self, filter_: Filter, version: int, floor: int, recent: list[Notice]
+    ) -> Iterator[WatchEvent]:
         """Yield what the state's versions and the deletions since the start tell, in the order of versions."""
         changed = [
             (resource.resource_version, ChangeType.ADDED, resource)
             for resource in self._state.list(filter_.kind, filter_.namespace)
-            if resource.resource_version > version and (filter_.name is None or resource.metadata.name == filter_.name)
+            if version < resource.resource_version <= floor
+            and (filter_.name is None or resource.metadata.name == filter_.name)
         ]
         changed.extend(
             (notice.version, notice.kind, notice.resource) for notice in recent if notice.kind is ChangeType.DELETED

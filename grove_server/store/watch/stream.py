@@ -91,7 +91,9 @@ class Stream:
         return self._token
 
     async def batch(self, count_max: int = 256) -> Sequence[WatchEvent]:
-        """Return the next events, waiting for at least one; see Watch."""
+        """Return the next events, waiting for at least one; see Watch. One reader at a time."""
+        if self._waiter is not None:
+            raise RuntimeError("two tasks read one watch")
         while True:
             events = self._take(count_max)
             if events:

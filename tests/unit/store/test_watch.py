@@ -11,6 +11,7 @@ import pytest
 
 from grove_server.resources.meta import Kind
 from grove_server.store import SqliteStore, VolatileStore, WatchLimits, tokens
+from grove_server.store.engine import SLICE_CHANGES
 from grove_server.store.errors import (
     StoreClosedError,
     TokenExpiredError,
@@ -18,7 +19,7 @@ from grove_server.store.errors import (
     WatchLimitError,
     WatchTooSlowError,
 )
-from grove_server.store.interface import Delete, EventType, LabelsEqual, Put, Watch, WatchEvent
+from grove_server.store.interface import Delete, EventType, LabelsEqual, Notice, Put, Watch, WatchEvent
 from grove_server.store.watch.channel import LOG_EVENTS_MAX
 from tests.unit.store.sample import SAMPLE_CODEC, OtherSample, key, sample
 
@@ -331,3 +332,37 @@ async def test_a_reader_that_gives_up_waiting_loses_nothing() -> None:
                 await asyncio.wait_for(watch.batch(), 0.001)
         await store.commit([Put(sample("a"))])
         assert told(await watch.batch()) == [("ADDED", "a")]
+
+
+async def test_watches_that_start_while_a_large_commit_is_told_miss_nothing() -> None:
+    """A list and a resume that begin between two slices of one commit see each of its changes exactly once."""
+    async with opened() as store:
+        await store.commit([Put(sample("first"))])
+        token = store.token()
+        names = [f"pod-{number:04}" for number in range(SLICE_CHANGES * 3)]
+        future = store.commit_soon([Put(sample(name)) for name in names])
+        begun: list[Watch] = []
+
+        def listener(_notices: Sequence[Notice]) -> None:
+            if not begun:
+                begun.extend((store.watch(Kind.POD), store.watch(Kind.POD, token=token)))
+
+        store.subscribe(listener)
+        await future
+        listed, resumed = [told([*await synced(watch), *await drained(watch)]) for watch in begun]
+        assert sorted(listed) == sorted([("SYNCED", ""), ("ADDED", "first"), *(("ADDED", name) for name in names)])
+        assert sorted(resumed) == sorted([("SYNCED", ""), *(("ADDED", name) for name in names)])
+
+
+async def test_a_watch_has_one_reader() -> None:
+    """A second task that reads the same watch is told that it must not."""
+    async with opened() as store:
+        watch = store.watch(Kind.POD)
+        await synced(watch)
+        reader = asyncio.ensure_future(watch.batch())
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError):
+            await watch.batch()
+        watch.close()
+        with pytest.raises(StoreClosedError):
+            await reader
