@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from grove_server.admission.context import INT32_MAX
 from grove_server.admission.findings import Findings
 from grove_server.resources.duration import DurationError, canonical_duration
 from grove_server.resources.manifest import (
@@ -87,7 +88,7 @@ def _default_clique(clique: CliqueTemplate, old: CliqueTemplate | None, findings
             findings.warn(f"clique {clique.name}: replicas is not set and defaults to 1")
     minimum = spec.min_available
     if minimum is None:
-        minimum = old.spec.min_available if old is not None else replicas or 1
+        minimum = old.spec.min_available if old is not None else _minimum_of(replicas)
     role = spec.role_name
     if role is None:
         role = clique.name if old is None else old.spec.role_name
@@ -102,6 +103,11 @@ def _default_clique(clique: CliqueTemplate, old: CliqueTemplate | None, findings
             auto_scaling_config=_default_scaling(spec.auto_scaling_config, replicas, minimum),
         ),
     )
+
+
+def _minimum_of(replicas: int | None) -> int:
+    """Return the minimum of a new clique: all of it; 1 where it is empty, or its size is wrong by itself."""
+    return replicas if replicas is not None and 0 < replicas <= INT32_MAX else 1
 
 
 def _default_pod_spec(pod_spec: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -67,17 +67,22 @@ def check_scaling(
 
 def pods_per_copy(template: PodCliqueSetTemplate) -> int:
     """Return the number of pods in one copy at the template's sizes."""
-    sizes = {clique.name: clique.spec.replicas or 0 for clique in template.cliques}
+    sizes = {clique.name: _sane(clique.spec.replicas) for clique in template.cliques}
     count = 0
     for group in template.pod_clique_scaling_groups:
         # A clique counts in the first group that names it, so that a broken manifest gives a sane number too.
-        count += (group.replicas or 0) * sum(sizes.pop(name, 0) for name in group.clique_names)
+        count += _sane(group.replicas) * sum(sizes.pop(name, 0) for name in group.clique_names)
     return count + sum(sizes.values())
+
+
+def _sane(size: int | None) -> int:
+    """Return a size, or 0 for one that has a violation of its own."""
+    return size if size is not None and 0 < size <= INT32_MAX else 0
 
 
 def check_pod_count(spec: PodCliqueSetSpec, limits: Limits, path: str, findings: Findings) -> None:
     """Check the number of copies, and of pods in all of them at the template's sizes."""
-    copies = spec.replicas or 0
+    copies = _sane(spec.replicas)
     if copies > limits.copies_max:
         findings.too_many(path, copies, limits.copies_max, "copies")
         return

@@ -267,9 +267,10 @@ def _add_bound_violations(value: object, path: str, depth: int, violations: list
                 message = f"must have at most {ENTRIES_MAX} entries, has {len(value)}"
                 violations.append(Violation(path, Reason.TOO_MANY, message))
                 return
+            is_map = path.rpartition(".")[2] in _MAPS
             children = value.items() if isinstance(value, dict) else enumerate(value)
             for key, item in children:
-                step = f".{key}" if isinstance(key, str) else f"[{key}]"
+                step = f".{key}" if isinstance(key, str) and not is_map else f"[{key}]"
                 _add_bound_violations(item, path + step, depth + 1, violations)
         case _:
             return

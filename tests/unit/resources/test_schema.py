@@ -57,7 +57,8 @@ def test_reads_a_manifest_as_given() -> None:
         (setting(f"{CLIQUE}.name", None), "spec.template.cliques[0].name", Reason.REQUIRED, "is required"),
         (setting("spec.replicas", "3"), "spec.replicas", Reason.TYPE_INVALID, 'must be a whole number, got "3"'),
         (setting("spec.replicas", 1.5), "spec.replicas", Reason.TYPE_INVALID, "must be a whole number, got 1.5"),
-        (setting("spec.replicas", value=True), "spec.replicas", Reason.TYPE_INVALID, "must be a whole number, got true"),
+        (setting("spec.replicas", value=True), "spec.replicas", Reason.TYPE_INVALID, "whole number, got true"),
+        (setting("metadata.labels", {"a.b": "x" * 300_000}), "metadata.labels[a.b]", Reason.TOO_LONG, "at most"),
         (setting("metadata.name", 5), "metadata.name", Reason.TYPE_INVALID, "must be a string, got 5"),
         (
             setting("metadata.labels", {"a.b/c": 1}),
