@@ -63,7 +63,7 @@ def _effective_requests(pod_spec: Mapping[str, Any]) -> dict[str, int]:
             peak[name] = max(peak.get(name, 0), value)
     for container in pod_spec.get("containers") or ():
         _add(running, _requests(container).items())
-    total = {name: max(running.get(name, 0), peak.get(name, 0)) for name in running.keys() | peak.keys()}
+    total = {name: max(running.get(name, 0), peak.get(name, 0)) for name in sorted(running.keys() | peak.keys())}
     _add(total, ((name, amount(name, value)) for name, value in (pod_spec.get("overhead") or {}).items()))
     # Every pod costs one of these whatever it says; placement adds it by itself.
     total.pop(PODS_RESOURCE, None)

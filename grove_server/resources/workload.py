@@ -349,7 +349,8 @@ class Pod:
     ``scheduled_at`` and ``ready_at`` are when the condition last became true, None while it is not; ``unready_at`` is
     when Ready last became false; ``started_at`` is when its containers last started; ``finished_at`` is when it
     failed or succeeded for good. ``attempt`` counts the predecessors at its index that finished one after the other.
-    ``waiting_reason`` says why the pod has no node.
+    ``waiting_reason`` says why the pod has no node, or, with a node, why it does not serve (CrashLoopBackOff,
+    NodeNotReady); a pod in phase Running whose ``started_at`` is None waits for its next start.
     """
 
     __pydantic_config__: ClassVar[Any] = SCHEMA

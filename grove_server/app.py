@@ -1,0 +1,211 @@
+"""The composition root: settings in, running server out. The only place that knows all rooms.
+
+Start: store, nodes, loops, runtime, metrics page, gRPC; the ready line comes when calls are answered. Stop: the other
+way round, so that nothing is asked of a part that is gone. A first SIGTERM or SIGINT drains, a second one ends at once:
+everything acknowledged is on the disk anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from grove_server.api.addresses import ListenError, parse_address
+from grove_server.api.load import CallClass, Load
+from grove_server.api.server import ApiServer
+from grove_server.control.clock import SystemClock
+from grove_server.control.indexes import store_indexes
+from grove_server.control.pace import Pace
+from grove_server.control.plane import ControlPlane
+from grove_server.resources import codec
+from grove_server.resources.meta import Kind
+from grove_server.runtime.cluster_file import ClusterFile, ClusterFileError, default_cluster_text, parse_cluster
+from grove_server.runtime.cluster_seed import seed_cluster
+from grove_server.runtime.fake import FakeRuntime
+from grove_server.settings import Settings
+from grove_server.store.engine import EmbeddedStore
+from grove_server.store.errors import StoreError
+from grove_server.store.sqlite.writer import SqliteJournal
+from grove_server.store.watch.hub import WatchLimits
+from grove_server.telemetry import metrics
+from grove_server.telemetry.build import commit, version
+from grove_server.telemetry.http import ProbeServer
+from grove_server.telemetry.lag import LagWatch
+from grove_server.telemetry.logs import get_logger
+from grove_server.telemetry.storage import StoreReport
+
+DATABASE_NAME: Final = "grove.db"
+# The contract promises a bookmark every 15 s; a busy loop may be late.
+_BOOKMARK_INTERVAL_S: Final = 10.0
+_CLUSTER_BYTES_MAX: Final = 256 << 20
+_EXIT_AT_ONCE: Final = 130
+
+# The server holds hundreds of thousands of objects that live for days and are never part of a cycle. With Python's
+# defaults the collector would look at all of them again and again, for up to 100 ms at a time.
+_GC_THRESHOLDS: Final = (50_000, 50, 1_000)
+
+_log = get_logger("app")
+
+
+class StartError(RuntimeError):
+    """The server cannot start; the text is for the person who started it."""
+
+
+def serve(settings: Settings) -> None:
+    """Run a server until it is told to stop. Raises StartError if it cannot start."""
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    stop = asyncio.Event()
+    _follow_signals(stop)
+    try:
+        async with running(settings) as server:
+            _announce(server)
+            await stop.wait()
+            _log.info("server_stopping")
+    except (StoreError, ListenError, ClusterFileError) as error:
+        raise StartError(str(error)) from error
+    _log.info("server_stopped")
+
+
+class Server:
+    """A running server: its addresses, and its parts for whoever embeds it."""
+
+    def __init__(self, settings: Settings, store: EmbeddedStore, load: Load) -> None:
+        self.settings = settings
+        self.store = store
+        self.load = load
+        self.address = ""
+        self.metrics_address = ""
+        clock = SystemClock()
+        self.plane = ControlPlane(store, clock, load.busy)
+        self.runtime = FakeRuntime(store, clock, note=self.plane.events.note, breathe=Pace(load.busy).breathe)
+        self.api = ApiServer(settings, store, placement=self.plane.planning, health=self, load=load)
+        self.probes = ProbeServer(self.api.problems)
+        self.probes.before_page(self._refresh)
+
+    def problems(self) -> Mapping[str, str]:
+        """Return what is wrong, by part; empty when all is well."""
+        found = dict(self.plane.problems())
+        store = self.store.health()
+        if not store.ok:
+            found["store"] = store.reason
+        runtime = self.runtime.health()
+        if not runtime.is_healthy:
+            found["runtime"] = runtime.message
+        return found
+
+    def _refresh(self) -> None:
+        reader = self.store.read()
+        metrics.show_store(reader.version, {kind: reader.count(kind) for kind in Kind})
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Server]:
+    """Start everything, give the running server, stop everything. Raises what cannot be started with."""
+    load = Load(
+        {
+            CallClass.READ: settings.reads_max,
+            CallClass.WRITE: settings.writes_max,
+            CallClass.WATCH: settings.watches_max,
+        }
+    )
+    # Wrong addresses are said before anything is touched.
+    parse_address(settings.listen)
+    cluster = _read_cluster(settings.cluster)
+    metrics.REPLICAS.enabled = settings.replica_metrics
+    metrics.show_build(version(), commit())
+    async with AsyncExitStack() as stack:
+        store = EmbeddedStore(
+            SqliteJournal(_data_dir(settings.data_dir) / DATABASE_NAME, codec),
+            indexes=store_indexes(),
+            observer=StoreReport(),
+            watch_limits=WatchLimits(watches_max=settings.watches_max, bookmark_interval_s=_BOOKMARK_INTERVAL_S),
+        )
+        await store.open()
+        stack.push_async_callback(store.close)
+        clock = SystemClock()
+        seeded = await seed_cluster(store, cluster, now=clock.now(), new_uid=lambda: str(uuid.uuid4()))
+        _log.info(
+            "cluster_read", created=seeded.nodes_created, updated=seeded.nodes_updated, removed=seeded.nodes_removed
+        )
+        server = Server(settings, store, load)
+        lag = LagWatch()
+        lag.start()
+        stack.callback(lag.stop)
+        server.plane.start()
+        stack.push_async_callback(server.plane.stop)
+        await server.runtime.start()
+        stack.push_async_callback(server.runtime.stop)
+        await _start_probes(server, settings, stack)
+        server.address = str(await server.api.start())
+        stack.push_async_callback(server.api.stop)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_GC_THRESHOLDS)
+        yield server
+
+
+async def _start_probes(server: Server, settings: Settings, stack: AsyncExitStack) -> None:
+    if not settings.metrics_listen:
+        return
+    host, _, port = settings.metrics_listen.rpartition(":")
+    if not port.isdigit():
+        raise ListenError(f"--metrics-listen must be HOST:PORT, not {settings.metrics_listen!r}")
+    try:
+        server.metrics_address = await server.probes.start(host.strip("[]"), int(port))
+    except OSError as error:
+        raise ListenError(f"--metrics-listen {settings.metrics_listen}: {error.strerror or error}") from error
+    stack.push_async_callback(server.probes.stop)
+
+
+def _read_cluster(path: Path | None) -> ClusterFile:
+    if path is None:
+        return parse_cluster(default_cluster_text())
+    try:
+        if path.stat().st_size > _CLUSTER_BYTES_MAX:
+            raise StartError(f"--cluster {path}: larger than {_CLUSTER_BYTES_MAX} bytes")
+        return parse_cluster(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StartError(f"--cluster {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise StartError(f"--cluster {path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+
+
+def _data_dir(path: Path) -> Path:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"--data-dir {path}: {error.strerror}") from error
+    return path
+
+
+def _announce(server: Server) -> None:
+    """Say on one line, for people and scripts, that calls are answered, and where."""
+    line = f"grove-server ready: grpc {server.address}"
+    if server.metrics_address:
+        line += f", metrics http://{server.metrics_address}/metrics"
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _follow_signals(stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            # Nothing is lost: what was acknowledged is durable, and what runs is adopted at the next start.
+            os._exit(_EXIT_AT_ONCE)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
