@@ -157,6 +157,8 @@ class PlacementLoop(Supervised):
             self._dirty.pop(key, None)
             self._waiting.pop(key, None)
             self._placed.pop(key, None)
+            if not gang.base_gang:
+                self._wake_scaled(_copy_of(gang))
             return
         previous = notice.previous
         if not isinstance(previous, PodGang) or _asks_differ(previous, gang):
@@ -300,7 +302,8 @@ class PlacementLoop(Supervised):
             return WAITING_FOR_PODS, "not all pods of its minimum exist yet"
         if gang.base_gang:
             base = self._store.read().get(PodGang, gang.metadata.namespace, gang.base_gang)
-            if base is None or not is_placed(base, self.scenes.scene(base, draft).pods):
+            # No base gang: everything in it is at size 0, so there is nothing to wait for.
+            if base is not None and not is_placed(base, self.scenes.scene(base, draft).pods):
                 return WAITING_FOR_BASE, f"its base gang {gang.base_gang} is not placed yet"
         return "", ""
 
@@ -324,7 +327,9 @@ class PlacementLoop(Supervised):
         self.cluster.reserve(taken)
         for pod, shape in draft.last_taken:
             self._holdings.note(key_of(pod), Holding(pod.node, shape, pod.gpu_ids))
-        draft.decisions[key_of(gang)] = decision
+        if any(clique.minimum for clique in taken.cliques):
+            # Why a gang is where it is was decided with its minimum; surplus only follows.
+            draft.decisions[key_of(gang)] = decision
         return True
 
     def _wait(self, gang: PodGang, scene: GangScene, draft: CopyDraft, decision: Decision) -> None:

@@ -137,4 +137,5 @@ def _status(resource: PodCliqueSet) -> pod_clique_set_pb2.PodCliqueSetStatus:
         ],
         pod_gang_phase_counts=status.pod_gang_phase_counts,
         scale_owner=resource.scale_owner.value,
+        phase=status.phase.value,
     )
