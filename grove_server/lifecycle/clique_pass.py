@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from grove_server.lifecycle.availability import PodCounts, clique_conditions, count_pods
@@ -26,9 +26,10 @@ GATED_REASON = "SchedulingGated"
 GATED_MESSAGE = "waiting for its gang to be placed"
 
 # Kubelet's back-off for containers, used here for pods that failed for good and are replaced: the first replacement
-# comes at once, repetitions wait.
+# comes at once, repetitions wait, and a pod that ran long enough counts as the first.
 REPLACEMENT_DELAY_FIRST_S = 10.0
 REPLACEMENT_DELAY_MAX_S = 300.0
+REPLACEMENT_FORGOTTEN_S = 600.0
 
 _ORDER_OF_PHASES = {PodPhase.PENDING: 0, PodPhase.RUNNING: 1}
 
@@ -48,15 +49,17 @@ def plan_clique(
 ) -> CliqueState:
     """Plan one clique: create or adjust it, add or remove pods, compute its status. Append the changes to *plan*."""
     clique = _create_clique(target, now) if observed is None else _follow_template(plan, target, observed)
-    failed = [pod for pod in pods if pod.phase in (PodPhase.FAILED, PodPhase.SUCCEEDED) and not pod.is_terminating]
+    finished = [pod for pod in pods if pod.phase in (PodPhase.FAILED, PodPhase.SUCCEEDED) and not pod.is_terminating]
     active = [pod for pod in pods if pod.is_active]
-    removed = remove_unplaced_terminating(plan, pods)
-    clique, active = _size(plan, target, clique, active, failed, now)
+    remove_unplaced_terminating(plan, pods)
+    sized = _size(plan, target, clique, active, finished, now)
+    clique, active = sized.clique, sized.active
     active.sort(key=_by_index)
     counts = count_pods(active, target.blueprint.pod_template.hash)
-    counts.terminating = sum(1 for pod in pods if pod.is_terminating) - removed
-    counts.failed = sum(1 for pod in failed if pod.phase is PodPhase.FAILED)
-    counts.succeeded = len(failed) - counts.failed
+    # Counted as it is after the plan: a plan is complete, so nobody would come back to correct it.
+    counts.terminating = sum(1 for pod in pods if pod.is_terminating and pod.node) + sized.stopping
+    counts.failed = sum(1 for pod in sized.waiting if pod.phase is PodPhase.FAILED)
+    counts.succeeded = len(sized.waiting) - counts.failed
     clique = with_status(clique, counts, now)
     if observed is None:
         plan.creates.append(clique)
@@ -103,11 +106,9 @@ def remove_pod(plan: Plan, pod: Pod, now: float) -> None:
         plan.updates.append(replace(pod, metadata=replace(pod.metadata, deleted_at=now)))
 
 
-def remove_unplaced_terminating(plan: Plan, pods: Sequence[Pod]) -> int:
-    """Forget pods that somebody deleted before they had a node, since nobody runs them; return how many."""
-    gone = [pod for pod in pods if pod.is_terminating and not pod.node]
-    plan.deletes.extend(gone)
-    return len(gone)
+def remove_unplaced_terminating(plan: Plan, pods: Sequence[Pod]) -> None:
+    """Forget pods that somebody deleted before they had a node, since nobody runs them."""
+    plan.deletes.extend(pod for pod in pods if pod.is_terminating and not pod.node)
 
 
 def victim_order(pod: Pod, template_hash: str) -> tuple[bool, int, bool, bool, float, str]:
@@ -179,6 +180,7 @@ def _follow_template(plan: Plan, target: CliqueTarget, observed: PodClique) -> P
         and blueprint.replicas == observed.template_replicas
         and template.hash == observed.template.hash
         and config == observed.auto_scaling_config
+        and target.identity == observed.identity
         and blueprint.template.topology_constraint == observed.topology_constraint
     ):
         return observed
@@ -190,6 +192,7 @@ def _follow_template(plan: Plan, target: CliqueTarget, observed: PodClique) -> P
             labels=clique_labels(observed.identity, template.labels, template.hash),
             annotations=template.annotations,
         ),
+        identity=target.identity,
         template=template,
         replicas=replicas,
         scale_owner=owner,
@@ -212,45 +215,59 @@ def scale_kept_note(resource: PodClique, wanted: int, kept: int) -> Note:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sized:
+    """A clique at its size: ``stopping`` pods were asked to stop, ``waiting`` finished ones keep their place so far."""
+
+    clique: PodClique
+    active: list[Pod]
+    waiting: list[Pod]
+    stopping: int
+
+
 def _size(
-    plan: Plan, target: CliqueTarget, clique: PodClique, active: list[Pod], failed: list[Pod], now: float
-) -> tuple[PodClique, list[Pod]]:
-    """Add missing pods and stop those beyond the size; return the clique (its serial grows) and its active pods."""
-    template_hash = target.blueprint.pod_template.hash
+    plan: Plan, target: CliqueTarget, clique: PodClique, active: list[Pod], finished: list[Pod], now: float
+) -> _Sized:
+    """Add missing pods, stop those beyond the size, and replace finished ones when their back-off is over."""
     missing = clique.replicas - len(active)
-    if missing > 0:
-        created = _create_pods(plan, clique, active, failed, missing, now)
-        return replace(clique, pod_serial=clique.pod_serial + len(created)) if created else clique, active + created
-    for pod in failed:
-        remove_pod(plan, pod, now)
+    waiting = _waiting(plan, finished, missing, now) if finished and missing > 0 else []
+    leaving = [pod for pod in finished if pod not in waiting] if finished else []
     if missing < 0:
+        template_hash = target.blueprint.pod_template.hash
         active.sort(key=lambda pod: victim_order(pod, template_hash))
-        for pod in active[:-missing]:
-            remove_pod(plan, pod, now)
+        leaving += active[:-missing]
         active = active[-missing:]
-    return clique, active
+    elif missing > len(waiting):
+        attempts = {pod.index: _next_attempt(pod) for pod in leaving}
+        used = {pod.index for pod in active} | {pod.index for pod in waiting}
+        created = _create_pods(plan, clique, free_indices(used, missing - len(waiting)), attempts, now)
+        clique = replace(clique, pod_serial=clique.pod_serial + len(created))
+        active = active + created
+    for pod in leaving:
+        remove_pod(plan, pod, now)
+    return _Sized(clique=clique, active=active, waiting=waiting, stopping=sum(1 for pod in leaving if pod.node))
+
+
+def _waiting(plan: Plan, finished: list[Pod], missing: int, now: float) -> list[Pod]:
+    """Return the finished pods in back-off: at most as many as are missing, since no other has a place to keep."""
+    waiting = []
+    for pod in sorted(finished, key=_by_index)[:missing]:
+        due_at = _replacement_due_at(pod)
+        if due_at > now:
+            waiting.append(pod)
+            plan.wake(due_at)
+    return waiting
 
 
 def _create_pods(
-    plan: Plan, clique: PodClique, active: list[Pod], failed: list[Pod], missing: int, now: float
+    plan: Plan, clique: PodClique, indices: Sequence[int], attempts: Mapping[int, int], now: float
 ) -> list[Pod]:
-    """Create the missing pods; a failed pod's place is refilled only after its back-off."""
-    attempts: dict[int, int] = {}
-    blocked: set[int] = set()
-    for pod in failed:
-        ready_at = _replacement_due_at(pod)
-        if ready_at > now:
-            blocked.add(pod.index)
-            plan.wake(ready_at)
-        else:
-            attempts[pod.index] = max(attempts.get(pod.index, 0), pod.attempt + 1)
-            remove_pod(plan, pod, now)
-    used = {pod.index for pod in active} | blocked
+    """Create pods at *indices*; *attempts* counts the predecessors that finished there."""
     created = []
     labels = clique.metadata.labels
     identity = clique.identity
     uid = clique.metadata.uid
-    for serial, index in enumerate(free_indices(used, missing - len(blocked)), start=clique.pod_serial):
+    for serial, index in enumerate(indices, start=clique.pod_serial):
         name = pod_name(identity.name, uid, serial)
         created.append(
             Pod(
@@ -275,8 +292,21 @@ def _create_pods(
     return created
 
 
+def _ran_long(pod: Pod) -> bool:
+    """Return whether a finished pod ran long enough for what went wrong before it to be forgotten."""
+    if pod.finished_at is None or pod.started_at is None:
+        return False
+    return pod.finished_at - pod.started_at >= REPLACEMENT_FORGOTTEN_S
+
+
+def _next_attempt(pod: Pod) -> int:
+    return 1 if _ran_long(pod) else pod.attempt + 1
+
+
 def _replacement_due_at(pod: Pod) -> float:
     """Return when a finished pod may be replaced (epoch seconds): at once the first time, then later and later."""
-    if pod.attempt == 0 or pod.finished_at is None:
+    if pod.attempt == 0 or pod.finished_at is None or _ran_long(pod):
         return 0.0
-    return pod.finished_at + min(REPLACEMENT_DELAY_FIRST_S * 2.0 ** (pod.attempt - 1), REPLACEMENT_DELAY_MAX_S)
+    # Past 2^5 the longest delay is reached; without the bound a pod that failed a thousand times would overflow.
+    doublings = min(pod.attempt - 1, 5)
+    return pod.finished_at + min(REPLACEMENT_DELAY_FIRST_S * 2.0**doublings, REPLACEMENT_DELAY_MAX_S)

@@ -6,8 +6,11 @@ gang termination and rolling updates will decide here too; their decisions come 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from grove_server.lifecycle.availability import PodCounts
 from grove_server.lifecycle.blueprint import Blueprint, CliqueBlueprint, GroupBlueprint
-from grove_server.lifecycle.clique_pass import CliqueTarget, plan_clique, remove_pod
+from grove_server.lifecycle.clique_pass import CliqueTarget, plan_clique, remove_pod, with_status
 from grove_server.lifecycle.copy import CliqueState, CopySummary, CopyView
 from grove_server.lifecycle.gang_pass import plan_gangs
 from grove_server.lifecycle.group_pass import is_group_available, plan_group, with_group_status
@@ -78,8 +81,16 @@ def _remove_cliques(plan: Plan, view: CopyView, *, keep: set[str], now: float) -
         pods = view.pods.get(name, ())
         for pod in pods:
             remove_pod(plan, pod, now)
-        if not any(pod.node for pod in pods) and name in view.cliques:
-            plan.deletes.append(view.cliques[name])
+        clique = view.cliques.get(name)
+        if clique is None:
+            continue
+        stopping = sum(1 for pod in pods if pod.node)
+        if not stopping:
+            plan.deletes.append(clique)
+            continue
+        told = with_status(clique, PodCounts(terminating=stopping), now)
+        if told is not clique:
+            plan.updates.append(told)
 
 
 def _plan_standalone(
@@ -124,7 +135,7 @@ def _plan_member(
     observed = view.cliques.get(name)
     target = CliqueTarget(
         blueprint=clique,
-        identity=observed.identity
+        identity=_with_group_counts(observed.identity, group_blueprint, clique)
         if observed
         else _member_identity(blueprint, view.copy, group, group_blueprint, clique, group_replica),
         starts_after=observed.starts_after if observed else parents_of(blueprint, view.copy, clique, group_replica),
@@ -160,6 +171,16 @@ def _member_identity(
         group_pod_count=group_blueprint.pod_count,
         group_pod_offset=clique.group_pod_offset,
     )
+
+
+def _with_group_counts(
+    identity: CliqueIdentity, group_blueprint: GroupBlueprint, clique: CliqueBlueprint
+) -> CliqueIdentity:
+    """Return *identity* with the template's present counts, which new pods find in their environment."""
+    pod_count, offset = group_blueprint.pod_count, clique.group_pod_offset
+    if identity.group_pod_count == pod_count and identity.group_pod_offset == offset:
+        return identity
+    return replace(identity, group_pod_count=pod_count, group_pod_offset=offset)
 
 
 def _summarise(

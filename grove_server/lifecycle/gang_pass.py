@@ -88,7 +88,9 @@ def _members(
                         base=base_name,
                     )
                 )
-    return [GangMembers(name=base_name, states=tuple(base_states), topology_groups=tuple(base_groups)), *scaled]
+    base = GangMembers(name=base_name, states=tuple(base_states), topology_groups=tuple(base_groups))
+    # What is at size 0 is absent; a gang of absent members would look as if it waited for something.
+    return [members for members in (base, *scaled) if any(state.clique.replicas for state in members.states)]
 
 
 def _topology_group(

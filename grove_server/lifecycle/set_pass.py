@@ -89,9 +89,9 @@ def observe(owner: PodCliqueSet, totals: CopyTotals) -> SetObservation:
     if owner.metadata.deleted_at is not None:
         return SetObservation.DELETED
     wanted = owner.spec.replicas or 0
-    if wanted == 0 and not totals.copies:
+    if wanted == 0:
         return SetObservation.EMPTY
-    if wanted and totals.available >= wanted and len(totals.copies) >= wanted:
+    if totals.available >= wanted and len(totals.copies) >= wanted:
         return SetObservation.AVAILABLE
     placed = sum(count for phase, count in totals.gang_phases.items() if phase != GangPhase.PENDING)
     return SetObservation.PARTLY if totals.available or placed else SetObservation.UNPLACED
