@@ -22,6 +22,13 @@ from grove_server.placement.topology import IntArray, Layout
 _EXACT_MAX: Final = 32
 """Domains whose needed children are counted exactly; the others are ordered by a lower bound."""
 
+_LOOK_FROM: Final = 8
+_LOOK_UP_TO: Final = 256
+"""Pods for which domains are compared by the nodes they take: below it hardly matters, above it costs too much."""
+
+_LOOK_AT_MAX: Final = 6
+"""Domains compared in that way."""
+
 
 class Region(NamedTuple):
     """One domain of a layout: (0, 0) is the whole cluster."""
@@ -43,9 +50,8 @@ def ranked(layout: Layout, tree: Tree, level: int, span: tuple[int, int], pod_co
     if len(fitting) <= 1:
         return fitting
     room = tree[level][fitting]
-    parent_room = tree[level - 1][layout.levels[level].parents[fitting]] if level else room
     need = children_needed(layout, tree, level, fitting, pod_count)
-    return fitting[np.lexsort((parent_room, room, need))]
+    return fitting[np.lexsort((_room_around(layout, tree, level, fitting), room, need))]
 
 
 def best(layout: Layout, tree: Tree, level: int, span: tuple[int, int], pod_count: int) -> int | None:
@@ -53,16 +59,30 @@ def best(layout: Layout, tree: Tree, level: int, span: tuple[int, int], pod_coun
     left = _fitting(layout, tree, level, span, pod_count)
     if len(left) == 0:
         return None
-    if len(left) > 1 and level < layout.node_level:
+    if len(left) > 1 and level < layout.leaf_level:
         need = children_needed(layout, tree, level, left, pod_count)
         left = left[need == need.min()]
+    if len(left) > 1 and level < layout.leaf_level - 1 and _LOOK_FROM <= pod_count <= _LOOK_UP_TO:
+        left = _with_fewest_nodes(layout, tree, level, left, pod_count)
     if len(left) > 1:
         room = tree[level][left]
         left = left[room == room.min()]
-    if len(left) > 1 and level:
-        room = tree[level - 1][layout.levels[level].parents[left]]
-        return int(left[room.argmin()])
+    if len(left) > 1:
+        return int(left[_room_around(layout, tree, level, left).argmin()])
     return int(left[0])
+
+
+def _with_fewest_nodes(layout: Layout, tree: Tree, level: int, domains: IntArray, pod_count: int) -> IntArray:
+    """Return those of the tightest few domains in which the pods would lie on the fewest nodes."""
+    tightest = domains[tree[level][domains].argsort(kind="stable")][:_LOOK_AT_MAX]
+    nodes = np.array([len(_descend(layout, tree, Region(level, each), pod_count).counts) for each in tightest.tolist()])
+    return np.sort(tightest[nodes == nodes.min()])
+
+
+def _room_around(layout: Layout, tree: Tree, level: int, domains: IntArray) -> IntArray:
+    """Return the room of each domain's parent; a node's parent is the first that has several nodes."""
+    level = min(level, layout.leaf_level)
+    return tree[level - 1][layout.levels[level].parents[domains]] if level else tree[level][domains]
 
 
 def _fitting(layout: Layout, tree: Tree, level: int, span: tuple[int, int], pod_count: int) -> IntArray:
@@ -79,7 +99,7 @@ def children_needed(layout: Layout, tree: Tree, level: int, domains: IntArray, p
 
     Past the first few in order of a lower bound and of room it is only that bound.
     """
-    if level >= layout.node_level:
+    if level >= layout.leaf_level:
         return np.ones(len(domains), dtype=np.int64)
     here = layout.levels[level]
     children = tree[level + 1]
@@ -139,38 +159,75 @@ def fill_tightest(request_class: RequestClass, region: Region, pod_count: int) -
 
 
 def _descend(layout: Layout, tree: Tree, region: Region, pod_count: int) -> Runs:
-    """Walk down from a domain that fits the pods to nodes."""
+    """Walk down from a domain that fits the pods to nodes, and use as few of these as the racks reached allow."""
     level, domain = region
     parts: list[Runs] = []
-    while level < layout.node_level and pod_count:
-        start, end = layout.span(level, domain)
+    while level < layout.leaf_level and pod_count:
         if int(tree[level][domain]) == pod_count:
-            parts.append(_whole(tree, start, end))
-            return _joined(parts)
+            parts.append(_whole(tree, *layout.span(level, domain)))
+            pod_count = 0
+            break
         here = layout.levels[level]
         first, last = int(here.child_starts[domain]), int(here.child_starts[domain + 1])
         room = tree[level + 1][first:last]
+        level += 1
         fits = (room >= pod_count).nonzero()[0]
         if len(fits):
-            domain = first + _tightest_child(layout, tree, Region(level + 1, first), fits, pod_count)
-            level += 1
+            domain = first + _tightest_child(layout, tree, Region(level, first), fits, pod_count)
             continue
-        whole, rest, pod_count = _split(room, pod_count)
-        if level + 1 == layout.node_level:
+        whole, rest, left = _split(room, pod_count)
+        if level == layout.leaf_level:
             parts.append(Runs(whole + first, room[whole]))
+        elif level == layout.leaf_level - 1 and _LOOK_FROM <= pod_count <= _LOOK_UP_TO:
+            return _over_racks(layout, tree, first, (whole, room), pod_count)
         else:
-            parts.extend(_whole(tree, *layout.span(level + 1, first + child)) for child in whole.tolist())
-        domain = first + rest
-        level += 1
+            parts.extend(_whole(tree, *layout.span(level, first + child)) for child in whole.tolist())
+        domain, pod_count = first + rest, left
     if pod_count:
         parts.append(Runs(np.array([domain]), np.array([pod_count])))
-    return _joined(parts)
+    joined = _joined(parts)
+    if len(parts) <= 1 or layout.leaf_level <= 1:
+        return joined
+    racks = np.unique(layout.levels[layout.leaf_level - 1].domain_at[joined.positions])
+    return _on_fewest_nodes(layout, tree, racks, int(joined.counts.sum())) if len(racks) > 1 else joined
+
+
+def _over_racks(layout: Layout, tree: Tree, first: int, racks: tuple[IntArray, IntArray], pod_count: int) -> Runs:
+    """Return the pods over some racks (counted from `first`) that are used and one more.
+
+    `racks` are those in use and the room of all; the one more is, of the tightest few that have the room, the one with
+    which the pods lie on the fewest nodes.
+    """
+    used, room = racks
+    rest = pod_count - int(room[used].sum())
+    others = (room >= rest).nonzero()[0]
+    others = others[~np.isin(others, used)]
+    options = [
+        _on_fewest_nodes(layout, tree, np.append(used, other) + first, pod_count)
+        for other in others[room[others].argsort(kind="stable")][:_LOOK_AT_MAX].tolist()
+    ]
+    return min(options, key=lambda runs: len(runs.counts))
+
+
+def _on_fewest_nodes(layout: Layout, tree: Tree, racks: IntArray, pod_count: int) -> Runs:
+    """Return the pods on as few nodes of some racks as hold them.
+
+    Using racks up one by one would also use their nearly full nodes; with the racks given, the emptiest nodes of all of
+    them together are the fewest.
+    """
+    level = layout.levels[layout.leaf_level - 1]
+    starts, sizes = level.starts[racks], level.starts[racks + 1] - level.starts[racks]
+    offsets = sizes.cumsum() - sizes
+    positions = np.repeat(starts - offsets, sizes) + np.arange(int(sizes.sum()))
+    room = tree[-1][positions]
+    whole, rest, pods = _split(room, pod_count)
+    return Runs(np.append(positions[whole], positions[rest]), np.append(room[whole], pods))
 
 
 def _tightest_child(layout: Layout, tree: Tree, first: Region, fits: IntArray, pod_count: int) -> int:
     """Return which of the children (counted from `first`) that hold all pods to take."""
     level, domain = first
-    if len(fits) > 1 and level < layout.node_level:
+    if len(fits) > 1 and level < layout.leaf_level:
         need = children_needed(layout, tree, level, fits + domain, pod_count)
         fits = fits[need == need.min()]
     return int(fits[tree[level][fits + domain].argmin()])

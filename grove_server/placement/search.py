@@ -276,7 +276,8 @@ class Search:
             return list(range(scope.preferred, broadest - 1, -1))
         if scope.request_class is None or required is not None:
             return [broadest]
-        return list(range(self.layout.node_level, broadest - 1, -1))
+        node, leaf = self.layout.node_level, self.layout.leaf_level  # The levels between repeat the nodes.
+        return [node, *range(min(leaf, node) - 1, broadest - 1, -1)] if broadest < leaf else [node]
 
     def span(self, base: Region, level: int) -> tuple[int, int]:
         """Return the half-open range of a level's domains inside a region."""

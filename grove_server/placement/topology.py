@@ -56,14 +56,16 @@ class Layout:
     """Nodes of a cluster in the order of one topology.
 
     `slots` int64[N]: the cluster's slot at each position; `positions` int64[slots]: the way back, -1 = not laid out.
-    Per topology level: `values`, the label values by code in text order, `codes_of`, the way back, and `codes`
-    int64[N] by position (-1 = missing).
+    `leaf_level`: the first level whose domains are single nodes (often that of the hostname); from there on domains and
+    positions are the same numbers. Per topology level: `values`, the label values by code in text order, `codes_of`,
+    the way back, and `codes` int64[N] by position (-1 = missing).
     """
 
     keys: tuple[str, ...]
     slots: IntArray
     positions: IntArray
     levels: tuple[Level, ...]
+    leaf_level: int
     values: tuple[tuple[str, ...], ...]
     codes_of: tuple[Mapping[str, int], ...]
     codes: tuple[IntArray, ...]
@@ -150,11 +152,13 @@ def lay_out(keys: Sequence[str], slots: IntArray, slot_count: int, columns: Sequ
     node_count = len(slots)
     positions = np.full(slot_count, -1, dtype=np.int64)
     positions[slots] = np.arange(node_count, dtype=np.int64)
+    levels = _levels(keys, node_count, codes, ranks)
     return Layout(
         keys=tuple(keys),
         slots=slots,
         positions=positions,
-        levels=_levels(keys, node_count, codes, ranks),
+        levels=levels,
+        leaf_level=next(i for i, level in enumerate(levels) if level.count == node_count),
         values=tuple(column.values for column in columns),
         codes_of=tuple(column.codes_of for column in columns),
         codes=tuple(codes),
