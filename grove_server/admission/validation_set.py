@@ -176,6 +176,9 @@ def _check_pod_specs_together(template: PodCliqueSetTemplate, context: Admission
     for index, clique in enumerate(template.cliques):
         path = f"{_CLIQUES}[{index}].spec.podSpec"
         scheduler = clique.spec.pod_spec.get("schedulerName") or context.scheduler_name
+        if not isinstance(scheduler, str):
+            # The pod spec's own check reports it.
+            continue
         if wanted is None:
             wanted = scheduler
         elif scheduler != wanted:
