@@ -49,6 +49,14 @@ class CopyTotals:
             self.copies.pop(summary.copy, None)
         return True
 
+    def within(self, wanted: int) -> tuple[int, int]:
+        """Return (available, updated) of the first *wanted* copies; those beyond are on their way out."""
+        beyond = [summary for copy, summary in self.copies.items() if copy >= wanted]
+        return (
+            self.available - sum(summary.available for summary in beyond),
+            self.updated - sum(summary.updated for summary in beyond),
+        )
+
     def _add(self, summary: CopySummary, sign: int) -> None:
         self.available += sign * summary.available
         self.updated += sign * summary.updated
@@ -91,10 +99,11 @@ def observe(owner: PodCliqueSet, totals: CopyTotals) -> SetObservation:
     wanted = owner.spec.replicas or 0
     if wanted == 0:
         return SetObservation.EMPTY
-    if totals.available >= wanted and len(totals.copies) >= wanted:
+    available, _ = totals.within(wanted)
+    if available >= wanted:
         return SetObservation.AVAILABLE
     placed = sum(count for phase, count in totals.gang_phases.items() if phase != GangPhase.PENDING)
-    return SetObservation.PARTLY if totals.available or placed else SetObservation.UNPLACED
+    return SetObservation.PARTLY if available or placed else SetObservation.UNPLACED
 
 
 def with_set_status(owner: PodCliqueSet, totals: CopyTotals, topology: Condition | None, *, now: float) -> PodCliqueSet:
@@ -104,14 +113,15 @@ def with_set_status(owner: PodCliqueSet, totals: CopyTotals, topology: Condition
     """
     old = owner.status
     wanted = owner.spec.replicas or 0
-    all_available = totals.available >= wanted
+    available, updated = totals.within(wanted)
+    all_available = available >= wanted
     conditions = with_condition(
         old.conditions,
         Condition(
             type=AVAILABLE,
             status="True" if all_available else "False",
             reason="AllCopiesAvailable" if all_available else "CopiesUnavailable",
-            message=f"{totals.available} of {wanted} copies are available",
+            message=f"{available} of {wanted} copies are available",
             last_transition_at=now,
             observed_generation=owner.metadata.generation,
         ),
@@ -123,8 +133,8 @@ def with_set_status(owner: PodCliqueSet, totals: CopyTotals, topology: Condition
         phase=next_set_phase(old.phase, observe(owner, totals)),
         conditions=conditions,
         replicas=wanted,
-        available_replicas=totals.available,
-        updated_replicas=totals.updated,
+        available_replicas=available,
+        updated_replicas=updated,
         hpa_pod_selector=selector_of_set(owner.metadata.name),
         current_generation_hash=owner.revision.hash,
         pod_gang_statuses=_listed_gangs(totals.copies.values()),
