@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
@@ -57,8 +57,13 @@ class CopyDraft:
         """Whether the round may add surplus pods to this draft."""
         return any(self.surplus.values())
 
-    def take(self, gang: PodGang, ask: Ask, placement: Placement, now: float) -> Placement:
-        """Give the wanted bindings of *placement* to the pods of *ask*; return the part that was taken."""
+    def take(
+        self, gang: PodGang, ask: Ask, placement: Placement, level_names: Mapping[str, str], now: float
+    ) -> Placement:
+        """Give the wanted bindings of *placement* to the pods of *ask*; return the part that was taken.
+
+        *level_names* are the binding's words for the levels, by label key.
+        """
         self.last_taken = []
         cliques = []
         for clique in placement.cliques:
@@ -78,7 +83,7 @@ class CopyDraft:
         news = self._news(gang)
         news.score = placement.score if news.score is None else min(news.score, placement.score)
         news.domains.extend(
-            ChosenDomain(scope=c.scope, level=c.level.rpartition("/")[2], key=c.level, domain=c.value)
+            ChosenDomain(scope=c.scope, level=level_names.get(c.level, ""), key=c.level, domain=c.value)
             for c in placement.domains
         )
         return replace(placement, cliques=tuple(cliques))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Final
 
-from grove_server.admission.naming import name_patterns, normalised
 from grove_server.resources.meta import Kind
 from grove_server.resources.workload import (
     Pod,
@@ -23,7 +22,7 @@ GANGS_BY_COPY: Final = "gangs_by_copy"
 PODS_BY_COPY: Final = "pods_by_copy"
 PODS_BY_GANG: Final = "pods_by_gang"
 TEMPLATES_BY_SET: Final = "templates_by_set"
-SETS_BY_NAME_PATTERN: Final = "sets_by_name_pattern"
+SETS_BY_NAME_STEM: Final = "sets_by_name_stem"
 
 
 def _clique_copy(clique: PodClique) -> Iterable[Hashable]:
@@ -50,9 +49,19 @@ def _template_set(template: PodTemplate) -> Iterable[Hashable]:
     return (template.metadata.owner_uid,)
 
 
-def _set_patterns(pod_clique_set: PodCliqueSet) -> Iterable[Hashable]:
-    namespace = pod_clique_set.metadata.namespace
-    return {(namespace, normalised(pattern)) for pattern in name_patterns(pod_clique_set)}
+def name_stems(set_name: str) -> tuple[str, ...]:
+    """Return what stands before each piece of a name that looks like an index: "a-0-b-1" has the stems "a", "a-0-b".
+
+    Children of two sets can only share a name if the name of one set is a stem of the other's: names of children begin
+    with their set's name and an index, and two names that differ in a piece that is no index never meet.
+    """
+    pieces = set_name.split("-")
+    return tuple("-".join(pieces[:at]) for at in range(1, len(pieces)) if pieces[at].isdecimal())
+
+
+def _set_stems(pod_clique_set: PodCliqueSet) -> Iterable[Hashable]:
+    metadata = pod_clique_set.metadata
+    return [(metadata.namespace, stem) for stem in name_stems(metadata.name)]
 
 
 def store_indexes() -> Mapping[str, Index]:
@@ -64,5 +73,5 @@ def store_indexes() -> Mapping[str, Index]:
         PODS_BY_COPY: (Kind.POD, _pod_copy),
         PODS_BY_GANG: (Kind.POD, _pod_gang),
         TEMPLATES_BY_SET: (Kind.POD_TEMPLATE, _template_set),
-        SETS_BY_NAME_PATTERN: (Kind.POD_CLIQUE_SET, _set_patterns),
+        SETS_BY_NAME_STEM: (Kind.POD_CLIQUE_SET, _set_stems),
     }

@@ -184,7 +184,8 @@ class PlacementLoop(Supervised):
     async def _round(self) -> None:
         """Decide everything that is due once, in order."""
         dirty, self._dirty = self._dirty, {}
-        candidates = [*dirty, *self._helped(dirty)]
+        candidates = dict.fromkeys([*dirty, *self._helped(dirty)])
+        candidates.update(dict.fromkeys(self._following(candidates)))
         drafts: dict[CopyKey, CopyDraft] = {}
         gangs = self._in_order(candidates)
         left = Counter(map(_copy_of, gangs))
@@ -216,6 +217,26 @@ class PlacementLoop(Supervised):
             if self.cluster.may_help(decision.request, decision.outcome.generation):
                 helped.append(key)
         return helped
+
+    def _following(self, candidates: Iterable[Key]) -> list[Key]:
+        """Return the gangs that wait for a base gang among *candidates*.
+
+        If it finds its places in this round, so must they, before surplus pods take what is left.
+        """
+        if not self._waiting:
+            return []
+        reader = self._store.read()
+        following = []
+        for key in candidates:
+            gang = reader.get(PodGang, key.namespace, key.name)
+            if gang is not None and not gang.base_gang:
+                following += self._waiting_for_base(_copy_of(gang))
+        return following
+
+    def _waiting_for_base(self, copy: CopyKey) -> list[Key]:
+        keys = (key_of(gang) for gang in self._store.read().indexed(GANGS_BY_COPY, (copy.set_uid, copy.copy)))
+        decisions = ((key, self._waiting.get(key)) for key in keys)
+        return [key for key, decision in decisions if decision and decision.waiting_reason == WAITING_FOR_BASE]
 
     def _in_order(self, keys: Iterable[Key]) -> list[PodGang]:
         reader = self._store.read()
@@ -323,7 +344,7 @@ class PlacementLoop(Supervised):
         if isinstance(outcome, Verdict):
             self._wait(gang, scene, draft, decision)
             return False
-        taken = draft.take(gang, ask, outcome, now)
+        taken = draft.take(gang, ask, outcome, decision.level_names, now)
         self.cluster.reserve(taken)
         for pod, shape in draft.last_taken:
             self._holdings.note(key_of(pod), Holding(pod.node, shape, pod.gpu_ids))
@@ -383,10 +404,7 @@ class PlacementLoop(Supervised):
 
     def _wake_scaled(self, copy: CopyKey) -> None:
         """Bring back the scaled gangs of a copy whose base may have been placed just now."""
-        for gang in self._store.read().indexed(GANGS_BY_COPY, (copy.set_uid, copy.copy)):
-            decision = self._waiting.get(key_of(gang))
-            if decision is not None and decision.waiting_reason == WAITING_FOR_BASE:
-                self._dirty[key_of(gang)] = None
+        self._dirty.update(dict.fromkeys(self._waiting_for_base(copy)))
 
     def _later(self, key: Key, delay_s: float) -> None:
         if not delay_s:
