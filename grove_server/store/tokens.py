@@ -22,8 +22,9 @@ _LENGTH: Final = _BODY.size + _CHECKSUM.size
 TEXT_LENGTH: Final = _LENGTH * 4 // 3
 VERSION_MAX: Final = 2**63 - 1
 
-# The version of a token that was taken before the first list was complete: resuming lists again.
-START: Final = 0
+# The version of a token that was taken before the first list was complete: resuming lists again. Not 0, which is the
+# version of an empty database and can be resumed from.
+START: Final = VERSION_MAX
 
 
 def mint(epoch: int, version: int) -> str:

@@ -162,7 +162,6 @@ async def test_filters_by_namespace_and_name() -> None:
 async def test_an_object_that_stops_matching_is_deleted_to_the_watch() -> None:
     """Labels decide: an object enters as ADDED, leaves as DELETED, and is not told of while outside."""
     async with opened() as store:
-        await store.commit([Put(sample("other"))])
         watch = store.watch(Kind.POD, labels=ONLY_BLUE)
         await synced(watch)
         before = store.token()
