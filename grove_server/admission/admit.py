@@ -6,7 +6,7 @@ one document; that several go in together or not at all is the caller's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from grove_server.admission.context import AdmissionContext
@@ -39,9 +39,12 @@ def admit_pod_clique_set(
     return admitted
 
 
-def read_pod_clique_set(data: bytes, context: AdmissionContext) -> PodCliqueSetManifest:
+def read_pod_clique_set(
+    data: bytes, context: AdmissionContext, find_old: Callable[[ManifestMetadata], PodCliqueSet | None] | None = None
+) -> PodCliqueSetManifest:
     """Parse *data*, and if unknown fields are all that is wrong with it, report what breaks rules in the rest too.
 
+    *find_old* looks up what is stored under the manifest's name; without it the rules of a creation are checked.
     Raises SchemaError with everything that is wrong.
     """
     try:
@@ -50,7 +53,8 @@ def read_pod_clique_set(data: bytes, context: AdmissionContext) -> PodCliqueSetM
         if not isinstance(error.rest, PodCliqueSetManifest):
             raise
         try:
-            admit_pod_clique_set(error.rest, None, context)
+            old = find_old(error.rest.metadata) if find_old is not None else None
+            admit_pod_clique_set(error.rest, old, context)
         except InvalidResourceError as invalid:
             raise SchemaError((*error.violations, *invalid.violations)) from invalid
         raise
