@@ -25,7 +25,7 @@ from grove_server.placement.ledger import GPU_ROW, RESOURCES_MAX, Ledger
 from grove_server.placement.nodes import AMOUNT_MAX, GPUS_MAX, NodeState
 from grove_server.placement.requests import GPU_RESOURCE, CliqueRequest, GangRequest, GroupRequest, PodShape
 from grove_server.placement.results import Placement, PodBinding
-from grove_server.placement.rules import NodeRules, rules_differ, rules_relaxed
+from grove_server.placement.rules import NodeRules, rules_relaxed
 from grove_server.placement.topology import Layout, lay_out
 
 NODES_MAX: Final = 200_000
@@ -113,7 +113,6 @@ class Cluster:
         slot = self._slot(name)
         self.generation += 1
         self.rules.set_state(slot, None)
-        self.rules.changes.add(slot)
         self.ledger.set_allocatable(slot, {}, frozenset())
         self._layouts.clear()
         self._vacate_if_unused(name, slot)
@@ -295,8 +294,6 @@ class Cluster:
         before = self.rules.states[slot]
         self.rules.set_state(slot, state)
         grew = before is None or rules_relaxed(before, state)
-        if before is None or rules_differ(before, state):
-            self.rules.changes.add(slot)
         self._drop_layouts(before, state)
         if before is None or before.allocatable != state.allocatable or before.gpu_busy != state.gpu_busy:
             grew |= self.ledger.set_allocatable(slot, state.allocatable, state.gpu_busy)

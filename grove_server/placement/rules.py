@@ -1,8 +1,8 @@
 """What nodes are, by slot, and which of them a pod shape may use, for the whole cluster at once.
 
 Rules: the meaning is `matching`'s and is asked once per distinct value, not per node: nodes share readiness, cordon and
-taints by signature, and each label that somebody asks for is kept as a column of codes. Columns are rebuilt when asked
-for after a change of that label. A log names the slots whose rules changed, for request classes to catch up.
+taints by signature, and each label that somebody asks for is kept as a column of codes. A log names the slots whose
+rules changed; columns, like the request classes outside, catch up with it when they are asked for.
 
 Not here: amounts (`ledger`).
 """
@@ -24,10 +24,12 @@ from grove_server.placement.matching import (
 )
 from grove_server.placement.nodes import NodeState, Taint
 from grove_server.placement.requests import GPU_RESOURCE, Operator, PodShape, Requirement, SelectorTerm
-from grove_server.placement.topology import BoolArray, IntArray, LabelColumn, label_column
+from grove_server.placement.topology import BoolArray, IntArray, LabelColumn, label_column, patched_column
 
 _NAME_COLUMN: Final = "\0name"
 _COLUMNS_MAX: Final = 64
+_PATCH_MAX: Final = 16
+"""Up to this many changed nodes a column is patched rather than rebuilt."""
 
 
 class NodeRules:
@@ -38,16 +40,17 @@ class NodeRules:
     def __init__(self) -> None:
         self.states: list[NodeState | None] = []
         self.changes = ChangeLog()
-        self._columns: dict[str, LabelColumn] = {}
+        self._columns: dict[str, tuple[LabelColumn, int]] = {}
         self._signatures: list[NodeState | None] = [None]
         self._signature_of: dict[tuple[bool, bool, bool, tuple[Taint, ...]], int] = {}
         self._signature_codes: IntArray = np.zeros(0, dtype=np.int64)
 
     def fork(self) -> NodeRules:
-        """Return an independent copy; columns are immutable and shared."""
+        """Return an independent copy; columns are immutable and shared, those that lag behind are left out."""
         other = NodeRules()
         other.states = list(self.states)
-        other._columns = dict(self._columns)
+        end = self.changes.end
+        other._columns = {key: (column, 0) for key, (column, read) in self._columns.items() if read == end}
         other._signatures = list(self._signatures)
         other._signature_of = dict(self._signature_of)
         other._signature_codes = self._signature_codes.copy()
@@ -59,31 +62,38 @@ class NodeRules:
         self.states.append(None)
         if slot == len(self._signature_codes):
             self._signature_codes = np.concatenate([self._signature_codes, np.zeros(max(64, slot), dtype=np.int64)])
-        self._columns.clear()
 
     def set_state(self, slot: int, state: NodeState | None) -> None:
-        """Put a node (or none) into a slot; callers log the change if it matters to pods."""
+        """Put a node (or none) into a slot, and log the slot if pods may judge it differently."""
         before = self.states[slot]
         self.states[slot] = state
         self._signature_codes[slot] = self._sign(state)
-        if before is None or state is None or before.name != state.name:
-            self._columns.clear()
-        elif before.labels != state.labels:
-            for key in [key for key in self._columns if before.labels.get(key) != state.labels.get(key)]:
-                del self._columns[key]
+        if before is None or state is None or rules_differ(before, state):
+            self.changes.add(slot)
 
     def column(self, key: str) -> LabelColumn:
-        """Return the column of a label over all slots."""
-        column = self._columns.get(key)
-        if column is None:
-            if key == _NAME_COLUMN:
-                values = [None if state is None else state.name for state in self.states]
-            else:
-                values = [None if state is None else state.labels.get(key) for state in self.states]
-            if len(self._columns) >= _COLUMNS_MAX:
-                self._columns.clear()
-            column = self._columns[key] = label_column(values)
+        """Return the up-to-date column of a label over all slots."""
+        known = self._columns.get(key)
+        if known is not None:
+            column, read = known
+            if read == self.changes.end:
+                return column
+            slots = self.changes.since(read)
+            if slots is not None and len(slots) <= _PATCH_MAX and len(column.values) <= 2 * len(self.states) + 64:
+                column = patched_column(column, len(self.states), {slot: self._label(slot, key) for slot in slots})
+                self._columns[key] = column, self.changes.end
+                return column
+        elif len(self._columns) >= _COLUMNS_MAX:
+            self._columns.clear()
+        column = label_column([self._label(slot, key) for slot in range(len(self.states))])
+        self._columns[key] = column, self.changes.end
         return column
+
+    def _label(self, slot: int, key: str) -> str | None:
+        state = self.states[slot]
+        if state is None:
+            return None
+        return state.name if key == _NAME_COLUMN else state.labels.get(key)
 
     def slots_by_name(self) -> IntArray:
         """Return the slots that hold a node, in the order of their names."""

@@ -131,11 +131,26 @@ class LabelColumn:
 
 def label_column(labels: Sequence[str | None]) -> LabelColumn:
     """Return the column of one label's values by slot (None = missing or no node)."""
-    values = tuple(sorted({value for value in labels if value is not None}))
-    codes_of = {value: code for code, value in enumerate(values)}
-    codes = np.fromiter(
-        (-1 if value is None else codes_of[value] for value in labels), dtype=np.int64, count=len(labels)
-    )
+    values = tuple(sorted(value for value in set(labels) if value is not None))
+    codes_of = dict(zip(values, range(len(values)), strict=True))
+    lookup: dict[str | None, int] = dict(zip((*values, None), (*range(len(values)), -1), strict=True))
+    codes = np.fromiter(map(lookup.__getitem__, labels), dtype=np.int64, count=len(labels))
+    return LabelColumn(codes=codes, values=values, codes_of=codes_of)
+
+
+def patched_column(column: LabelColumn, slot_count: int, labels: Mapping[int, str | None]) -> LabelColumn:
+    """Return a column with some slots' labels replaced; values that nobody has any more may stay in it."""
+    codes = np.full(slot_count, -1, dtype=np.int64)
+    codes[: len(column.codes)] = column.codes
+    values, codes_of = column.values, column.codes_of
+    fresh = {value for value in labels.values() if value is not None and value not in codes_of}
+    if fresh:
+        values = tuple(sorted((*values, *fresh)))
+        codes_of = dict(zip(values, range(len(values)), strict=True))
+        moved = np.fromiter(map(codes_of.__getitem__, column.values), dtype=np.int64, count=len(column.values))
+        codes = np.append(moved, -1)[codes]  # The last entry answers code -1, a missing label.
+    for slot, value in labels.items():
+        codes[slot] = -1 if value is None else codes_of[value]
     return LabelColumn(codes=codes, values=values, codes_of=codes_of)
 
 
