@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from grove_server.admission.admit import admit_pod_clique_set
+from grove_server.admission.admit import admit_pod_clique_set, read_pod_clique_set
 from grove_server.admission.binding import admit_cluster_topology_binding
 from grove_server.admission.context import AdmissionContext, Limits
 from grove_server.admission.findings import Admitted, InvalidResourceError
@@ -24,7 +24,7 @@ from grove_server.api.errors import invalid_manifest
 from grove_server.api.name_forms import Arrivals
 from grove_server.api.reasons import already_exists, being_deleted, not_found, version_conflict
 from grove_server.resources.cluster import ClusterTopologyBinding
-from grove_server.resources.manifest import ClusterTopologyBindingManifest, PodCliqueSetManifest
+from grove_server.resources.manifest import ClusterTopologyBindingManifest, ManifestMetadata, PodCliqueSetManifest
 from grove_server.resources.meta import Key, Kind
 from grove_server.resources.violations import Reason, Violation
 from grove_server.resources.workload import PodCliqueSet
@@ -106,6 +106,14 @@ class Changes:
             limits=self._limits,
             default_namespace=default_namespace,
         )
+
+    def read_set(self, data: bytes, default_namespace: str) -> PodCliqueSetManifest:
+        """Return the set manifest in *data* (JSON). Raises SchemaError with all that is wrong with it."""
+
+        def current(metadata: ManifestMetadata) -> PodCliqueSet | None:
+            return self._store.read().get(PodCliqueSet, metadata.namespace or default_namespace, metadata.name)
+
+        return read_pod_clique_set(data, self.context(default_namespace), current)
 
     async def apply(
         self,
@@ -202,7 +210,7 @@ class _Admission:
             self.context = replace(self.context, bindings={**self.context.bindings, name: _domains(binding.resource)})
             return _result(binding, wanted.document, is_new=old is None)
         assert old is None or isinstance(old, PodCliqueSet), "the store files by kind"
-        context = replace(context, name_patterns_taken=self.arrivals.taken(self.reader, key.namespace))
+        context = replace(context, name_patterns_taken=self.arrivals.taken(self.reader, key.namespace, key.name))
         admitted = admit_pod_clique_set(manifest, old, context)
         if old is None:
             self.announce(admitted.resource)

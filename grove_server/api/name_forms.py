@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from grove_server.admission.naming import name_patterns, normalised
-from grove_server.control.indexes import SETS_BY_NAME_PATTERN
+from grove_server.control.indexes import SETS_BY_NAME_STEM, name_stems
 from grove_server.resources.workload import PodCliqueSet
 from grove_server.store.interface import Reader
 
@@ -42,23 +42,36 @@ class Arrivals:
     """Which names are taken in a namespace: those of stored sets, and of sets on their way into the store.
 
     Two calls at the same time could otherwise create two sets whose children collide, since neither sees the other.
+    Only sets whose name is a stem of the other's are looked at (see ``name_stems``), so a thousand sets called x-0 to
+    x-999 cost each other nothing.
     """
 
     def __init__(self) -> None:
         self._forms = NameForms()
-        self._arriving: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        self._by_name: dict[tuple[str, str], list[PodCliqueSet]] = {}
+        self._by_stem: dict[tuple[str, str], list[PodCliqueSet]] = {}
 
-    def taken(self, reader: Reader, namespace: str) -> Callable[[str], Iterator[tuple[str, str]]]:
-        """Return the function that admission asks: from a normal form to (set name, pattern)."""
+    def taken(self, reader: Reader, namespace: str, set_name: str) -> Callable[[str], Iterator[tuple[str, str]]]:
+        """Return the function that admission of *set_name* asks: from a normal form to (set name, pattern)."""
+        others = [*self._neighbours(reader, namespace, set_name)]
 
         def taken(form: str) -> Iterator[tuple[str, str]]:
-            for other in reader.indexed(SETS_BY_NAME_PATTERN, (namespace, form)):
+            for other in others:
                 for pattern, other_form in self._forms.of(other):
                     if other_form == form:
                         yield other.metadata.name, pattern
-            yield from self._arriving.get((namespace, form), ())
 
         return taken
+
+    def _neighbours(self, reader: Reader, namespace: str, set_name: str) -> Iterator[PodCliqueSet]:
+        """Return the sets with which children of *set_name* might collide."""
+        yield from reader.indexed(SETS_BY_NAME_STEM, (namespace, set_name))
+        yield from self._by_stem.get((namespace, set_name), ())
+        for stem in name_stems(set_name):
+            stored = reader.get(PodCliqueSet, namespace, stem)
+            if stored is not None:
+                yield stored
+            yield from self._by_name.get((namespace, stem), ())
 
     @contextmanager
     def announcing(self) -> Iterator[Callable[[PodCliqueSet], None]]:
@@ -67,16 +80,24 @@ class Arrivals:
 
         def announce(resource: PodCliqueSet) -> None:
             announced.append(resource)
-            for pattern, form in self._forms.of(resource):
-                entries = self._arriving.setdefault((resource.metadata.namespace, form), [])
-                entries.append((resource.metadata.name, pattern))
+            for table, key in self._places(resource):
+                table.setdefault(key, []).append(resource)
 
         try:
             yield announce
         finally:
             for resource in announced:
-                for pattern, form in self._forms.of(resource):
-                    entries = self._arriving[resource.metadata.namespace, form]
-                    entries.remove((resource.metadata.name, pattern))
-                    if not entries:
-                        del self._arriving[resource.metadata.namespace, form]
+                for table, key in self._places(resource):
+                    entries = [each for each in table[key] if each is not resource]
+                    if entries:
+                        table[key] = entries
+                    else:
+                        del table[key]
+
+    def _places(
+        self, resource: PodCliqueSet
+    ) -> Iterator[tuple[dict[tuple[str, str], list[PodCliqueSet]], tuple[str, str]]]:
+        metadata = resource.metadata
+        yield self._by_name, (metadata.namespace, metadata.name)
+        for stem in name_stems(metadata.name):
+            yield self._by_stem, (metadata.namespace, stem)

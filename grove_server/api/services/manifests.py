@@ -8,12 +8,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 from grove.v1 import manifest_pb2 as pb
-from grove_server.admission.admit import read_pod_clique_set
-from grove_server.admission.context import AdmissionContext
 from grove_server.api.access import demand
 from grove_server.api.backend import Backend
 from grove_server.api.changes import STEP_S_MAX, Manifest, Wanted
@@ -126,16 +123,21 @@ async def read_manifests(backend: Backend, text: str, default_namespace: str) ->
     documents = await _read(text)
     violations = _problems(documents)
     wanted: list[Wanted] = []
-    context = backend.changes.context(default_namespace)
     step_ends_s = time.perf_counter() + STEP_S_MAX
     for document in documents.documents:
-        uid = backend.changes.new_uid()
         try:
-            manifest = _parse(document, replace(context, uid=uid))
+            manifest = _parse(backend, document, default_namespace)
         except SchemaError as error:
             violations += (Violation(_path(document, v.path), v.reason, v.message) for v in error.violations)
         else:
-            wanted.append(Wanted(manifest=manifest, uid=uid, document=document.number, where=_path(document, "")))
+            wanted.append(
+                Wanted(
+                    manifest=manifest,
+                    uid=backend.changes.new_uid(),
+                    document=document.number,
+                    where=_path(document, ""),
+                )
+            )
         if time.perf_counter() >= step_ends_s:
             await asyncio.sleep(0)
             step_ends_s = time.perf_counter() + STEP_S_MAX
@@ -167,10 +169,10 @@ def _path(document: Document, path: str) -> str:
     return f"document[{document.number}]{item}{'.' if path else ''}{path}"
 
 
-def _parse(document: Document, context: AdmissionContext) -> Manifest:
+def _parse(backend: Backend, document: Document, default_namespace: str) -> Manifest:
     """Return the manifest of one document. Raises SchemaError."""
     if _kind(document.content) is Kind.POD_CLIQUE_SET:
-        return read_pod_clique_set(document.to_json(), context)
+        return backend.changes.read_set(document.to_json(), default_namespace)
     return parse_cluster_topology_binding(document.to_json())
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 from grove.v1 import pod_clique_set_pb2 as pb
-from grove_server.admission.admit import read_pod_clique_set
 from grove_server.admission.scale import admit_scale_of_set
 from grove_server.api.backend import Backend
 from grove_server.api.changes import Mode, Result, Wanted
@@ -120,10 +118,9 @@ class PodCliqueSetService:
         if not request.HasField("pod_clique_set"):
             raise invalid_request("podCliqueSet", "is required", reason=FieldReason.REQUIRED)
         changes = self._backend.changes
-        context = replace(changes.context(DEFAULT_NAMESPACE), uid=changes.new_uid())
-        manifest = read_pod_clique_set(manifest_of(request.pod_clique_set, _KIND), context)
+        manifest = changes.read_set(manifest_of(request.pod_clique_set, _KIND), DEFAULT_NAMESPACE)
         (result,) = await changes.apply(
-            [Wanted(manifest=manifest, uid=context.uid)],
+            [Wanted(manifest=manifest, uid=changes.new_uid())],
             mode=mode,
             default_namespace=DEFAULT_NAMESPACE,
             dry_run=request.validate_only,
