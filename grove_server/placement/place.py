@@ -28,7 +28,7 @@ from grove_server.placement.results import (
     Verdict,
 )
 from grove_server.placement.scopes import LevelUnknownError, Scope, compile_request
-from grove_server.placement.search import Search
+from grove_server.placement.search import Search, lifted
 
 DEFAULT_BUDGET: Final = Budget()
 
@@ -117,17 +117,11 @@ def _domains(search: Search) -> Iterator[DomainChoice]:
         region = chosen.region
         floor = scope.required or max((search.layout.level_of(key) or 0 for key, _ in scope.within), default=0)
         if floor and region.level >= floor:
-            yield _domain(search, scope, _lifted(search, region, floor), is_required=True, is_met=True)
+            yield _domain(search, scope, lifted(search.layout, region, floor), is_required=True, is_met=True)
         if scope.preferred is not None and scope.preferred > floor and region.level:
             level = min(scope.preferred, region.level)
             is_met = region.level >= scope.preferred
-            yield _domain(search, scope, _lifted(search, region, level), is_required=False, is_met=is_met)
-
-
-def _lifted(search: Search, region: Region, level: int) -> Region:
-    """Return the domain of a broader (or the same) level that holds a region."""
-    start, _ = search.layout.span(*region)
-    return Region(level, int(search.layout.levels[level].domain_at[start]))
+            yield _domain(search, scope, lifted(search.layout, region, level), is_required=False, is_met=is_met)
 
 
 def _domain(search: Search, scope: Scope, region: Region, *, is_required: bool, is_met: bool) -> DomainChoice:
@@ -152,11 +146,20 @@ def _reasons(search: Search) -> Iterator[Reason]:
                 kind=scope.kind,
                 scope=scope.name,
                 level=search.layout.levels[chosen.region.level].key,
-                domain=search.layout.value_of(*chosen.region),
+                domain=_name_of(search, chosen.region),
                 domains_considered=chosen.considered,
                 domains_fitting=chosen.fitting,
                 tie_break=_TIE_BREAK,
             )
+
+
+def _name_of(search: Search, region: Region) -> str:
+    """Return a domain's label value, or the name of a node."""
+    if region.level != search.layout.node_level:
+        return search.layout.value_of(*region)
+    state = search.cluster.rules.states[int(search.layout.slots[region.domain])]
+    assert state is not None
+    return state.name
 
 
 def score_of(search: Search, merged: dict[int, Runs]) -> float:

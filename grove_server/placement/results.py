@@ -77,7 +77,7 @@ class Reason:
 
     def sentence(self) -> str:
         """Return the reason as one sentence."""
-        where = f"{short_level(self.level)} {self.domain}" if self.domain else "the whole cluster"
+        where = f"{short_level(self.level) or 'node'} {self.domain}" if self.domain else "the whole cluster"
         return (
             f"{self.kind.lower()} {self.scope} is in {where}: {self.domains_fitting} of {self.domains_considered} "
             f"fitted, {self.tie_break}"

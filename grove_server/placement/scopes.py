@@ -49,9 +49,10 @@ class LevelUnknownError(LookupError):
 class Scope:
     """One node of the tree. Levels are layout levels; `request_class` is set for cliques alone.
 
-    `demand` maps each request class below to the pods its minimums need; `wish` counts the optional pods in. `sole` is
-    the only clique of the scope if no level narrower than the scope's own is required below: room for it is then all
-    that a domain has to have.
+    `demand` maps each request class below to the pods its minimums need; `wish` counts the optional pods in. Minimum
+    and optional of groups are sums. `is_plain`: nothing below is constrained. `uniform` is the only request class of a
+    scope for which room is all that a domain has to have: a plain one, or one around a single child that asks for no
+    narrower level.
     """
 
     kind: ScopeKind
@@ -69,7 +70,8 @@ class Scope:
     demand: dict[RequestClass, int] = field(default_factory=dict)
     wish: dict[RequestClass, int] = field(default_factory=dict)
     twin: int = 0
-    sole: Scope | None = None
+    uniform: RequestClass | None = None
+    is_plain: bool = True
     hardness: tuple[int, int, int, float, int] | None = None
 
     @property
@@ -149,7 +151,7 @@ class _Compiler:
             raise InvalidRequestError(f"clique {request.name} asks for a negative amount")
         self.clique_names.add(request.name)
         scope.request_class = self.class_of(request.shape)
-        scope.sole = scope
+        scope.uniform = scope.request_class
         scope.minimum, scope.optional = request.minimum, request.optional
         if request.minimum:
             scope.demand = {scope.request_class: request.minimum}
@@ -164,11 +166,16 @@ class _Compiler:
             scope.children.append(child)
             _add(scope.demand, child.demand)
             _add(scope.wish, child.wish)
+            scope.minimum += child.minimum
+            scope.optional += child.optional
+            scope.is_plain &= child.is_plain and not child.is_constrained
         scope.twin = self._twin((*_constraint(scope), *[child.twin for child in scope.children]))
-        if len(scope.children) == 1:
+        if scope.is_plain and len(scope.wish) == 1:
+            scope.uniform = next(iter(scope.wish))
+        elif len(scope.children) == 1:
             child = scope.children[0]
             if not child.within and (child.required or 0) <= (scope.required or 0):
-                scope.sole = child.sole
+                scope.uniform = child.uniform
 
     def _twin(self, content: tuple[object, ...]) -> int:
         """Return one number for all scopes of equal content."""

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from grove_server.placement.bounds import Span, in_order, passing
+from grove_server.placement.bounds import Span, in_order, needs, passing
 from grove_server.placement.choice import Region, Runs, best, fill, fill_tightest, ranked
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.counts import Tree
@@ -137,15 +137,13 @@ class Search:
     @property
     def is_exact(self) -> bool:
         """Return whether the candidates tried are all there are: one shape, or one constrained scope at most."""
-        return len(self.root.wish) == 1 and (
-            self._is_single or not any(each.is_constrained for child in self.root.children for each in child.walk())
-        )
+        return self._is_single or (self.root.is_plain and len(self.root.wish) == 1)
 
     def _solve(self, scope: Scope, region: Region) -> bool:
         """Place a scope's minimums somewhere in a region; leaves nothing behind if it cannot."""
         if not scope.demand:
             return True
-        tried: set[tuple[int, ...]] = set()
+        tried: set[tuple[object, ...]] = set()
         for chosen in self.candidates(scope, region):
             if tried and self._profile(scope, chosen.region) in tried:
                 continue
@@ -162,8 +160,8 @@ class Search:
         return False
 
     def _fill(self, scope: Scope, region: Region) -> bool:
-        request_class = scope.request_class
-        if request_class is None:
+        request_class = scope.uniform
+        if request_class is None or not scope.is_plain:
             return self._fill_children(scope, region)
         self.steps += 1
         if self.steps > self._steps_max:
@@ -173,9 +171,21 @@ class Search:
         if self._is_single and scope.optional:
             pods += min(scope.optional, int(request_class.everywhere[region.level][region.domain]) - pods)
         how = fill_tightest if self._tight_hosts else fill
-        is_last = len(self.placed) + 1 == self._puts_expected and pods == scope.minimum + scope.optional
-        self._put(scope, how(request_class, region, pods), is_last=is_last)
+        self._deal(scope, how(request_class, region, pods), pods)
         return True
+
+    def _deal(self, scope: Scope, runs: Runs, pods: int) -> None:
+        """Give the places of a plain scope to its cliques, in request order, so that each has consecutive ones."""
+        cliques = scope.demanding()
+        is_last = len(self.placed) + len(cliques) == self._puts_expected and pods == scope.minimum + scope.optional
+        if len(cliques) == 1:
+            self._put(cliques[0], runs, is_last=is_last)
+            return
+        places = np.repeat(runs.positions, runs.counts)
+        for clique in cliques:
+            positions, counts = np.unique(places[: clique.minimum], return_counts=True)
+            places = places[clique.minimum :]
+            self._put(clique, Runs(positions, counts), is_last=is_last)
 
     def _fill_children(self, scope: Scope, region: Region) -> bool:
         order = hardest_first(scope.children) if len(scope.children) > 1 else list(scope.children)
@@ -200,7 +210,7 @@ class Search:
         scope, rest = order[0], order[1:]
         if not scope.demand:
             return self._solve_in_depth(rest, region)
-        tried: set[tuple[int, ...]] = set()
+        tried: set[tuple[object, ...]] = set()
         for chosen in self.candidates(scope, region):
             profile = self._profile(scope, chosen.region)
             if profile in tried:
@@ -218,14 +228,16 @@ class Search:
             self.failed = scope
         return False
 
-    def _profile(self, scope: Scope, region: Region) -> tuple[int, ...]:
-        """Return what makes two candidates alike: where they lie and the room on each of their nodes."""
+    def _profile(self, scope: Scope, region: Region) -> tuple[object, ...]:
+        """Return what makes two candidates alike: their parent, and what is free and allowed on each of their nodes."""
         if self._is_single or region.level == 0:
-            return (region.level, region.domain)
+            return region
         start, end = self.layout.span(*region)
         parent = int(self.layout.levels[region.level].parents[region.domain])
-        rows = [each.everywhere[-1][start:end] for each in scope.demand]
-        return (region.level, parent, *np.sort(np.array(rows), axis=1).ravel().tolist())
+        free = self.cluster.ledger.free[sorted(needs(scope))][:, self.layout.slots[start:end]]
+        allowed = [each.eligible[start:end] for each in scope.demand]
+        nodes = sorted(map(tuple, np.vstack([free, *allowed]).T.tolist()))
+        return (region.level, parent, *nodes)
 
     # -- candidates ----------------------------------------------------------------------------------------------
 
@@ -234,7 +246,7 @@ class Search:
         for request_class in scope.wish:
             self.cluster.refresh(request_class)
         seen: set[Region] = set()
-        at_base = self._groups_domains if scope.sole is None else self._cliques_domains
+        at_base = self._groups_domains if scope.uniform is None else self._uniform_domains
         for base in self._bases(scope, region):
             for chosen in at_base(scope, base):
                 if chosen.region not in seen:
@@ -274,7 +286,7 @@ class Search:
         broadest = base.level if required is None else required
         if scope.preferred is not None and scope.preferred > broadest:
             return list(range(scope.preferred, broadest - 1, -1))
-        if scope.request_class is None or required is not None:
+        if required is not None or scope.uniform is None or not scope.is_plain:
             return [broadest]
         node, leaf = self.layout.node_level, self.layout.leaf_level  # The levels between repeat the nodes.
         return [node, *range(min(leaf, node) - 1, broadest - 1, -1)] if broadest < leaf else [node]
@@ -305,13 +317,11 @@ class Search:
                     self._latest[scope.twin, base] = chosen
                 yield chosen
 
-    def _cliques_domains(self, scope: Scope, base: Region) -> Iterator[Chosen]:
-        """Yield the domains for a scope of one clique: the first that is best without ranking, then all, ranked."""
-        clique = scope.sole
-        assert clique is not None
-        for level, tree, pods in self._attempts(scope, clique, base):
+    def _uniform_domains(self, scope: Scope, base: Region) -> Iterator[Chosen]:
+        """Yield the domains for a scope of one shape: the first that is best without ranking, then all, ranked."""
+        for level, tree, pods in self._attempts(scope, base):
             span = self.span(base, level)
-            least = pods if pods == clique.minimum + clique.optional else self._most(tree, level, span, clique)
+            least = pods if pods == scope.minimum + scope.optional else self._most(tree, level, span, scope)
             first = best(self.layout, tree, level, span, least)
             if first is None:
                 continue
@@ -320,29 +330,29 @@ class Search:
             for domain in ranked(self.layout, tree, level, span, pods).tolist():
                 yield Chosen(Region(level, domain), span[1] - span[0], fitting)
 
-    def _attempts(self, scope: Scope, clique: Scope, base: Region) -> list[tuple[int, Tree, int]]:
+    def _attempts(self, scope: Scope, base: Region) -> list[tuple[int, Tree, int]]:
         """Return (level, counts, pods) in the order to try them.
 
         All pods come before the minimum and first-choice nodes before others. Where a level is asked for, a narrower
         level outweighs both; where none is, both outweigh the level.
         """
-        request_class = clique.request_class
+        request_class = scope.uniform
         assert request_class is not None
         everywhere, first_choice = request_class.everywhere, request_class.first_choice
-        trees = [tree for tree in (first_choice, everywhere) if tree is not None and _holds(tree, base, clique)]
-        most, least = clique.minimum + clique.optional, max(clique.minimum, 1)
+        most, least = scope.minimum + scope.optional, max(scope.minimum, 1)
+        trees = [tree for tree in (first_choice, everywhere) if tree and tree[base.level][base.domain] >= least]
         wants = (most, least) if most > least else (least,)
         levels = self._levels(scope, base)
         if scope.required is None and scope.preferred is None:
             return [(level, tree, pods) for pods in wants for tree in trees for level in levels]
         return [(level, tree, pods) for level in levels for pods in wants for tree in trees]
 
-    def _most(self, tree: Tree, level: int, span: tuple[int, int], clique: Scope) -> int:
+    def _most(self, tree: Tree, level: int, span: tuple[int, int], scope: Scope) -> int:
         """Return the most pods that one domain fits, at least the minimum (or one) and at most the wish."""
         room = tree[level][span[0] : span[1]]
         if not self.layout.levels[level].is_all_named:
             room = room * self.layout.levels[level].is_named[span[0] : span[1]]
-        return min(max(int(room.max(initial=0)), clique.minimum, 1), clique.minimum + clique.optional)
+        return min(max(int(room.max(initial=0)), scope.minimum, 1), scope.minimum + scope.optional)
 
     # -- optional pods -----------------------------------------------------------------------------------------------
 
@@ -360,22 +370,33 @@ class Search:
                 self._put(clique, fill(request_class, region, pods), is_last=self._is_single and not left)
 
     def _extension_regions(self, clique: Scope) -> list[Region]:
-        """Return where optional pods may go: the clique's own domain, then, unless that is required, around it."""
-        base = WHOLE
-        for scope in clique.lineage()[:-1]:
-            chosen = self.chosen.get(scope.index) or next(self.candidates(scope, base), None)
-            if chosen is None:
+        """Return where optional pods may go: near the minimums first, at last all of the domain that is required."""
+        bound, near = WHOLE, [WHOLE]
+        for scope in clique.lineage():
+            is_bound = scope.required is not None and scope.required > bound.level
+            hard = self.narrowed((bound,), scope.within)
+            if not hard:
                 return []
-            self.chosen[scope.index] = chosen
-            base = chosen.region
-        own = self.chosen.get(clique.index) or next(self.candidates(clique, base), None)
-        if own is None:
-            return []
-        self.chosen[clique.index] = own
-        if clique.required is not None and clique.required > base.level:
-            return [own.region]
-        around = [region for region in self.narrowed((base,), clique.within) if region != own.region]
-        return [own.region, *around]
+            bound = hard[0]
+            if scope.index not in self.chosen and (is_bound or scope is clique):
+                chosen = next((each for base in hard for each in self.candidates(scope, base)), None)
+                if chosen is None:
+                    return []
+                self.chosen[scope.index] = chosen
+            if scope.index in self.chosen:
+                own = self.chosen[scope.index].region
+                bound = next(each for each in hard if self._is_inside(own, each))
+                if is_bound and scope.required is not None:
+                    bound = lifted(self.layout, own, scope.required)
+                near.append(own)
+            near.append(bound)
+        inside = [region for region in reversed(near) if self._is_inside(region, bound)]
+        return sorted(dict.fromkeys(inside), key=lambda region: -region.level)
+
+    def _is_inside(self, inner: Region, outer: Region) -> bool:
+        start, end = self.layout.span(*inner)
+        first, last = self.layout.span(*outer)
+        return first <= start and end <= last
 
     # -- tentative work ----------------------------------------------------------------------------------------------
 
@@ -407,6 +428,7 @@ class Search:
         ledger.changes.extend(slots.tolist())
 
 
-def _holds(tree: Tree, base: Region, clique: Scope) -> bool:
-    """Return whether a region has room for a clique's minimum (or for one pod) at all."""
-    return int(tree[base.level][base.domain]) >= max(clique.minimum, 1)
+def lifted(layout: Layout, region: Region, level: int) -> Region:
+    """Return the domain of a broader (or the same) level that holds a region."""
+    start, _ = layout.span(*region)
+    return Region(level, int(layout.levels[level].domain_at[start]))
