@@ -75,6 +75,8 @@ _SERVICES: Final[Mapping[str, Mapping[str, tuple[Access, Deadline]]]] = {
         "Watch": (Access.READ, _ENDLESS),
         "Cordon": (Access.ADMIN, _CHANGE),
         "Uncordon": (Access.ADMIN, _CHANGE),
+        "MarkDown": (Access.ADMIN, _CHANGE),
+        "MarkUp": (Access.ADMIN, _CHANGE),
     },
     "ClusterTopologyBindingService": {
         "Apply": (Access.ADMIN, _CHANGE),

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from google.protobuf.message import Message
 
-from grove_server.api.conversions.children import pod_clique_message, pod_gang_message, scaling_group_message
+from grove_server.api.conversions.children import pod_clique_bytes, pod_gang_message, scaling_group_message
 from grove_server.api.conversions.cluster import cluster_topology_binding_message, event_message, node_message
-from grove_server.api.conversions.pod_clique_sets import pod_clique_set_message
+from grove_server.api.conversions.pod_clique_sets import pod_clique_set_bytes
 from grove_server.api.conversions.pods import pod_bytes
 from grove_server.resources.meta import Kind, Resource
 
@@ -31,8 +31,8 @@ def _serialized(convert: Callable[[Any], Message]) -> Callable[[Any], bytes]:
 
 
 _SERIALIZERS: Final[Mapping[Kind, Callable[[Any], bytes]]] = {
-    Kind.POD_CLIQUE_SET: _serialized(pod_clique_set_message),
-    Kind.POD_CLIQUE: _serialized(pod_clique_message),
+    Kind.POD_CLIQUE_SET: pod_clique_set_bytes,
+    Kind.POD_CLIQUE: pod_clique_bytes,
     Kind.POD_CLIQUE_SCALING_GROUP: _serialized(scaling_group_message),
     Kind.POD_GANG: _serialized(pod_gang_message),
     Kind.POD: pod_bytes,

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal, Protocol, TextIO, cast
 
+import orjson
 import structlog
 
 LogFormat = Literal["json", "console"]
@@ -49,7 +50,7 @@ class Logger(Protocol):
 def get_logger(room: str) -> Logger:
     """Return the logger of a room; lines carry its name as ``room``."""
     # structlog's proxies are typed Any; the protocol above is what is used of them.
-    return cast("Logger", structlog.stdlib.get_logger(f"grove.{room}", room=room))
+    return cast("Logger", structlog.get_logger(room=room))
 
 
 def _cut_long_values(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -66,14 +67,32 @@ def set_up_logs(*, log_format: LogFormat | None = None, level: LogLevel = "info"
         log_format = "console" if target.isatty() else "json"
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
+        structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
         _cut_long_values,
     ]
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if log_format == "json" else structlog.dev.ConsoleRenderer(colors=False)
+        structlog.processors.JSONRenderer(serializer=_to_json)
+        if log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=False)
     )
+    _set_up_foreign_logs(target, shared, renderer, level)
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(target),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _set_up_foreign_logs(
+    target: TextIO,
+    shared: Sequence[structlog.typing.Processor],
+    renderer: structlog.typing.Processor,
+    level: LogLevel,
+) -> None:
+    """Let lines of the standard library's loggers look like ours."""
     formatter = structlog.stdlib.ProcessorFormatter(
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer], foreign_pre_chain=shared
     )
@@ -84,19 +103,13 @@ def set_up_logs(*, log_format: LogFormat | None = None, level: LogLevel = "info"
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level.upper())
-    # grpc reports on its own logger what the pipeline reports better (a handler's exception, with its text).
+    # grpc reports on its own loggers what the pipeline reports better (a handler's exception, with its text).
     logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
     logging.getLogger("grpc.aio").setLevel(logging.CRITICAL)
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=False,
-    )
+
+
+def _to_json(event: Mapping[str, object], **_options: object) -> str:
+    return orjson.dumps(event, default=str).decode()
 
 
 def bind_context(values: Mapping[str, object]) -> None:

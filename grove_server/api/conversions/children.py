@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from grove.v1 import meta_pb2, pod_clique_pb2, pod_clique_scaling_group_pb2, pod_gang_pb2
 from grove_server.api.conversions.metadata import (
     auto_scaling_config,
@@ -12,32 +14,36 @@ from grove_server.api.conversions.metadata import (
     owner_reference,
 )
 from grove_server.api.conversions.timestamps import optional_rfc3339
-from grove_server.api.conversions.wire import to_struct
+from grove_server.api.conversions.wire import nested, struct_bytes
 from grove_server.resources.meta import API_VERSIONS, Kind
 from grove_server.resources.workload import PodClique, PodCliqueScalingGroup, PodGang
 
+_SPEC_FIELD: Final = pod_clique_pb2.PodClique.DESCRIPTOR.fields_by_name["spec"].number
+_POD_SPEC_FIELD: Final = pod_clique_pb2.PodCliqueSpec.DESCRIPTOR.fields_by_name["pod_spec"].number
 
-def pod_clique_message(resource: PodClique) -> pod_clique_pb2.PodClique:
-    """Return the message of a clique; its owner is its group, or its set if it stands alone."""
+
+def pod_clique_bytes(resource: PodClique) -> bytes:
+    """Return the serialized message of a clique; its owner is its group, or its set if it stands alone."""
     identity = resource.identity
     owner_kind = Kind.POD_CLIQUE_SCALING_GROUP if identity.group else Kind.POD_CLIQUE_SET
     owner_name = identity.group_name if identity.group else identity.set_name
     status = resource.status
-    return pod_clique_pb2.PodClique(
+    spec = pod_clique_pb2.PodCliqueSpec(
+        role_name=resource.role_name,
+        replicas=resource.replicas,
+        min_available=resource.min_available,
+        starts_after=resource.starts_after,
+        auto_scaling_config=auto_scaling_config(resource.auto_scaling_config),
+    )
+    # The pod spec is most of the message; it is written once, not copied into message objects.
+    spec_bytes = spec.SerializeToString() + nested(_POD_SPEC_FIELD, struct_bytes(resource.template.pod_spec))
+    frame = pod_clique_pb2.PodClique(
         api_version=API_VERSIONS[Kind.POD_CLIQUE],
         kind=Kind.POD_CLIQUE.value,
         metadata=object_meta(
             resource.metadata,
             resource.resource_version,
             owner=owner_reference(owner_kind, owner_name, resource.metadata.owner_uid),
-        ),
-        spec=pod_clique_pb2.PodCliqueSpec(
-            role_name=resource.role_name,
-            pod_spec=to_struct(resource.template.pod_spec),
-            replicas=resource.replicas,
-            min_available=resource.min_available,
-            starts_after=resource.starts_after,
-            auto_scaling_config=auto_scaling_config(resource.auto_scaling_config),
         ),
         status=pod_clique_pb2.PodCliqueStatus(
             observed_generation=status.observed_generation,
@@ -52,6 +58,7 @@ def pod_clique_message(resource: PodClique) -> pod_clique_pb2.PodClique:
             scale_owner=resource.scale_owner.value,
         ),
     )
+    return frame.SerializeToString() + nested(_SPEC_FIELD, spec_bytes)
 
 
 def scaling_group_message(resource: PodCliqueScalingGroup) -> pod_clique_scaling_group_pb2.PodCliqueScalingGroup:

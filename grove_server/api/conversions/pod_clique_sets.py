@@ -1,8 +1,15 @@
-"""A PodCliqueSet as a message: the manifest with its defaults, and the status."""
+"""A PodCliqueSet as bytes: the manifest with its defaults, and the status.
+
+The message is put together from the innermost parts outwards, so that pod specs are written once and never copied into
+message objects. A set's status changes often and its spec rarely, so the spec's bytes are kept as long as the spec is
+the very same object.
+"""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
+from typing import Final
 
 from grove.v1 import pod_clique_pb2, pod_clique_set_pb2
 from grove_server.api.conversions.metadata import (
@@ -11,41 +18,76 @@ from grove_server.api.conversions.metadata import (
     object_meta,
     topology_constraint,
 )
-from grove_server.api.conversions.wire import to_struct
+from grove_server.api.conversions.wire import nested, struct_bytes, to_struct
 from grove_server.resources.manifest import (
     CliqueTemplate,
+    PodCliqueSetSpec,
     PodCliqueSetTemplate,
     PodCliqueSpec,
+    ResourceClaimTemplate,
     ResourceSharing,
     ScalingGroupTemplate,
 )
 from grove_server.resources.meta import API_VERSIONS, Kind
 from grove_server.resources.workload import PodCliqueSet
 
+_SPEC_FIELD: Final = pod_clique_set_pb2.PodCliqueSet.DESCRIPTOR.fields_by_name["spec"].number
+_TEMPLATE_FIELD: Final = pod_clique_set_pb2.PodCliqueSetSpec.DESCRIPTOR.fields_by_name["template"].number
+_CLIQUES_FIELD: Final = pod_clique_set_pb2.PodCliqueSetTemplate.DESCRIPTOR.fields_by_name["cliques"].number
+_CLIQUE_SPEC_FIELD: Final = pod_clique_set_pb2.PodCliqueTemplate.DESCRIPTOR.fields_by_name["spec"].number
+POD_SPEC_FIELD: Final = pod_clique_pb2.PodCliqueSpec.DESCRIPTOR.fields_by_name["pod_spec"].number
 
-def pod_clique_set_message(resource: PodCliqueSet) -> pod_clique_set_pb2.PodCliqueSet:
-    """Return the message of a set."""
-    spec = resource.spec
-    strategy = spec.update_strategy
-    return pod_clique_set_pb2.PodCliqueSet(
+# About 16 MB of specs of a few kilobytes.
+_REMEMBERED_MAX: Final = 4_096
+
+
+def pod_clique_set_bytes(resource: PodCliqueSet) -> bytes:
+    """Return the serialized message of a set."""
+    frame = pod_clique_set_pb2.PodCliqueSet(
         api_version=API_VERSIONS[Kind.POD_CLIQUE_SET],
         kind=Kind.POD_CLIQUE_SET.value,
         metadata=object_meta(resource.metadata, resource.resource_version),
-        spec=pod_clique_set_pb2.PodCliqueSetSpec(
-            replicas=spec.replicas,
-            update_strategy=None
-            if strategy is None
-            else pod_clique_set_pb2.PodCliqueSetUpdateStrategy(type=strategy.type or ""),
-            template=_template(spec.template),
-        ),
         status=_status(resource),
     )
+    return frame.SerializeToString() + nested(_SPEC_FIELD, _specs.of(resource))
 
 
-def _template(template: PodCliqueSetTemplate) -> pod_clique_set_pb2.PodCliqueSetTemplate:
+class _Specs:
+    """Serialized specs by the uid of their set."""
+
+    def __init__(self) -> None:
+        self._remembered: OrderedDict[str, tuple[PodCliqueSetSpec, bytes]] = OrderedDict()
+
+    def of(self, resource: PodCliqueSet) -> bytes:
+        """Return the serialized spec of *resource*."""
+        uid, spec = resource.metadata.uid, resource.spec
+        known = self._remembered.get(uid)
+        if known is not None and known[0] is spec:
+            return known[1]
+        payload = _spec_bytes(spec)
+        self._remembered[uid] = (spec, payload)
+        if len(self._remembered) > _REMEMBERED_MAX:
+            self._remembered.popitem(last=False)
+        return payload
+
+
+_specs: Final = _Specs()
+
+
+def _spec_bytes(spec: PodCliqueSetSpec) -> bytes:
+    strategy = spec.update_strategy
+    frame = pod_clique_set_pb2.PodCliqueSetSpec(
+        replicas=spec.replicas,
+        update_strategy=None
+        if strategy is None
+        else pod_clique_set_pb2.PodCliqueSetUpdateStrategy(type=strategy.type or ""),
+    )
+    return frame.SerializeToString() + nested(_TEMPLATE_FIELD, _template_bytes(spec.template))
+
+
+def _template_bytes(template: PodCliqueSetTemplate) -> bytes:
     service = template.headless_service_config
-    return pod_clique_set_pb2.PodCliqueSetTemplate(
-        cliques=[_clique(clique) for clique in template.cliques],
+    frame = pod_clique_set_pb2.PodCliqueSetTemplate(
         clique_startup_type=template.clique_startup_type or "",
         priority_class_name=template.priority_class_name or "",
         headless_service_config=None
@@ -53,37 +95,35 @@ def _template(template: PodCliqueSetTemplate) -> pod_clique_set_pb2.PodCliqueSet
         else pod_clique_set_pb2.HeadlessServiceConfig(publish_not_ready_addresses=service.publish_not_ready_addresses),
         topology_constraint=topology_constraint(template.topology_constraint),
         termination_delay=template.termination_delay or "",
-        resource_claim_templates=[
-            pod_clique_set_pb2.ResourceClaimTemplateConfig(
-                name=claim.name, template_spec=to_struct(claim.template_spec)
-            )
-            for claim in template.resource_claim_templates
-        ],
+        resource_claim_templates=_claims(template.resource_claim_templates),
         resource_sharing=_sharing(template.resource_sharing),
         pod_clique_scaling_groups=[_group(group) for group in template.pod_clique_scaling_groups],
     )
+    parts = [frame.SerializeToString()]
+    parts += (nested(_CLIQUES_FIELD, _clique_bytes(clique)) for clique in template.cliques)
+    return b"".join(parts)
 
 
-def _clique(clique: CliqueTemplate) -> pod_clique_set_pb2.PodCliqueTemplate:
-    return pod_clique_set_pb2.PodCliqueTemplate(
+def _clique_bytes(clique: CliqueTemplate) -> bytes:
+    frame = pod_clique_set_pb2.PodCliqueTemplate(
         name=clique.name,
         labels=clique.labels,
         annotations=clique.annotations,
         topology_constraint=topology_constraint(clique.topology_constraint),
         resource_sharing=_sharing(clique.resource_sharing),
-        spec=_clique_spec(clique.spec),
     )
+    return frame.SerializeToString() + nested(_CLIQUE_SPEC_FIELD, _clique_spec_bytes(clique.spec))
 
 
-def _clique_spec(spec: PodCliqueSpec) -> pod_clique_pb2.PodCliqueSpec:
-    return pod_clique_pb2.PodCliqueSpec(
+def _clique_spec_bytes(spec: PodCliqueSpec) -> bytes:
+    frame = pod_clique_pb2.PodCliqueSpec(
         role_name=spec.role_name or "",
-        pod_spec=to_struct(spec.pod_spec),
         replicas=spec.replicas,
         min_available=spec.min_available,
         starts_after=spec.starts_after,
         auto_scaling_config=auto_scaling_config(spec.auto_scaling_config),
     )
+    return frame.SerializeToString() + nested(POD_SPEC_FIELD, struct_bytes(spec.pod_spec))
 
 
 def _group(group: ScalingGroupTemplate) -> pod_clique_set_pb2.PodCliqueScalingGroupConfig:
@@ -97,6 +137,13 @@ def _group(group: ScalingGroupTemplate) -> pod_clique_set_pb2.PodCliqueScalingGr
         resource_sharing=_sharing(group.resource_sharing),
         topology_constraint=topology_constraint(group.topology_constraint),
     )
+
+
+def _claims(claims: Iterable[ResourceClaimTemplate]) -> list[pod_clique_set_pb2.ResourceClaimTemplateConfig]:
+    return [
+        pod_clique_set_pb2.ResourceClaimTemplateConfig(name=claim.name, template_spec=to_struct(claim.template_spec))
+        for claim in claims
+    ]
 
 
 def _sharing(entries: Iterable[ResourceSharing]) -> list[pod_clique_set_pb2.ResourceSharing]:

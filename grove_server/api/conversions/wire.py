@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from google.protobuf import struct_pb2
@@ -23,6 +24,10 @@ _TRUE: Final = b"\x20\x01"
 _FALSE: Final = b"\x20\x00"
 # google.protobuf messages nest three deep per map; parsers stop at 100.
 STRUCT_NESTING_MAX: Final = 24
+
+
+# Longer strings (scripts, certificates) are not worth remembering.
+_REMEMBERED_LENGTH_MAX: Final = 64
 
 
 class NestingError(ValueError):
@@ -65,20 +70,38 @@ def struct_bytes(mapping: Mapping[str, Any], depth: int = 1) -> bytes:
         raise NestingError(f"nested more than {STRUCT_NESTING_MAX} deep")
     parts: list[bytes] = []
     for key, value in mapping.items():
-        name = key.encode()
         payload = _value_bytes(value, depth)
-        entry_length = 2 + len(varint(len(name))) - 1 + len(name) + 1 + len(varint(len(payload))) + len(payload)
-        parts += (
-            b"\x0a", varint(entry_length), b"\x0a", varint(len(name)), name, b"\x12", varint(len(payload)), payload,
-        )  # fmt: skip
+        entry = b"".join((_key_bytes(key), b"\x12", varint(len(payload)), payload))
+        parts += (b"\x0a", varint(len(entry)), entry)
     return b"".join(parts)
+
+
+@lru_cache(maxsize=4096)
+def _key_bytes(key: str) -> bytes:
+    """Return a map's key field; pod specs use the same few hundred keys over and over."""
+    return text(1, key) or b"\x0a\x00"
+
+
+@lru_cache(maxsize=8192)
+def _string_bytes(value: str) -> bytes:
+    """Return a string value; the short ones of a pod spec are mostly the same from pod to pod."""
+    encoded = value.encode()
+    return b"\x1a" + varint(len(encoded)) + encoded
 
 
 def _value_bytes(value: Any, depth: int) -> bytes:  # noqa: ANN401 -- JSON
     match value:
         case str():
+            if len(value) <= _REMEMBERED_LENGTH_MAX:
+                return _string_bytes(value)
             encoded = value.encode()
             return b"\x1a" + varint(len(encoded)) + encoded
+        case dict():
+            payload = struct_bytes(value, depth + 1)
+            return b"\x2a" + varint(len(payload)) + payload
+        case list() | tuple():
+            payload = _list_bytes(value, depth + 1)
+            return b"\x32" + varint(len(payload)) + payload
         case None:
             return _NULL
         case True:
@@ -87,12 +110,6 @@ def _value_bytes(value: Any, depth: int) -> bytes:  # noqa: ANN401 -- JSON
             return _FALSE
         case int() | float():
             return b"\x11" + _DOUBLE.pack(value)
-        case dict():
-            payload = struct_bytes(value, depth + 1)
-            return b"\x2a" + varint(len(payload)) + payload
-        case list() | tuple():
-            payload = _list_bytes(value, depth + 1)
-            return b"\x32" + varint(len(payload)) + payload
         case _:
             raise TypeError(f"{type(value).__name__} is no JSON value")
 
