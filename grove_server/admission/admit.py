@@ -82,10 +82,10 @@ def _admit(
         return None
     if old is None:
         return Admitted(
-            resource=_created(metadata, defaulted, applied, context), warnings=tuple(findings.warnings), changed=True
+            resource=_created(metadata, defaulted, applied, context), warnings=findings.warnings, changed=True
         )
     resource = _updated(metadata, defaulted, applied, owner, old)
-    return Admitted(resource=resource, warnings=tuple(findings.warnings), changed=resource != old)
+    return Admitted(resource=resource, warnings=findings.warnings, changed=resource != old)
 
 
 def applied_replicas(spec: PodCliqueSetSpec) -> Mapping[str, int | None]:

@@ -53,7 +53,7 @@ def admit_cluster_topology_binding(
         )
         return Admitted(
             resource=ClusterTopologyBinding(metadata=created, spec=spec),
-            warnings=tuple(findings.warnings),
+            warnings=findings.warnings,
             changed=True,
         )
     is_same = spec == old.spec
@@ -63,7 +63,7 @@ def admit_cluster_topology_binding(
         metadata=replace(old.metadata, generation=generation, labels=labels, annotations=annotations),
         spec=old.spec if is_same else spec,
     )
-    return Admitted(resource=resource, warnings=tuple(findings.warnings), changed=resource != old)
+    return Admitted(resource=resource, warnings=findings.warnings, changed=resource != old)
 
 
 def _check_levels(levels: Sequence[TopologyLevel], levels_max: int, findings: Findings) -> None:

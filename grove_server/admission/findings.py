@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from grove_server.resources.meta import Kind
-from grove_server.resources.violations import Reason, Violation, bounded, quoted
+from grove_server.resources.violations import VIOLATIONS_SHOWN_MAX, Reason, Violation, bounded, quoted
+
+WARNINGS_MAX: Final = 20
 
 R = TypeVar("R")
 
@@ -23,71 +26,86 @@ class Admitted(Generic[R]):
 class InvalidResourceError(ValueError):
     """A resource breaks rules; ``violations`` holds all of them, at most as many as one answer can carry."""
 
-    def __init__(self, kind: Kind, name: str, violations: tuple[Violation, ...]) -> None:
-        """Say of which resource, and what."""
+    def __init__(self, kind: Kind, name: str, violations: Sequence[Violation], count: int | None = None) -> None:
+        """Say of which resource, and what; *count* is how many violations there are where not all are given."""
         self.kind = kind
         self.name = name
-        self.violations = bounded(violations)
+        self.violations = bounded(violations, count=count)
         super().__init__(f"{kind} {quoted(name)}: " + "; ".join(str(violation) for violation in self.violations))
 
 
 @dataclass(slots=True)
 class Findings:
-    """Violations and warnings, collected while the rules run."""
+    """Violations and warnings, collected while the rules run.
+
+    The first of each are kept and the rest counted, since one answer could not carry them.
+    """
 
     violations: list[Violation] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    count: int = 0
+    _warnings: list[str] = field(default_factory=list)
+    _warning_count: int = 0
 
     def add(self, path: str, reason: Reason, message: str) -> None:
         """Note that the field at *path* is wrong."""
-        self.violations.append(Violation(path, reason, message))
+        self.count += 1
+        if len(self.violations) < VIOLATIONS_SHOWN_MAX:
+            self.violations.append(Violation(path, reason, message))
 
     def required(self, path: str, message: str = "is required") -> None:
         """Note that the field at *path* is missing."""
-        self.violations.append(Violation(path, Reason.REQUIRED, message))
+        self.add(path, Reason.REQUIRED, message)
 
     def invalid(self, path: str, message: str) -> None:
         """Note that the value at *path* breaks a rule."""
-        self.violations.append(Violation(path, Reason.INVALID, message))
+        self.add(path, Reason.INVALID, message)
 
     def duplicate(self, path: str, value: object) -> None:
         """Note that the value at *path* was given before."""
-        self.violations.append(Violation(path, Reason.DUPLICATE, f"{quoted(value)} is listed more than once"))
+        self.add(path, Reason.DUPLICATE, f"{quoted(value)} is listed more than once")
 
     def forbidden(self, path: str, message: str) -> None:
         """Note that the field at *path* may not be set."""
-        self.violations.append(Violation(path, Reason.FORBIDDEN, message))
+        self.add(path, Reason.FORBIDDEN, message)
 
     def not_found(self, path: str, message: str) -> None:
         """Note that what *path* refers to does not exist."""
-        self.violations.append(Violation(path, Reason.NOT_FOUND, message))
+        self.add(path, Reason.NOT_FOUND, message)
 
     def not_supported(self, path: str, value: object, allowed: tuple[str, ...]) -> None:
         """Note that the value at *path* is none of those allowed."""
         message = f"must be one of {', '.join(allowed)}, got {quoted(value)}"
-        self.violations.append(Violation(path, Reason.NOT_SUPPORTED, message))
+        self.add(path, Reason.NOT_SUPPORTED, message)
 
     def immutable(self, path: str, message: str = "cannot be changed after creation") -> None:
         """Note that the field at *path* differs from the stored one."""
-        self.violations.append(Violation(path, Reason.IMMUTABLE, message))
+        self.add(path, Reason.IMMUTABLE, message)
 
     def too_many(self, path: str, count: int, count_max: int, what: str = "entries") -> None:
         """Note that *path* holds more than is allowed."""
-        self.violations.append(Violation(path, Reason.TOO_MANY, f"must have at most {count_max} {what}, has {count}"))
+        self.add(path, Reason.TOO_MANY, f"must have at most {count_max} {what}, has {count}")
 
     def wrong_type(self, path: str, expected: str, value: object) -> None:
         """Note that the value at *path* has another type than *expected*."""
-        self.violations.append(Violation(path, Reason.TYPE_INVALID, f"must be {expected}, got {quoted(value)}"))
+        self.add(path, Reason.TYPE_INVALID, f"must be {expected}, got {quoted(value)}")
 
     def unknown(self, path: str) -> None:
         """Note that there is no such field."""
-        self.violations.append(Violation(path, Reason.FIELD_UNKNOWN, "is not a known field"))
+        self.add(path, Reason.FIELD_UNKNOWN, "is not a known field")
 
     def warn(self, message: str) -> None:
         """Note something that is allowed but probably not meant."""
-        self.warnings.append(message)
+        self._warning_count += 1
+        if len(self._warnings) < WARNINGS_MAX:
+            self._warnings.append(message)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The warnings; the last says how many more there are."""
+        more = self._warning_count - len(self._warnings)
+        return (*self._warnings, f"and {more} more warnings") if more else tuple(self._warnings)
 
     def raise_if_any(self, kind: Kind, name: str) -> None:
         """Raise InvalidResourceError if there are violations."""
         if self.violations:
-            raise InvalidResourceError(kind, name, tuple(self.violations))
+            raise InvalidResourceError(kind, name, self.violations, self.count)

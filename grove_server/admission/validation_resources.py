@@ -7,7 +7,6 @@ such as nvidia.com/gpu, and huge pages) is asked for in whole units, with reques
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Final
 
 from grove_server.admission.findings import Findings
@@ -85,7 +84,6 @@ def _check_amounts(amounts: object, path: str, findings: Findings) -> Mapping[st
     return valid
 
 
-@lru_cache(maxsize=1024)
 def _name_problem(name: str) -> str | None:
     if name in _STANDARD or name.startswith(_HUGE_PAGES):
         return None

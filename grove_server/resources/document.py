@@ -142,6 +142,9 @@ def _read_chunk(chunk: str, line: int, budget: Budget) -> list[tuple[int, Any]]:
             raise UnreadableError(first_line, f"must not be nested deeper than {NESTING_MAX} levels") from None
         except UnreadableError as unreadable:
             raise UnreadableError(first_line, unreadable.message) from None
+        except ValueError:
+            # Python reads no number of more than 4300 digits.
+            raise UnreadableError(first_line, "numbers must fit into 64 bits") from None
         else:
             budget.spend_on(content, 1, first_line)
             return [(first_line, content)]

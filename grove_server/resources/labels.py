@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
-from grove_server.resources.names import LABEL_LENGTH_MAX, dns_subdomain_problem
+from grove_server.resources.names import LABEL_LENGTH_MAX, SUBDOMAIN_LENGTH_MAX, dns_subdomain_problem
 from grove_server.resources.workload import CliqueIdentity
 
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
@@ -50,15 +50,32 @@ COMPONENT_HEADLESS_SERVICE: Final = "pcs-headless-service"
 # Kubernetes' limit for all annotations of one object together.
 ANNOTATIONS_SIZE_MAX_BYTES: Final = 256 * 1024
 
+# A prefix (a DNS subdomain), a slash and a name. Longer keys are refused before they are looked at or remembered.
+_KEY_LENGTH_MAX: Final = SUBDOMAIN_LENGTH_MAX + 1 + LABEL_LENGTH_MAX
 _NAME_PART: Final = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?")
 
 
-@lru_cache(maxsize=4096)
 def label_key_problem(key: str) -> str | None:
     """Return why *key* is no label (or annotation) key, or None if it is one.
 
     A key is ``[prefix/]name``: the prefix a DNS subdomain, the name at most 63 letters, digits, ``-``, ``_`` and ``.``.
     """
+    if len(key) > _KEY_LENGTH_MAX:
+        return f"must have at most {_KEY_LENGTH_MAX} characters, has {len(key)}"
+    return _short_key_problem(key)
+
+
+def label_value_problem(value: str) -> str | None:
+    """Return why *value* is no label value, or None if it is one; the empty string is."""
+    if not value:
+        return None
+    if len(value) > LABEL_LENGTH_MAX:
+        return f"must have at most {LABEL_LENGTH_MAX} characters, has {len(value)}"
+    return _short_value_problem(value)
+
+
+@lru_cache(maxsize=4096)
+def _short_key_problem(key: str) -> str | None:
     prefix, slash, name = key.rpartition("/")
     if slash:
         problem = dns_subdomain_problem(prefix)
@@ -76,12 +93,7 @@ def label_key_problem(key: str) -> str | None:
 
 
 @lru_cache(maxsize=4096)
-def label_value_problem(value: str) -> str | None:
-    """Return why *value* is no label value, or None if it is one; the empty string is."""
-    if not value:
-        return None
-    if len(value) > LABEL_LENGTH_MAX:
-        return f"must have at most {LABEL_LENGTH_MAX} characters, has {len(value)}"
+def _short_value_problem(value: str) -> str | None:
     if _NAME_PART.fullmatch(value) is None:
         return "must consist of letters, digits, '-', '_' and '.', and start and end with a letter or digit"
     return None

@@ -19,7 +19,7 @@ import orjson
 
 from grove_server.resources.manifest import CliqueTemplate, PodCliqueSetTemplate
 from grove_server.resources.names import safe_digest
-from grove_server.resources.quantity import QuantityError, parse_quantity
+from grove_server.resources.quantity import TEXT_LENGTH_MAX, QuantityError, parse_quantity
 from grove_server.resources.workload import Revision
 
 # Changing the canonical form rolls every workload: a new version must keep computing hashes of the old one for
@@ -114,9 +114,11 @@ def _canonical(value: Any, key: str) -> Any:  # noqa: ANN401 -- a pod spec is ar
 
 
 def _canonical_quantity(amount: object) -> object:
-    if isinstance(amount, str | int | float) and not isinstance(amount, bool):
-        return _canonical_spelling(str(amount))
-    return amount
+    if isinstance(amount, bool) or not isinstance(amount, str | int | float):
+        return amount
+    text = str(amount)
+    # Only what may be a quantity is remembered.
+    return _canonical_spelling(text) if len(text) <= TEXT_LENGTH_MAX else text
 
 
 @lru_cache(maxsize=4096)

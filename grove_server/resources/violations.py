@@ -47,12 +47,18 @@ class Violation:
         return f"{self.path}: {self.message}" if self.path else self.message
 
 
-def bounded(violations: Sequence[Violation], count_max: int = VIOLATIONS_SHOWN_MAX) -> tuple[Violation, ...]:
-    """Return at most *count_max* violations, long paths cut; the last then says how many more there are."""
-    if len(violations) <= count_max:
+def bounded(
+    violations: Sequence[Violation], count_max: int = VIOLATIONS_SHOWN_MAX, count: int | None = None
+) -> tuple[Violation, ...]:
+    """Return at most *count_max* violations, long paths cut; the last then says how many more there are.
+
+    *count* is how many there are in all, where *violations* are only the first of them.
+    """
+    total = len(violations) if count is None else count
+    if total <= count_max:
         return tuple(_cut(violation) for violation in violations)
     kept = tuple(_cut(violation) for violation in violations[: count_max - 1])
-    rest = Violation("", Reason.TOO_MANY, f"and {len(violations) - len(kept)} more violations")
+    rest = Violation("", Reason.TOO_MANY, f"and {total - len(kept)} more violations")
     return (*kept, rest)
 
 

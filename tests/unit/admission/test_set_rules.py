@@ -471,3 +471,11 @@ def test_a_new_set_has_its_identity_from_the_context() -> None:
     assert resource.metadata.namespace == "default"
     assert resource.metadata.generation == 1
     assert resource.resource_version == 0
+
+
+def test_warnings_are_bounded() -> None:
+    """Twenty warnings are shown; one more says how many are left."""
+    cliques = [clique(f"c{index}", None) for index in range(30)]
+    warnings = admit(pod_clique_set(cliques=cliques, podCliqueScalingGroups=[])).warnings
+    assert len(warnings) == 21
+    assert warnings[-1] == "and 10 more warnings"

@@ -150,6 +150,7 @@ def test_yaml_bombs_are_refused() -> None:
         ("a: .inf", 1, "finite"),
         ("a: 1e999", 1, "too large"),
         ('{"a": NaN}', 1, "finite"),
+        ('{"a": ' + "9" * 5000 + "}", 1, "64 bits"),
         ("{[1]: 2}", 1, "keys must be strings"),
         ("~: 2", 1, "keys must be strings, got null"),
         ("a: {<<: 5}", 1, "<< must be given maps"),
