@@ -79,7 +79,7 @@ class _Explanation:
         self.level = max(scope.required or 0 for scope in self.scope.lineage())
         for request_class in self.scope.demand:
             self.cluster.refresh(request_class)
-        self.bases = search.bases_of(self.scope) if len(self.layout.slots) else []
+        self.bases = search.candidates.bases_of(self.scope) if len(self.layout.slots) else []
         self.hardest = max(self.scope.demand, key=self._hardness)
 
     def verdict(self) -> Verdict:
@@ -125,7 +125,7 @@ class _Explanation:
         """Yield the asked level and the broader ones, as far as the binding domain."""
         floor = min((base.level for base in self.bases), default=0)
         for level in range(max(self.level, floor), floor - 1, -1) if self.bases else ():
-            spans = [self.search.span(base, level) for base in self.bases]
+            spans = [self.search.candidates.span(base, level) for base in self.bases]
             named = [np.arange(first, last)[self.layout.levels[level].is_named[first:last]] for first, last in spans]
             fitting = [
                 domain
@@ -180,7 +180,10 @@ class _Explanation:
         if not len(self.layout.slots):
             return VerdictCode.NO_NODE_MATCHES, "the cluster has no nodes"
         if not self.bases:
-            return VerdictCode.DOMAIN_GONE, f"no node is left in {_path_text(self.search.binding_of(self.scope))}"
+            return (
+                VerdictCode.DOMAIN_GONE,
+                f"no node is left in {_path_text(self.search.candidates.binding_of(self.scope))}",
+            )
         if not levels[0].domains_considered:
             key = self.layout.levels[self.level].key
             return VerdictCode.LEVEL_MISSING, f"no node has the labels down to {key}"
@@ -223,7 +226,7 @@ class _Explanation:
     def _exclusions(self, inside: BoolArray) -> tuple[Exclusion, ...]:
         by_slot = np.zeros(len(self.cluster.rules.states), dtype=np.bool_)
         by_slot[self.layout.slots[inside]] = True
-        binding = _path_text(self.search.binding_of(self.scope))
+        binding = _path_text(self.search.candidates.binding_of(self.scope))
         keys = self.layout.keys[: self.level]
         return count_exclusions(self.cluster, self.hardest, keys, by_slot, binding)
 

@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from grove_server.placement import gpus
+from grove_server.placement.candidates import lifted
 from grove_server.placement.choice import Region, Runs
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.explain import explain_failure, explain_level
@@ -28,7 +29,7 @@ from grove_server.placement.results import (
     Verdict,
 )
 from grove_server.placement.scopes import LevelUnknownError, Scope, compile_request
-from grove_server.placement.search import Search, lifted
+from grove_server.placement.search import Search
 
 DEFAULT_BUDGET: Final = Budget()
 

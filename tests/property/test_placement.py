@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 from hypothesis import given, settings
@@ -21,6 +22,7 @@ from grove_server.placement import (
 from grove_server.placement.requests import minimum_of
 from grove_server.placement.violations import violations
 from tests.placement_cases import (
+    BLOCK,
     HOST,
     TOPOLOGY,
     ZONE,
@@ -165,6 +167,36 @@ def _amounts(cluster: Cluster) -> dict[str, tuple[dict[str, int], tuple[int, ...
         name: ({key: value for key, value in cluster.free_of(name).items() if value}, cluster.gpus_free_of(name))
         for name in cluster.node_names()
     }
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 8), min_size=12, max_size=12), st.integers(1, 30))
+def test_one_shape_takes_the_fewest_racks_and_hosts(free: list[int], pods: int) -> None:
+    """Within a block the racks are as few as can be, and the hosts as few as any choice of so few racks allows."""
+    cluster = Cluster(
+        gpu_node(f"n{i:02}", gpu_count=count, zone="z", block="b", rack=f"r{i // 3}") for i, count in enumerate(free)
+    )
+    result = place(cluster, gang(clique("w", pods, gpus(1)), required=BLOCK))
+    if not isinstance(result, Placement):
+        assert pods > sum(free)
+        return
+    used = {int(node[1:]) for node, _ in result.cliques[0].bindings}
+    racks, hosts = _fewest(free, pods)
+    assert len({index // 3 for index in used}) == racks
+    if pods >= 8:  # Fewer pods are not worth comparing tied racks for.
+        assert len(used) <= hosts + 1
+
+
+def _fewest(free: list[int], pods: int) -> tuple[int, int]:
+    """Return the least (racks, hosts) in this order, by trying every set of racks."""
+    options = []
+    for count in range(1, 5):
+        for racks in itertools.combinations(range(4), count):
+            rooms = sorted((free[rack * 3 + i] for rack in racks for i in range(3)), reverse=True)
+            if sum(rooms) >= pods:
+                hosts = next(i for i in range(1, len(rooms) + 1) if sum(rooms[:i]) >= pods)
+                options.append((count, hosts))
+    return min(options)
 
 
 def test_the_oracle_tells_possible_from_impossible() -> None:

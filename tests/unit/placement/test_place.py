@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from grove_server.placement import (
     GPU_RESOURCE,
+    Budget,
     CliqueRequest,
     Cluster,
     GangRequest,
@@ -368,3 +371,60 @@ def test_topology_without_constraint_matters_not() -> None:
     request = gang(clique("w", 3), topology=())
     assert nodes_of(placed(place(workers(), request)), "w") == ["worker-00", "worker-01", "worker-02"]
     assert TOPOLOGY[0] == ZONE
+
+
+def test_cliques_of_one_shape_are_placed_as_one() -> None:
+    """Leader and workers of one shape share the domain that holds them all, each with consecutive places."""
+    cluster = Cluster([gpu_node(f"n{i}", rack=f"r{i}") for i in range(3)])
+    cluster.bind_pod("n0", gpus(6))
+    request = gang(clique("leader", 1, gpus(1)), clique("worker", 2, gpus(2)), clique("router", 0, gpus(2)))
+    assert set(nodes_of(placed(place(cluster, request)), "worker")) == {"n1"}
+    request = gang(clique("leader", 1, gpus(2)), GroupRequest(name="g", members=(clique("worker", 3, gpus(2)),)))
+    result = placed(place(cluster, request))
+    assert violations(cluster, request, result) == []
+    assert nodes_of(result, "leader") + nodes_of(result, "worker") == ["n1"] * 4
+    assert result.reasons[0].sentence().startswith("gang gang is in node n1: 2 of 3 fitted")
+
+
+def test_surplus_stays_in_the_domain_it_is_bound_to() -> None:
+    """Surplus pods take what the binding domain has, and the answer names that domain."""
+    cluster = workers()
+    request = gang(clique("w", 0, optional=9), within=((RACK, "rack-1"),))
+    result = placed(place(cluster, request))
+    assert violations(cluster, request, result) == []
+    assert (result.pod_count, result.cliques[0].optional_unplaced) == (7, 2)
+    assert [(each.level, each.value, each.is_required) for each in result.domains] == [(RACK, "rack-1", True)]
+
+
+def test_surplus_goes_near_its_minimum_then_around_it() -> None:
+    """A preferred rack does not hold surplus back once it is full; a required one does."""
+    cluster = workers()
+    free = placed(place(cluster, gang(clique("w", 5, optional=5), preferred=RACK)))
+    assert free.pod_count == 10
+    held = placed(place(cluster, gang(clique("w", 5, optional=5), required=RACK)))
+    assert (held.pod_count, held.cliques[0].optional_unplaced) == (7, 3)
+
+
+def test_a_stopped_search_is_repeated_with_more_budget() -> None:
+    """The budget changes how long a search goes on, never whether an answer keeps its promises."""
+    cluster = Cluster(
+        [replace(gpu_node(f"n{i}", rack=f"r{i // 2}", zone="z"), allocatable=_uneven(i)) for i in range(8)]
+    )
+    cluster.upsert_nodes(
+        replace(cluster.node(name), labels={**cluster.node(name).labels, BLOCK: "b"}) for name in cluster.node_names()
+    )
+    groups = [
+        GroupRequest(
+            name=f"g{i}",
+            required=RACK,
+            members=(clique(f"a{i}", 1, gpus(1 + i, cpu=2)), clique(f"b{i}", 1, gpus(4 - i, cpu=3))),
+        )
+        for i in range(4)
+    ]
+    for steps in (0, 10, 1_000):
+        request = gang(*groups, required=ZONE)
+        assert violations(cluster, request, place(cluster, request, budget=Budget(steps_max=steps))) == []
+
+
+def _uneven(index: int) -> dict[str, int]:
+    return {"cpu": 3 + index % 3, "pods": 4, GPU_RESOURCE: 2 + index % 4}
