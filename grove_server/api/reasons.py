@@ -36,6 +36,7 @@ class Reason(enum.StrEnum):
     ALREADY_EXISTS = "ALREADY_EXISTS"
     VERSION_CONFLICT = "VERSION_CONFLICT"
     BEING_DELETED = "BEING_DELETED"
+    NODES_NOT_SIMULATED = "NODES_NOT_SIMULATED"
     PAGE_TOKEN_EXPIRED = "PAGE_TOKEN_EXPIRED"  # noqa: S105 -- a word, not a secret
     RESUME_TOKEN_EXPIRED = "RESUME_TOKEN_EXPIRED"  # noqa: S105 -- a word, not a secret
     WATCH_TOO_SLOW = "WATCH_TOO_SLOW"
@@ -62,6 +63,7 @@ CODES: Final[Mapping[Reason, grpc.StatusCode]] = {
     Reason.ALREADY_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
     Reason.VERSION_CONFLICT: grpc.StatusCode.ABORTED,
     Reason.BEING_DELETED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.NODES_NOT_SIMULATED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.PAGE_TOKEN_EXPIRED: grpc.StatusCode.OUT_OF_RANGE,
     Reason.RESUME_TOKEN_EXPIRED: grpc.StatusCode.OUT_OF_RANGE,
     Reason.WATCH_TOO_SLOW: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -178,4 +180,14 @@ def being_deleted(kind: str, namespace: str, name: str) -> ApiError:
         metadata={"kind": kind, "namespace": namespace, "name": name},
         subject=Subject(kind, shown),
         preconditions=(("BEING_DELETED", shown, "the resource has a deletionTimestamp"),),
+    )
+
+
+def nodes_not_simulated(runtime: str) -> ApiError:
+    """Return the refusal to say that a real node is down or up."""
+    return ApiError(
+        reason=Reason.NODES_NOT_SIMULATED,
+        message=f"nodes of the runtime {runtime} are real: only simulated ones can be marked down or up",
+        metadata={"runtime": runtime},
+        preconditions=(("NODES_NOT_SIMULATED", runtime, "the runtime does not simulate its nodes"),),
     )

@@ -11,7 +11,13 @@ import grpc
 from grove.v1.cluster_topology_binding_pb2 import ClusterTopologyBinding
 from grove.v1.event_pb2 import Event
 from grove.v1.manifest_pb2 import ManifestServiceApplyResponse, ManifestServiceDeleteResponse
-from grove.v1.node_pb2 import Node, NodeServiceCordonResponse, NodeServiceUncordonResponse
+from grove.v1.node_pb2 import (
+    Node,
+    NodeServiceCordonResponse,
+    NodeServiceMarkDownResponse,
+    NodeServiceMarkUpResponse,
+    NodeServiceUncordonResponse,
+)
 from grove.v1.placement_pb2 import PlacementServiceSimulateResponse
 from grove.v1.pod_clique_pb2 import PodClique
 from grove.v1.pod_clique_scaling_group_pb2 import PodCliqueScalingGroup
@@ -47,6 +53,16 @@ class Nodes(Collection[Node]):
         """Let new pods onto *names*, in one change; returns those that were not so already."""
         answer = await self._caller.call(f"{self._service}Uncordon", {"names": names})
         return list(cast("NodeServiceUncordonResponse", answer).changed)
+
+    async def mark_down(self, names: list[str]) -> list[str]:
+        """Let simulated nodes fail, in one change; returns those that were not down already."""
+        answer = await self._caller.call(f"{self._service}MarkDown", {"names": names})
+        return list(cast("NodeServiceMarkDownResponse", answer).changed)
+
+    async def mark_up(self, names: list[str]) -> list[str]:
+        """Bring simulated nodes back, in one change; returns those that were not up already."""
+        answer = await self._caller.call(f"{self._service}MarkUp", {"names": names})
+        return list(cast("NodeServiceMarkUpResponse", answer).changed)
 
 
 class GroveClient:

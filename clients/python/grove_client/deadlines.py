@@ -27,6 +27,8 @@ _DEADLINE_BY_VERB: Final = {
     "Scale": WRITE_S,
     "Cordon": WRITE_S,
     "Uncordon": WRITE_S,
+    "MarkDown": WRITE_S,
+    "MarkUp": WRITE_S,
     "Simulate": BATCH_S,
 }
 _DEADLINE_BY_METHOD: Final = {
@@ -34,7 +36,7 @@ _DEADLINE_BY_METHOD: Final = {
     "/grove.v1.ManifestService/Delete": BATCH_S,
 }
 _IDEMPOTENT_VERBS: Final = frozenset(
-    {"Get", "GetInfo", "Explain", "List", "Apply", "Scale", "Cordon", "Uncordon", "Simulate"}
+    {"Get", "GetInfo", "Explain", "List", "Apply", "Scale", "Cordon", "Uncordon", "MarkDown", "MarkUp", "Simulate"}
 )
 
 

@@ -1,4 +1,4 @@
-"""Commands that change something: apply, scale, cordon, uncordon."""
+"""Commands that change something: apply, scale, cordon, uncordon, node down, node up."""
 
 from __future__ import annotations
 
@@ -166,6 +166,33 @@ def uncordon(session: Session, *, names: tuple[str, ...]) -> None:
     changed = session.run(lambda grove: grove.nodes.uncordon(nodes))
     for name in nodes:
         click.echo(f"node/{name} uncordoned" if name in changed else f"node/{name} already uncordoned")
+
+
+@click.group()
+def node() -> None:
+    """Let simulated nodes fail and come back."""
+
+
+@node.command()
+@click.argument("names", nargs=-1, metavar="NODE...", required=True)
+@connected_command
+def down(session: Session, *, names: tuple[str, ...]) -> None:
+    """Let simulated nodes fail: their pods are not ready, no pod is placed there. Several nodes are one change."""
+    nodes = _node_names(names)
+    changed = session.run(lambda grove: grove.nodes.mark_down(nodes))
+    for name in nodes:
+        click.echo(f"node/{name} down" if name in changed else f"node/{name} already down")
+
+
+@node.command()
+@click.argument("names", nargs=-1, metavar="NODE...", required=True)
+@connected_command
+def up(session: Session, *, names: tuple[str, ...]) -> None:
+    """Bring simulated nodes back: their pods go on without a restart. Several nodes are one change."""
+    nodes = _node_names(names)
+    changed = session.run(lambda grove: grove.nodes.mark_up(nodes))
+    for name in nodes:
+        click.echo(f"node/{name} up" if name in changed else f"node/{name} already up")
 
 
 def _node_names(words: tuple[str, ...]) -> list[str]:

@@ -169,12 +169,20 @@ class SmallServer:
             answer.previous, answer.replicas = resource.spec.replicas, request.replicas
             answer.scale_owner = request.requested_by
             resource.spec.replicas = request.replicas
-        elif verb in {"Cordon", "Uncordon"}:
-            nodes = [self._find("Node", "", name, context) for name in request.names]
-            answer.changed.extend(n.metadata.name for n in nodes if n.spec.unschedulable != (verb == "Cordon"))
-            for node in nodes:
-                node.spec.unschedulable = verb == "Cordon"
+        elif kind == "Node":
+            self._nodes(verb, [self._find("Node", "", name, context) for name in request.names], answer)
         return answer  # type: ignore[no-any-return] # a message, see Fields
+
+    def _nodes(self, verb: str, nodes: list[Fields], answer: Fields) -> None:
+        for node in nodes:
+            ready = node.status.conditions[0]
+            before = (node.spec.unschedulable, ready.status)
+            if verb in {"Cordon", "Uncordon"}:
+                node.spec.unschedulable = verb == "Cordon"
+            else:
+                ready.status = "True" if verb == "MarkUp" else "False"
+            if (node.spec.unschedulable, ready.status) != before:
+                answer.changed.append(node.metadata.name)
 
     def _list(self, kind: str, request: Fields, answer: Fields) -> None:
         found = self.matching(kind, request)

@@ -203,6 +203,9 @@ def test_nothing_found_is_no_error(grovectl: Grovectl) -> None:
         ("tree", "po", "x"),
         ("explain", "node", "x"),
         ("cordon", "pod/x"),
+        ("node", "down"),
+        ("node", "down", "pod/x"),
+        ("node", "sideways", "x"),
         ("get", "pcs", "--tls-cert", "x"),
         ("get", "pcs", "--tls-ca", __file__),
         ("get", "pcs", "--tls-ca", "/does/not/exist"),
@@ -321,6 +324,18 @@ def test_scale_and_cordon(server: SmallServer, grovectl: Grovectl) -> None:
     assert grovectl("uncordon", "node-3").out == "node/node-3 uncordoned\n"
     assert grovectl("cordon", "node-3", "node-4").code == 3
     assert not server.stored["Node", "", "node-3"].spec.unschedulable
+
+
+def test_node_down_and_up(server: SmallServer, grovectl: Grovectl) -> None:
+    """Nodes go down and come back by name; what was so already says so, and a missing one is exit code 3."""
+    fill(server)
+    assert grovectl("node", "down", "node-3").out == "node/node-3 down\n"
+    assert grovectl("node", "down", "no/node-3").out == "node/node-3 already down\n"
+    grovectl("cordon", "node-3")
+    assert "NotReady,SchedulingDisabled" in grovectl("get", "no").out
+    assert grovectl("node", "up", "node-3").out == "node/node-3 up\n"
+    assert grovectl("node", "up", "node-3").out == "node/node-3 already up\n"
+    assert grovectl("node", "down", "node-3", "node-4").code == 3
 
 
 def test_wait_for_condition(server: SmallServer, grovectl: Grovectl) -> None:

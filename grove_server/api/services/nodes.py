@@ -1,8 +1,8 @@
-"""NodeService: machines, and whether new pods may go there."""
+"""NodeService: machines, whether new pods may go there, and the failing of simulated ones."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -12,14 +12,17 @@ from grove_server.api.conversions.requests import refuse_unknown_fields
 from grove_server.api.named import change_named, check_names, keys_of
 from grove_server.api.pipeline import Awaited, Call, Method
 from grove_server.api.reading import Reading, Requests
+from grove_server.api.reasons import nodes_not_simulated
 from grove_server.resources.cluster import Node
 from grove_server.resources.meta import Kind
 
 NODES_PER_CALL_MAX: Final = 10_000
+# Readiness of any other runtime's nodes is what that runtime sees, and nobody may say otherwise.
+SIMULATING_RUNTIMES: Final = frozenset({"fake"})
 
 
 class NodeService:
-    """Nodes: Get, List, Watch, Cordon, Uncordon."""
+    """Nodes: Get, List, Watch, Cordon, Uncordon, MarkDown, MarkUp."""
 
     name = "grove.v1.NodeService"
 
@@ -37,27 +40,53 @@ class NodeService:
             **self._reading.methods(),
             "Cordon": Awaited(pb.NodeServiceCordonRequest, self.cordon),
             "Uncordon": Awaited(pb.NodeServiceUncordonRequest, self.uncordon),
+            "MarkDown": Awaited(pb.NodeServiceMarkDownRequest, self.mark_down),
+            "MarkUp": Awaited(pb.NodeServiceMarkUpRequest, self.mark_up),
         }
 
     async def cordon(self, request: pb.NodeServiceCordonRequest, _call: Call) -> bytes:
         """Keep new pods away."""
         refuse_unknown_fields(request)
-        changed = await self._set(request.names, unschedulable=True)
+        changed = await self._set_unschedulable(request.names, unschedulable=True)
         return pb.NodeServiceCordonResponse(changed=changed).SerializeToString()
 
     async def uncordon(self, request: pb.NodeServiceUncordonRequest, _call: Call) -> bytes:
         """Let new pods in again."""
         refuse_unknown_fields(request)
-        changed = await self._set(request.names, unschedulable=False)
+        changed = await self._set_unschedulable(request.names, unschedulable=False)
         return pb.NodeServiceUncordonResponse(changed=changed).SerializeToString()
 
-    async def _set(self, names: Sequence[str], *, unschedulable: bool) -> list[str]:
-        check_names(names, NODES_PER_CALL_MAX)
+    async def mark_down(self, request: pb.NodeServiceMarkDownRequest, _call: Call) -> bytes:
+        """Let simulated nodes fail."""
+        refuse_unknown_fields(request)
+        changed = await self._set_ready(request.names, ready=False)
+        return pb.NodeServiceMarkDownResponse(changed=changed).SerializeToString()
 
+    async def mark_up(self, request: pb.NodeServiceMarkUpRequest, _call: Call) -> bytes:
+        """Bring simulated nodes back."""
+        refuse_unknown_fields(request)
+        changed = await self._set_ready(request.names, ready=True)
+        return pb.NodeServiceMarkUpResponse(changed=changed).SerializeToString()
+
+    async def _set_unschedulable(self, names: Sequence[str], *, unschedulable: bool) -> list[str]:
         def decide(node: Node) -> Node | None:
             return None if node.unschedulable is unschedulable else replace(node, unschedulable=unschedulable)
 
-        pairs = await change_named(
-            self._backend.shared.store, keys_of(Kind.NODE, "", names), decide, cause="api.cordon"
-        )
+        return await self._change(names, decide, cause="api.cordon")
+
+    async def _set_ready(self, names: Sequence[str], *, ready: bool) -> list[str]:
+        runtime = self._backend.facts.runtime
+        if runtime not in SIMULATING_RUNTIMES:
+            raise nodes_not_simulated(runtime)
+        now = self._backend.now()
+
+        def decide(node: Node) -> Node | None:
+            return None if node.ready is ready else replace(node, ready=ready, ready_changed_at=now)
+
+        return await self._change(names, decide, cause="api.node-failure")
+
+    async def _change(self, names: Sequence[str], decide: Callable[[Node], Node | None], *, cause: str) -> list[str]:
+        """Change all named nodes in one commit, or none; return the names of those that became different."""
+        check_names(names, NODES_PER_CALL_MAX)
+        pairs = await change_named(self._backend.shared.store, keys_of(Kind.NODE, "", names), decide, cause=cause)
         return [before.metadata.name for before, after in pairs if before is not after]

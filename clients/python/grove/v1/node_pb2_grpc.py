@@ -60,6 +60,16 @@ class NodeServiceStub:
                 request_serializer=grove_dot_v1_dot_node__pb2.NodeServiceUncordonRequest.SerializeToString,
                 response_deserializer=grove_dot_v1_dot_node__pb2.NodeServiceUncordonResponse.FromString,
                 _registered_method=True)
+        self.MarkDown = channel.unary_unary(
+                '/grove.v1.NodeService/MarkDown',
+                request_serializer=grove_dot_v1_dot_node__pb2.NodeServiceMarkDownRequest.SerializeToString,
+                response_deserializer=grove_dot_v1_dot_node__pb2.NodeServiceMarkDownResponse.FromString,
+                _registered_method=True)
+        self.MarkUp = channel.unary_unary(
+                '/grove.v1.NodeService/MarkUp',
+                request_serializer=grove_dot_v1_dot_node__pb2.NodeServiceMarkUpRequest.SerializeToString,
+                response_deserializer=grove_dot_v1_dot_node__pb2.NodeServiceMarkUpResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServiceServicer:
@@ -119,6 +129,28 @@ class NodeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MarkDown(self, request, context):
+        """Lets simulated nodes fail: they and their pods are no longer ready, nothing on them starts,
+        crashes or ends, and no new pod is placed there, until MarkUp. All nodes in one change, for
+        example all of a rack.
+        Idempotent; kept over restarts of the server. Answers after the change is durable.
+        Codes: NOT_FOUND (names all that are missing; nothing is changed then), FAILED_PRECONDITION (the nodes
+        are real: whether they are ready is not for people to say).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MarkUp(self, request, context):
+        """Brings simulated nodes back: their pods go on without having been restarted. All nodes in one change.
+        Idempotent. Answers after the change is durable.
+        Codes: NOT_FOUND (names all that are missing; nothing is changed then), FAILED_PRECONDITION (as
+        MarkDown).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -146,6 +178,16 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.Uncordon,
                     request_deserializer=grove_dot_v1_dot_node__pb2.NodeServiceUncordonRequest.FromString,
                     response_serializer=grove_dot_v1_dot_node__pb2.NodeServiceUncordonResponse.SerializeToString,
+            ),
+            'MarkDown': grpc.unary_unary_rpc_method_handler(
+                    servicer.MarkDown,
+                    request_deserializer=grove_dot_v1_dot_node__pb2.NodeServiceMarkDownRequest.FromString,
+                    response_serializer=grove_dot_v1_dot_node__pb2.NodeServiceMarkDownResponse.SerializeToString,
+            ),
+            'MarkUp': grpc.unary_unary_rpc_method_handler(
+                    servicer.MarkUp,
+                    request_deserializer=grove_dot_v1_dot_node__pb2.NodeServiceMarkUpRequest.FromString,
+                    response_serializer=grove_dot_v1_dot_node__pb2.NodeServiceMarkUpResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -284,6 +326,60 @@ class NodeService:
             '/grove.v1.NodeService/Uncordon',
             grove_dot_v1_dot_node__pb2.NodeServiceUncordonRequest.SerializeToString,
             grove_dot_v1_dot_node__pb2.NodeServiceUncordonResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MarkDown(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/grove.v1.NodeService/MarkDown',
+            grove_dot_v1_dot_node__pb2.NodeServiceMarkDownRequest.SerializeToString,
+            grove_dot_v1_dot_node__pb2.NodeServiceMarkDownResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MarkUp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/grove.v1.NodeService/MarkUp',
+            grove_dot_v1_dot_node__pb2.NodeServiceMarkUpRequest.SerializeToString,
+            grove_dot_v1_dot_node__pb2.NodeServiceMarkUpResponse.FromString,
             options,
             channel_credentials,
             insecure,

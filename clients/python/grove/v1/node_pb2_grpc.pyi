@@ -66,6 +66,20 @@ class NodeServiceStub:
     placement never sees half of it. Idempotent. Answers after the change is durable.
     Codes: NOT_FOUND (names all that are missing; nothing is changed then).
     """
+    MarkDown: _grpc.UnaryUnaryMultiCallable[_node_pb2.NodeServiceMarkDownRequest, _node_pb2.NodeServiceMarkDownResponse]
+    """Lets simulated nodes fail: they and their pods are no longer ready, nothing on them starts,
+    crashes or ends, and no new pod is placed there, until MarkUp. All nodes in one change, for
+    example all of a rack.
+    Idempotent; kept over restarts of the server. Answers after the change is durable.
+    Codes: NOT_FOUND (names all that are missing; nothing is changed then), FAILED_PRECONDITION (the nodes
+    are real: whether they are ready is not for people to say).
+    """
+    MarkUp: _grpc.UnaryUnaryMultiCallable[_node_pb2.NodeServiceMarkUpRequest, _node_pb2.NodeServiceMarkUpResponse]
+    """Brings simulated nodes back: their pods go on without having been restarted. All nodes in one change.
+    Idempotent. Answers after the change is durable.
+    Codes: NOT_FOUND (names all that are missing; nothing is changed then), FAILED_PRECONDITION (as
+    MarkDown).
+    """
 
 @_typing.type_check_only
 class NodeServiceAsyncStub(NodeServiceStub):
@@ -104,6 +118,20 @@ class NodeServiceAsyncStub(NodeServiceStub):
     """Pods may be placed on these nodes again. All nodes in one change:
     placement never sees half of it. Idempotent. Answers after the change is durable.
     Codes: NOT_FOUND (names all that are missing; nothing is changed then).
+    """
+    MarkDown: _aio.UnaryUnaryMultiCallable[_node_pb2.NodeServiceMarkDownRequest, _node_pb2.NodeServiceMarkDownResponse]  # type: ignore[assignment]
+    """Lets simulated nodes fail: they and their pods are no longer ready, nothing on them starts,
+    crashes or ends, and no new pod is placed there, until MarkUp. All nodes in one change, for
+    example all of a rack.
+    Idempotent; kept over restarts of the server. Answers after the change is durable.
+    Codes: NOT_FOUND (names all that are missing; nothing is changed then), FAILED_PRECONDITION (the nodes
+    are real: whether they are ready is not for people to say).
+    """
+    MarkUp: _aio.UnaryUnaryMultiCallable[_node_pb2.NodeServiceMarkUpRequest, _node_pb2.NodeServiceMarkUpResponse]  # type: ignore[assignment]
+    """Brings simulated nodes back: their pods go on without having been restarted. All nodes in one change.
+    Idempotent. Answers after the change is durable.
+    Codes: NOT_FOUND (names all that are missing; nothing is changed then), FAILED_PRECONDITION (as
+    MarkDown).
     """
 
 class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -170,6 +198,32 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
         """Pods may be placed on these nodes again. All nodes in one change:
         placement never sees half of it. Idempotent. Answers after the change is durable.
         Codes: NOT_FOUND (names all that are missing; nothing is changed then).
+        """
+
+    @_abc_1.abstractmethod
+    def MarkDown(
+        self,
+        request: _node_pb2.NodeServiceMarkDownRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.NodeServiceMarkDownResponse, _abc.Awaitable[_node_pb2.NodeServiceMarkDownResponse]]:
+        """Lets simulated nodes fail: they and their pods are no longer ready, nothing on them starts,
+        crashes or ends, and no new pod is placed there, until MarkUp. All nodes in one change, for
+        example all of a rack.
+        Idempotent; kept over restarts of the server. Answers after the change is durable.
+        Codes: NOT_FOUND (names all that are missing; nothing is changed then), FAILED_PRECONDITION (the nodes
+        are real: whether they are ready is not for people to say).
+        """
+
+    @_abc_1.abstractmethod
+    def MarkUp(
+        self,
+        request: _node_pb2.NodeServiceMarkUpRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.NodeServiceMarkUpResponse, _abc.Awaitable[_node_pb2.NodeServiceMarkUpResponse]]:
+        """Brings simulated nodes back: their pods go on without having been restarted. All nodes in one change.
+        Idempotent. Answers after the change is durable.
+        Codes: NOT_FOUND (names all that are missing; nothing is changed then), FAILED_PRECONDITION (as
+        MarkDown).
         """
 
 def add_NodeServiceServicer_to_server(servicer: NodeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
