@@ -6,7 +6,6 @@ grpc.aio server there is: no parsing, no metrics, bytes in and the same bytes ou
 
 import asyncio
 import multiprocessing
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,23 +15,12 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import grpc
-import uvloop
 
-from grove_server.api.load import load_of
-from grove_server.api.ports import AlwaysHealthy
-from grove_server.api.server import ApiServer
-from grove_server.control.clock import SystemClock
-from grove_server.control.indexes import store_indexes
-from grove_server.control.plane import ControlPlane
-from grove_server.resources import codec
-from grove_server.runtime.cluster_file import parse_cluster
-from grove_server.runtime.cluster_seed import seed_cluster
-from grove_server.runtime.fake import FakeRuntime
+from grove_server.app import running
 from grove_server.settings import load
-from grove_server.store import SqliteStore
+from grove_server.store.engine import EmbeddedStore
 from grove_server.telemetry import metrics
 from grove_server.telemetry.logs import set_up_logs
-from grove_server.telemetry.storage import StoreReport
 
 ECHO: Final = "/bare.Echo/Get"
 STREAM: Final = "/bare.Echo/Watch"
@@ -60,25 +48,12 @@ class Host(NamedTuple):
     bare: str
 
 
-class _Report(StoreReport):
-    """The server's own observer, which also remembers when something last became durable."""
-
-    durable_s = 0.0
-
-    def batch_durable(self, *, commits: int, changes: int, rows: int, payload_bytes: int, duration_s: float) -> None:
-        """Count one transaction and remember the moment, before anything of it is visible."""
-        self.durable_s = time.perf_counter()
-        super().batch_durable(
-            commits=commits, changes=changes, rows=rows, payload_bytes=payload_bytes, duration_s=duration_s
-        )
-
-
 class _Bare:
     """The echo, and a stream whose writes are set off by a call."""
 
-    def __init__(self, report: "_Report") -> None:
+    def __init__(self) -> None:
         self.payload = b""
-        self._report = report
+        self.durable_s = 0.0
         self._fired = asyncio.Event()
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -120,7 +95,7 @@ class _Bare:
 
     async def durable(self, _request: bytes, _context: Context) -> bytes:
         """Return the moment at which the store's last transaction was durable."""
-        return str(self._report.durable_s).encode()
+        return str(self.durable_s).encode()
 
     async def fsyncs(self, _request: bytes, _context: Context) -> bytes:
         """Return how many transactions the store has made."""
@@ -131,39 +106,39 @@ class _Bare:
         return b"0"
 
 
+def _note_durability(store: EmbeddedStore, bare: _Bare) -> None:
+    """Let *bare* know when something last became durable, before anything of it is visible."""
+    report = store._observer.batch_durable
+
+    def batch_durable(*, commits: int, changes: int, rows: int, payload_bytes: int, duration_s: float) -> None:
+        bare.durable_s = time.perf_counter()
+        report(commits=commits, changes=changes, rows=rows, payload_bytes=payload_bytes, duration_s=duration_s)
+
+    store._observer.batch_durable = batch_durable  # type: ignore[method-assign]  # the one place that listens in
+
+
 async def _serve(pipe: Connection, data_dir: str, access_log: str) -> None:
-    settings = load(["--listen", "127.0.0.1:0", "--data-dir", data_dir, "--access-log", access_log], {})
-    report = _Report()
-    store = SqliteStore(Path(data_dir) / "grove.db", codec, indexes=store_indexes(), observer=report)
-    await store.open()
-    clock = SystemClock()
-    uids = iter(range(sys.maxsize))
-    await seed_cluster(store, parse_cluster(CLUSTER), now=clock.now(), new_uid=lambda: f"node-{next(uids)}")
-    rpcs = load_of(settings)
-    plane = ControlPlane(store, clock, rpcs.busy)
-    runtime = FakeRuntime(store, clock, note=plane.events.note)
-    await runtime.start()
-    plane.start()
-    api = ApiServer(settings, store, placement=plane.planning, health=AlwaysHealthy(), load=rpcs)
-    address = await api.start()
-    bare = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.server.max_pending_requests", 20_000)])
-    bare.add_generic_rpc_handlers([_Bare(report).handlers()])
-    port = bare.add_insecure_port("127.0.0.1:0")
-    await bare.start()
-    pipe.send(Host(str(address), f"127.0.0.1:{port}"))
-    await asyncio.to_thread(pipe.poll, None)
-    await bare.stop(0)
-    await api.stop()
-    await plane.stop()
-    await runtime.stop()
-    await store.close()
+    cluster = Path(data_dir) / "cluster.yaml"
+    cluster.write_text(CLUSTER, encoding="utf-8")
+    arguments = ["--listen", "127.0.0.1:0", "--metrics-listen", "", "--access-log", access_log]
+    arguments += ["--data-dir", data_dir, "--cluster", str(cluster)]
+    async with running(load(arguments, {})) as server:
+        bare = _Bare()
+        _note_durability(server.store, bare)
+        echo = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.server.max_pending_requests", 20_000)])
+        echo.add_generic_rpc_handlers([bare.handlers()])
+        port = echo.add_insecure_port("127.0.0.1:0")
+        await echo.start()
+        pipe.send(Host(server.address, f"127.0.0.1:{port}"))
+        await asyncio.to_thread(pipe.poll, None)
+        await echo.stop(0)
 
 
 def _main(pipe: Connection, data_dir: str, access_log: str) -> None:
     # Lines go to a file, as they would in a service; a line per call costs what it costs there.
     with (Path(data_dir) / "server.log").open("w", encoding="utf-8") as stream:
         set_up_logs(log_format="json", stream=stream)
-        uvloop.run(_serve(pipe, data_dir, access_log))
+        asyncio.run(_serve(pipe, data_dir, access_log))
 
 
 @contextmanager
