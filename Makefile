@@ -34,6 +34,10 @@ run: setup ## Run the server until Ctrl-C, with simulated nodes; DEMO=off is the
 test: setup ## Run the tests; PYTEST="…" hands arguments on
 	$(BIN)/pytest -q -n $(JOBS) --dist loadfile $(PYTEST)
 
+.PHONY: test-crash
+test-crash: setup ## Kill the server under load, 50 times, and look what is left (minutes)
+	$(BIN)/pytest -q -m crash tests/crash $(PYTEST)
+
 .PHONY: lint
 lint: setup ## Check format, lint and import contracts (seconds)
 	$(BIN)/ruff format --check --quiet .
