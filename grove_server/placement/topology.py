@@ -131,7 +131,7 @@ class LabelColumn:
 
 def label_column(labels: Sequence[str | None]) -> LabelColumn:
     """Return the column of one label's values by slot (None = missing or no node)."""
-    values = tuple(sorted(value for value in set(labels) if value is not None))
+    values = tuple(sorted(dict.fromkeys(value for value in labels if value is not None)))
     codes_of = dict(zip(values, range(len(values)), strict=True))
     lookup: dict[str | None, int] = dict(zip((*values, None), (*range(len(values)), -1), strict=True))
     codes = np.fromiter(map(lookup.__getitem__, labels), dtype=np.int64, count=len(labels))
@@ -143,7 +143,7 @@ def patched_column(column: LabelColumn, slot_count: int, labels: Mapping[int, st
     codes = np.full(slot_count, -1, dtype=np.int64)
     codes[: len(column.codes)] = column.codes
     values, codes_of = column.values, column.codes_of
-    fresh = {value for value in labels.values() if value is not None and value not in codes_of}
+    fresh = dict.fromkeys(value for value in labels.values() if value is not None and value not in codes_of)
     if fresh:
         values = tuple(sorted((*values, *fresh)))
         codes_of = dict(zip(values, range(len(values)), strict=True))

@@ -227,3 +227,16 @@ def test_long_histories_are_caught_up_with() -> None:
     cluster.bind_pod("worker-00", WORKER)
     assert refused(place(cluster, request)).proof
     assert cluster.capacity_grew_since(0)
+
+
+def test_many_changed_nodes_are_counted_as_one_by_one() -> None:
+    """The path for many nodes and the one for few give the counts of a cluster built anew."""
+    cluster, fresh = workers(112), workers(112)
+    shape = clique("w", 1).shape
+    kept = cluster.request_class(shape, cluster.layout(TOPOLOGY))
+    result = placed(place(cluster, gang(clique("w", 20))))
+    cluster.reserve(result)
+    fresh.reserve(placed(place(fresh, gang(clique("w", 20)))))
+    anew = fresh.fork().request_class(shape, fresh.layout(TOPOLOGY))
+    assert cluster.request_class(shape, cluster.layout(TOPOLOGY)) is kept
+    assert [level.tolist() for level in kept.everywhere] == [level.tolist() for level in anew.everywhere]

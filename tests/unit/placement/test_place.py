@@ -428,3 +428,29 @@ def test_a_stopped_search_is_repeated_with_more_budget() -> None:
 
 def _uneven(index: int) -> dict[str, int]:
     return {"cpu": 3 + index % 3, "pods": 4, GPU_RESOURCE: 2 + index % 4}
+
+
+def test_a_failed_order_leaves_nothing_behind() -> None:
+    """The flexible pod first takes the only node of the picky one; in the second order both fit."""
+    cluster = Cluster(
+        [
+            NodeState(name="a", allocatable={"cpu": 4, "pods": 9, GPU_RESOURCE: 2}),
+            NodeState(name="b", labels={"pool": "b"}, allocatable={"cpu": 2, "pods": 9, GPU_RESOURCE: 1}),
+        ]
+    )
+    picky = PodShape(requests=(("cpu", 2),), node_selector=(("pool", "b"),))
+    request = gang(clique("flexible", 1, gpus(1, cpu=1)), clique("picky", 1, picky))
+    result = placed(place(cluster, request))
+    assert violations(cluster, request, result) == []
+    assert nodes_of(result, "picky") == ["b"]
+    cluster.reserve(result)
+    assert (cluster.free_of("a")["cpu"], cluster.free_of("b")["cpu"]) == (3, 0)
+
+
+def test_sums_count_the_nodes_of_every_shape() -> None:
+    """Two shapes on two disjoint pools need together what no pool has alone."""
+    cluster = Cluster(
+        NodeState(name=name, labels={"pool": name}, allocatable={"cpu": 4, "pods": 9}) for name in ("a", "b")
+    )
+    shapes = [PodShape(requests=(("cpu", 4),), node_selector=(("pool", name),)) for name in ("a", "b")]
+    assert placed(place(cluster, gang(clique("x", 1, shapes[0]), clique("y", 1, shapes[1])))).pod_count == 2
