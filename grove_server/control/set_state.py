@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from grove_server.control.indexes import CLIQUES_BY_COPY, PODS_BY_COPY, TEMPLATES_BY_SET
@@ -10,7 +12,7 @@ from grove_server.lifecycle.blueprint import Blueprint, draw_blueprint
 from grove_server.lifecycle.set_pass import CopyTotals, pod_template, stale_templates
 from grove_server.resources.cluster import ClusterTopologyBinding
 from grove_server.resources.manifest import PodCliqueSetTemplate, TopologyLevel
-from grove_server.resources.meta import key_of
+from grove_server.resources.meta import Key, key_of
 from grove_server.resources.workload import PodCliqueSet, PodTemplate
 from grove_server.store.interface import Change, Delete, Outcome, Put, Reader, Store
 
@@ -19,18 +21,24 @@ from grove_server.store.interface import Change, Delete, Outcome, Put, Reader, S
 class SetState:
     """Blueprint and totals of one set.
 
-    ``unvisited`` are copies whose summary is not known yet, ``adopting`` those of them that were there at the start;
-    ``templates`` are the current templates by clique, including
-    those still on their way to the disk; ``removed_templates`` are on their way out.
+    ``unvisited`` are copies whose summary is not known yet, ``adopting`` those of them that were there at the start,
+    ``leaving`` those beyond the size that were told so; ``plans_in_flight`` counts the copies' plans that wait for the
+    disk. ``is_spread``: all copies were queued since the blueprint was drawn. ``templates`` are the current templates
+    by clique; ``creating`` and ``removing`` count, by name, commits on their way to the disk.
     """
 
     totals: CopyTotals = field(default_factory=CopyTotals)
     unvisited: set[int] = field(default_factory=set)
     adopting: set[int] = field(default_factory=set)
+    leaving: set[int] = field(default_factory=set)
+    plans_in_flight: int = 0
     blueprint: Blueprint | None = None
     topology_epoch: int = -1
+    is_spread: bool = True
     templates: dict[str, PodTemplate] = field(default_factory=dict)
-    removed_templates: set[str] = field(default_factory=set)
+    may_hold_stale_templates: bool = False
+    creating: Counter[str] = field(default_factory=Counter)
+    removing: Counter[str] = field(default_factory=Counter)
     removal_started: bool = False
     status_not_before: float = 0.0
 
@@ -47,32 +55,40 @@ class SetState:
         )
 
     def draw(self, store: Store, owner: PodCliqueSet, topology_epoch: int, now: float) -> Blueprint:
-        """Draw the blueprint anew; missing templates are committed ahead of everything that refers to them."""
+        """Draw the blueprint anew; missing templates are committed ahead of everything that refers to them.
+
+        Raises StoreUnavailableError when the store takes no templates: then nothing may refer to them either.
+        """
         reader = store.read()
-        created: list[Change] = []
+        created: list[PodTemplate] = []
         templates: dict[str, PodTemplate] = {}
         for clique in owner.spec.template.cliques:
             template = pod_template(owner, clique, now)
             name = template.metadata.name
             known = self.templates.get(clique.name)
             if known is None or known.metadata.name != name:
-                known = (
-                    None if name in self.removed_templates else reader.get(PodTemplate, owner.metadata.namespace, name)
-                )
+                known = None if name in self.removing else reader.get(PodTemplate, owner.metadata.namespace, name)
             if known is None:
-                created.append(Put(template))
-                self.removed_templates.discard(name)
+                created.append(template)
                 known = template
             templates[clique.name] = known
-        if created:
-            store.commit_soon(created, cause="workload").add_done_callback(self._forget_if_failed)
+        # Not atomic: a template that is there already (its removal was overtaken) must not take the others with it.
+        self._commit(store, [Put(template) for template in created], self.creating)
         self.templates = templates
+        self.may_hold_stale_templates = True
         self.blueprint = draw_blueprint(owner, templates, topology_levels(reader))
         self.topology_epoch = topology_epoch
+        self.is_spread = False
         return self.blueprint
 
     def remove_stale_templates(self, store: Store, owner: PodCliqueSet) -> None:
-        """Remove templates that neither a clique, a pod nor the current revision needs."""
+        """Remove templates that neither a clique, a pod nor the current revision needs.
+
+        Only while no plan is in flight: what it makes is not visible yet, and may need a template that looks unused.
+        """
+        if not self.may_hold_stale_templates or self.plans_in_flight:
+            return
+        self.may_hold_stale_templates = False
         reader = store.read()
         held = {t.metadata.name: t for t in reader.indexed(TEMPLATES_BY_SET, owner.metadata.uid)}
         if len(held) <= len(self.templates):
@@ -82,19 +98,33 @@ class SetState:
             for index in (CLIQUES_BY_COPY, PODS_BY_COPY):
                 used.update(item.template.metadata.name for item in reader.indexed(index, (owner.metadata.uid, copy)))
         current = {template.metadata.name for template in self.templates.values()}
-        stale = stale_templates(held, used, current)
-        if stale:
-            self.removed_templates.update(template.metadata.name for template in stale)
-            store.commit_soon([Delete(key_of(t)) for t in stale], cause="workload").add_done_callback(
-                self._forget_if_failed
-            )
+        self._commit(store, [Delete(key_of(t)) for t in stale_templates(held, used, current)], self.removing)
 
-    def _forget_if_failed(self, future: asyncio.Future[tuple[Outcome, ...]]) -> None:
-        """Start over with what the store holds: what was queued behind a failed commit has failed with it."""
-        if future.cancelled() or future.exception() is not None:
-            self.blueprint = None
-            self.templates = {}
-            self.removed_templates = set()
+    def templates_of(self, store: Store, owner: PodCliqueSet) -> set[Key]:
+        """Return the keys of all templates of the set, those on their way to the disk included."""
+        held = {key_of(template) for template in store.read().indexed(TEMPLATES_BY_SET, owner.metadata.uid)}
+        return held | {Key(PodTemplate.kind, owner.metadata.namespace, name) for name in self.creating}
+
+    def _commit(self, store: Store, changes: Sequence[Change], counter: Counter[str]) -> None:
+        if not changes:
+            return
+        names = [change.key.name if isinstance(change, Delete) else change.resource.metadata.name for change in changes]
+        future = store.commit_soon(changes, atomic=False, cause="workload")
+        if future.done() and (error := future.exception()) is not None:
+            raise error
+        counter.update(names)
+
+        def settle(done: asyncio.Future[tuple[Outcome, ...]]) -> None:
+            counter.subtract(names)
+            for name in names:
+                if not counter[name]:
+                    del counter[name]
+            if done.exception() is not None:
+                # Start over with what the store holds: what was queued behind a failed commit has failed with it.
+                self.blueprint = None
+                self.templates = {}
+
+        future.add_done_callback(settle)
 
 
 def topology_levels(reader: Reader) -> dict[str, tuple[TopologyLevel, ...]]:

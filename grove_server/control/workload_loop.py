@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from grove_server.control.clock import Clock
 from grove_server.control.events import EventRecorder
-from grove_server.control.indexes import CLIQUES_BY_COPY, GANGS_BY_COPY, GROUPS_BY_COPY, PODS_BY_COPY, TEMPLATES_BY_SET
+from grove_server.control.indexes import CLIQUES_BY_COPY, GANGS_BY_COPY, GROUPS_BY_COPY, PODS_BY_COPY
 from grove_server.control.pace import Pace
 from grove_server.control.set_state import SetState, topology_levels
 from grove_server.control.supervision import Supervised
@@ -29,7 +29,7 @@ from grove_server.resources.cluster import ClusterTopologyBinding
 from grove_server.resources.meta import Condition, key_of
 from grove_server.resources.workload import Pod, PodClique, PodCliqueScalingGroup, PodCliqueSet, PodGang
 from grove_server.store.errors import StoreUnavailableError
-from grove_server.store.interface import Applied, Change, Delete, Missing, Notice, Outcome, Put, Store
+from grove_server.store.interface import Applied, Change, Delete, Exists, Missing, Notice, Outcome, Put, Store
 from grove_server.telemetry import metrics
 from grove_server.telemetry.logs import get_logger
 
@@ -106,8 +106,11 @@ class WorkloadLoop(Supervised):
         keys.update(_copy_key(g) for g in reader.list(PodGang))
         keys.update(_copy_key(p) for p in reader.list(Pod))
         for key in sorted(keys):
-            self._state(key.set_uid).adopting.add(key.copy)
+            state = self._state(key.set_uid)
+            state.adopting.add(key.copy)
             if key.set_uid not in owners:
+                # Children without a set: the pass takes them down, and the last one's end lets the state go.
+                state.unvisited.add(key.copy)
                 self._queue.add(key)
         for owner in owners.values():
             self._queue_copies(owner, sorted(self._state(owner.metadata.uid).adopting))
@@ -177,6 +180,10 @@ class WorkloadLoop(Supervised):
                 self._set_pass(key)
             else:
                 self._copy_pass(key)
+        except StoreUnavailableError:
+            metrics.PLAN_REJECTED.labels("store_unavailable").inc()
+            self._queue.done(key)
+            self._queue.add_at(key, self._clock.now() + _RETRY_S)
         except Exception:  # noqa: BLE001 -- a supervised loop: one object's fault must not stop the others
             metrics.INTERNAL_ERRORS.labels("workload").inc()
             _log.exception("pass_failed", namespace=key.namespace, set=key.set_name, copy=key.copy)
@@ -216,10 +223,14 @@ class WorkloadLoop(Supervised):
             if resources:
                 _ACTIONS[action].inc(len(resources))
         size = len(changes)
+        # None for what is left of a set that is forgotten.
+        state = self._sets.get(key.set_uid, SetState())
         self._changes_in_flight += size
+        state.plans_in_flight += 1
 
         def settle(future: asyncio.Future[tuple[Outcome, ...]]) -> None:
             self._changes_in_flight -= size
+            state.plans_in_flight -= 1
             self._settle(key, summary, future)
             self._wake.set()
 
@@ -237,10 +248,18 @@ class WorkloadLoop(Supervised):
         else:
             metrics.PLAN_REJECTED.labels("conflict").inc()
             self._queue.done(key)
-            self._queue.add(key)
+            if any(isinstance(outcome, Exists) for outcome in future.result()):
+                # Somebody else's object has the name: that does not go away by trying again at once.
+                self._queue.add_at(key, self._clock.now() + _RETRY_S)
+            else:
+                self._queue.add(key)
 
     def _finish_copy(self, key: WorkKey, summary: CopySummary) -> None:
-        state = self._state(key.set_uid)
+        state = self._sets.get(key.set_uid)
+        if state is None:
+            # The set is gone and forgotten; a late timer or notice must not bring its memory back.
+            self._queue.done(key)
+            return
         first_visit = key.copy in state.unvisited
         state.unvisited.discard(key.copy)
         state.adopting.discard(key.copy)
@@ -279,11 +298,13 @@ class WorkloadLoop(Supervised):
             self._remove(key, owner, state)
             return
         if not state.is_current(owner, self._topology_epoch):
-            self._redraw(owner, state, now)
-        wanted = owner.spec.replicas or 0
-        known = state.totals.copies.keys() | state.unvisited
-        self._queue_copies(owner, [i for i in range(wanted) if i not in known])
-        self._queue_copies(owner, [i for i in state.totals.copies if i >= wanted])
+            state.draw(self._store, owner, self._topology_epoch, now)
+        if not state.is_spread:
+            # A copy's pass may have drawn the blueprint; the other copies have to follow all the same.
+            state.is_spread = True
+            self._queue_copies(owner, sorted(state.totals.copies))
+        self._queue_resized(owner, state)
+        state.remove_stale_templates(self._store, owner)
         if state.adopting:
             # After a start, a status made from some of the copies would be a lie; the last copy's pass comes back here.
             self._queue.done(key)
@@ -293,12 +314,14 @@ class WorkloadLoop(Supervised):
         self._commit_status(key, owner, changed)
         state.status_not_before = self._clock.now() + _STATUS_REST_FACTOR * (time.perf_counter() - began_s)
 
-    def _redraw(self, owner: PodCliqueSet, state: SetState, now: float) -> None:
-        had_templates = bool(state.templates)
-        state.draw(self._store, owner, self._topology_epoch, now)
-        if had_templates:
-            state.remove_stale_templates(self._store, owner)
-        self._queue_copies(owner, sorted(state.totals.copies))
+    def _queue_resized(self, owner: PodCliqueSet, state: SetState) -> None:
+        """Queue the copies that are missing, those beyond the size, and those that were but are wanted again."""
+        wanted = owner.spec.replicas or 0
+        known = state.totals.copies.keys() | state.unvisited
+        leaving = {copy for copy in state.totals.copies if copy >= wanted}
+        resized = {copy for copy in range(wanted) if copy not in known} | (leaving ^ state.leaving)
+        state.leaving = leaving
+        self._queue_copies(owner, sorted(resized))
 
     def _remove(self, key: WorkKey, owner: PodCliqueSet, state: SetState) -> None:
         """Take the copies down; when none is left, remove the set and its templates as one change."""
@@ -308,8 +331,7 @@ class WorkloadLoop(Supervised):
         if state.totals.copies or state.unvisited:
             self._commit_status(key, owner, with_set_status(owner, state.totals, None, now=self._clock.now()))
             return
-        templates = self._store.read().indexed(TEMPLATES_BY_SET, owner.metadata.uid)
-        changes: list[Change] = [Delete(key_of(t)) for t in templates]
+        changes: list[Change] = [Delete(template) for template in sorted(state.templates_of(self._store, owner))]
         changes.append(Delete(key_of(owner)))
         self._store.commit_soon(changes, cause=CAUSE).add_done_callback(lambda future: self._settle_set(key, future))
 
