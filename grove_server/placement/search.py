@@ -161,10 +161,16 @@ class Search:
         if len(cliques) == 1:
             self._put(cliques[0], runs, is_last=is_last)
             return
-        places = np.repeat(runs.positions, runs.counts)
+        places = list(zip(runs.positions.tolist(), runs.counts.tolist(), strict=True))[::-1]
         for clique in cliques:
-            positions, counts = np.unique(places[: clique.minimum], return_counts=True)
-            places = places[clique.minimum :]
+            mine, left = [], clique.minimum
+            while left:
+                position, room = places.pop()
+                mine.append((position, min(left, room)))
+                if room > left:
+                    places.append((position, room - left))
+                left -= mine[-1][1]
+            positions, counts = np.array(mine, dtype=np.int64).T
             self._put(clique, Runs(positions, counts), is_last=is_last)
 
     def _fill_children(self, scope: Scope, region: Region) -> bool:
