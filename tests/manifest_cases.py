@@ -57,7 +57,7 @@ def pod_clique_set(name: str = "demo", *, replicas: int | None = 1, **template: 
 
 
 def topology_binding(*levels: str, **spec: object) -> Json:
-    """Return a topology binding with node labels named after its levels."""
+    """Return a ClusterTopologyBinding with node labels named after its levels."""
     return {
         "apiVersion": "grove.io/v1alpha1",
         "kind": "ClusterTopologyBinding",
@@ -116,7 +116,7 @@ def admit(
 def admit_binding(
     manifest: Json, old: ClusterTopologyBinding | None = None, context: AdmissionContext = CONTEXT
 ) -> Admitted[ClusterTopologyBinding]:
-    """Parse and admit a topology binding."""
+    """Parse and admit a ClusterTopologyBinding."""
     return admit_cluster_topology_binding(parse_cluster_topology_binding(json.dumps(manifest).encode()), old, context)
 
 

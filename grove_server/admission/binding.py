@@ -1,4 +1,4 @@
-"""Admission of a topology binding: the levels of a cluster, and the scheduler objects they are compared with.
+"""Admission of a ClusterTopologyBinding: the levels of a cluster, and the scheduler objects they are compared with.
 
 Deleting a binding is always allowed, even while sets use it; they then wait or keep running with a condition. Which
 backends are enabled is asked at creation only, so that switching one off does not freeze the bindings that name it.

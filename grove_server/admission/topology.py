@@ -56,7 +56,7 @@ class Scope:
 
 
 def topology_name_of(template: PodCliqueSetTemplate) -> str | None:
-    """Return the name of the topology binding a valid set uses, None if it has no constraints."""
+    """Return the name of the ClusterTopologyBinding a valid set uses, None if it has no constraints."""
     for scope in scopes_of(template):
         name = scope.topology_name
         if name is not None:
@@ -104,7 +104,7 @@ def check_form(scopes: Sequence[Scope], *, on_create: bool, findings: Findings) 
 
 
 def check_domains(scopes: Sequence[Scope], bindings: Mapping[str, Sequence[str]], findings: Findings) -> None:
-    """Check names and domains against the topology bindings that exist.
+    """Check names and domains against the ClusterTopologyBindings that exist.
 
     Only for constraints that are new: a binding may be deleted under a running set, which is not the set's mistake.
     """

@@ -161,7 +161,7 @@ def test_reading_says_no_less_than_the_parts(drawn: list[tuple[tuple[str | int, 
 
 @given(st.sampled_from(places_in(BINDING)), values)
 def test_any_binding_is_admitted_or_refused(place: tuple[str | int, ...], value: object) -> None:
-    """The same for topology bindings."""
+    """The same for ClusterTopologyBindings."""
     manifest = put(BINDING, place, value)
     try:
         admitted = admit_binding(manifest)

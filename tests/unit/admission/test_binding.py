@@ -1,4 +1,4 @@
-"""Admission of topology bindings."""
+"""Admission of ClusterTopologyBindings."""
 
 from __future__ import annotations
 

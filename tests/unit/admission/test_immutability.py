@@ -202,7 +202,7 @@ def test_the_old_form_may_stay() -> None:
 
 
 def test_a_vanished_binding_does_not_block_updates() -> None:
-    """A set whose topology binding was deleted can still be changed in everything else."""
+    """A set whose ClusterTopologyBinding was deleted can still be changed in everything else."""
     old = admit(full()).resource
     assert violations_of(changed(full(), setting("spec.replicas", 2)), old, replace(CONTEXT, bindings={})) == ()
 

@@ -204,7 +204,7 @@ def test_bounds_what_no_schema_describes(value: object, reason: Reason, message:
 
 
 def test_reads_topology_bindings() -> None:
-    """Topology bindings are read by the same rules."""
+    """ClusterTopologyBindings are read by the same rules."""
     parsed = parse_cluster_topology_binding(json.dumps(topology_binding("zone", "rack")).encode())
     assert [level.domain for level in parsed.spec.levels] == ["zone", "rack"]
     with pytest.raises(SchemaError) as caught:
