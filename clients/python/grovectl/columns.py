@@ -67,6 +67,8 @@ def pod_status(pod: Pod) -> str:
     """Return one word for the state of a pod, as kubectl does: the most telling reason, else the phase."""
     if pod.metadata.deletion_timestamp:
         return "Terminating"
+    if pod.status.reason:
+        return pod.status.reason
     for status in pod.status.container_statuses:
         if status.state.waiting.reason:
             return status.state.waiting.reason
@@ -75,7 +77,7 @@ def pod_status(pod: Pod) -> str:
     for condition in pod.status.conditions:
         if condition.type == "PodScheduled" and condition.reason == "SchedulingGated":
             return condition.reason
-    return pod.status.reason or pod.status.phase or UNKNOWN
+    return pod.status.phase or UNKNOWN
 
 
 def pod_node(pod: Pod) -> str:

@@ -6,6 +6,9 @@ Conditions follow from times and phase, so they cannot contradict each other:
 * Initialized since ``scheduled_at``: init containers are the runtime's; a started pod has passed them.
 * ContainersReady and Ready since ``ready_at``; False since ``unready_at`` once it had been ready.
 
+Why a pod does not serve stands where Kubernetes' users look: without a node in PodScheduled, in a back-off in the
+waiting container, on a node that is down in ``status.reason``.
+
 The spec is most of a pod's bytes and nearly the same for all pods of a clique, so it is written to the wire form
 directly. An address of the host is not shown: it is the node's, and a cached pod must not go stale with another object.
 """
@@ -51,11 +54,13 @@ def pod_message(pod: Pod) -> pod_pb2.Pod:
 
 def _status(pod: Pod) -> pod_pb2.PodStatus:
     spec = pod.template.pod_spec
+    # With a node, a reason is either a container's back-off or the node itself.
+    is_held_by_node = pod.node != "" and not _is_backing_off(pod)
     return pod_pb2.PodStatus(
         phase=pod.phase.value,
         conditions=_conditions(pod),
-        reason="" if pod.node else pod.waiting_reason,
-        message="" if pod.node else pod.waiting_message,
+        reason=pod.waiting_reason if is_held_by_node else "",
+        message=pod.waiting_message if is_held_by_node else "",
         pod_ip=pod.pod_ip,
         pod_ips=[pod_pb2.PodAddress(ip=pod.pod_ip)] if pod.pod_ip else (),
         start_time=optional_rfc3339(pod.scheduled_at),
@@ -114,14 +119,22 @@ def _container_statuses(containers: Iterable[Mapping[str, Any]], pod: Pod) -> li
             ready=pod.ready_at is not None,
             restart_count=pod.restart_count,
             image=container.get("image", ""),
-            started=pod.phase is PodPhase.RUNNING,
+            started=pod.phase is PodPhase.RUNNING and not _is_backing_off(pod),
         )
         for container in containers
     ]
 
 
+def _is_backing_off(pod: Pod) -> bool:
+    return pod.phase is PodPhase.RUNNING and pod.started_at is None
+
+
 def _state(pod: Pod) -> pod_pb2.ContainerState:
     match pod.phase:
+        case PodPhase.RUNNING if _is_backing_off(pod):
+            return pod_pb2.ContainerState(
+                waiting=pod_pb2.ContainerStateWaiting(reason=pod.waiting_reason, message=pod.waiting_message)
+            )
         case PodPhase.RUNNING:
             return pod_pb2.ContainerState(
                 running=pod_pb2.ContainerStateRunning(started_at=optional_rfc3339(pod.started_at))

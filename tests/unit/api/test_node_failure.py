@@ -2,50 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import cast
 
 import pytest
 
 from grove.v1 import node_pb2 as pb
-from grove_server.admission.context import Limits
 from grove_server.api.backend import Backend, ServerFacts
 from grove_server.api.changes import Changes
 from grove_server.api.pages import Listings
 from grove_server.api.pipeline import Call
-from grove_server.api.ports import Decision, Simulation
+from grove_server.api.ports import PlacementPort
 from grove_server.api.reading import Shared
 from grove_server.api.reasons import ApiError, Reason
 from grove_server.api.services.nodes import NodeService
 from grove_server.api.streams import Streams
 from grove_server.api.views import Views
 from grove_server.resources import codec
-from grove_server.resources.cluster import ClusterTopologyBinding, Node
-from grove_server.resources.workload import PodCliqueSet
+from grove_server.resources.cluster import Node
 from grove_server.store import SqliteStore
 from tests.unit.runtime.simulated import node, put
 
 NOW = 500.0
 CALL = cast("Call", None)  # these methods look at the request alone
-
-
-class NobodyAsks:
-    """Placement, which these methods never ask."""
-
-    def explain(self, namespace: str, name: str) -> Decision | None:
-        """Fail."""
-        raise AssertionError(namespace, name)
-
-    async def simulate(
-        self,
-        sets: Sequence[PodCliqueSet],
-        bindings: Sequence[ClusterTopologyBinding],
-        *,
-        gang_count_max: int,
-    ) -> Simulation:
-        """Fail."""
-        raise AssertionError(sets, bindings, gang_count_max)
 
 
 @pytest.fixture
@@ -59,13 +39,13 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 
 def service(store: SqliteStore, runtime: str = "fake") -> NodeService:
-    """Return the service over a store, as if nodes were those of *runtime*."""
+    """Return the service over a store, as if nodes were those of *runtime*; it needs nothing else of the backend."""
     views = Views(1 << 20)
     return NodeService(
         Backend(
             shared=Shared(store=store, views=views, listings=Listings(lambda: NOW), streams=Streams(views)),
-            changes=Changes(store, limits=Limits(), now=lambda: NOW, new_uid=lambda: "u"),
-            placement=NobodyAsks(),
+            changes=cast("Changes", None),
+            placement=cast("PlacementPort", None),
             now=lambda: NOW,
             facts=ServerFacts(version="1", commit="c", store="sqlite", runtime=runtime, started_at=NOW),
         )
