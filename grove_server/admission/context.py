@@ -39,7 +39,7 @@ class AdmissionContext:
     ``bindings`` maps the name of each ClusterTopologyBinding to its domains, broadest first. ``uid`` and ``now`` (epoch
     seconds) go to what is created. ``name_patterns_taken`` answers, for one normalised pattern, the (set name, pattern)
     pairs of the request's namespace that have it. ``schedulers_enabled`` are the backends known here, of which a
-    ClusterTopologyBinding may name those in ``schedulers_with_topology`` (by default, those of Grove's chart, and ours).
+    ClusterTopologyBinding may name those in ``schedulers_with_topology`` (by default, those of Grove's chart and ours).
     """
 
     now: float
