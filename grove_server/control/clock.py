@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -18,14 +19,17 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's clock."""
+    """The machine's clock, or what stands for it."""
+
+    def __init__(self, read: Callable[[], float] = time.time) -> None:
+        self._read = read
 
     def now(self) -> float:
         """Return the epoch time in seconds."""
-        return time.time()
+        return self._read()
 
     async def sleep_until(self, when_s: float) -> None:
         """Return when the machine's clock has reached *when_s*."""
         # In pieces, because the clock may be set while we wait.
-        while (left_s := when_s - time.time()) > 0:  # noqa: ASYNC110 -- time has no event to wait for
+        while (left_s := when_s - self._read()) > 0:  # noqa: ASYNC110 -- time has no event to wait for
             await asyncio.sleep(min(left_s, 60.0))

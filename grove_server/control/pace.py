@@ -18,27 +18,32 @@ _YIELD_PAUSE_S: Final = 0.002
 
 
 class Pace:
-    """One loop's sense of how long it has been at it. *busy* says whether calls are in flight."""
+    """One loop's sense of how long it has been at it. *busy* says whether calls are in flight.
 
-    def __init__(self, busy: Callable[[], bool]) -> None:
+    *stopwatch* gives seconds that only differences are taken of; a simulation hands in its own, so that how fast the
+    machine is decides nothing.
+    """
+
+    def __init__(self, busy: Callable[[], bool], stopwatch: Callable[[], float] = time.perf_counter) -> None:
         self._busy = busy
+        self.stopwatch = stopwatch
         self._step_ends_at = 0.0
 
     def begin(self) -> None:
         """Start a step."""
-        self._step_ends_at = time.perf_counter() + STEP_S
+        self._step_ends_at = self.stopwatch() + STEP_S
 
     @property
     def is_due(self) -> bool:
         """Whether the step is used up."""
-        return time.perf_counter() >= self._step_ends_at
+        return self.stopwatch() >= self._step_ends_at
 
     async def breathe(self) -> None:
         """Let others run, calls first; then start a new step."""
         await asyncio.sleep(0)
         if self._busy():
-            give_up_at = time.perf_counter() + YIELD_MAX_S
+            give_up_at = self.stopwatch() + YIELD_MAX_S
             # No event: the calls would have to set and clear it at each turn, and they are what must be fast.
-            while self._busy() and time.perf_counter() < give_up_at:  # noqa: ASYNC110 -- see above
+            while self._busy() and self.stopwatch() < give_up_at:  # noqa: ASYNC110 -- see above
                 await asyncio.sleep(_YIELD_PAUSE_S)
         self.begin()

@@ -13,9 +13,8 @@ disk.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from grove_server.control.clock import Clock
@@ -34,7 +33,7 @@ from grove_server.control.pace import Pace
 from grove_server.control.scenes import Scenes
 from grove_server.control.supervision import Supervised
 from grove_server.lifecycle.plan import EVENT_WARNING, Note
-from grove_server.placement.cluster import Cluster
+from grove_server.placement.cluster import Cluster, ClusterError
 from grove_server.placement.gangs import (
     Ask,
     GangScene,
@@ -83,6 +82,7 @@ class PlacementLoop(Supervised):
         self._dirty: dict[Key, None] = {}
         self._waiting: dict[Key, Decision] = {}
         self._placed: dict[Key, Decision] = {}
+        self._drafts: dict[CopyKey, CopyDraft] = {}
         self._drafts_in_flight: dict[CopyKey, CopyDraft] = {}
         self._retry_generation = 0
         self._shown_waiting = False
@@ -93,7 +93,7 @@ class PlacementLoop(Supervised):
         """Load nodes and bound pods, look at every gang once, then follow changes."""
         self._unsubscribe = self._store.subscribe(self._observe)
         reader = self._store.read()
-        self.cluster.upsert_nodes(node_state(node) for node in reader.sorted_list(Node))
+        self._set_nodes({node.metadata.name: node for node in reader.sorted_list(Node)})
         for pod in reader.list(Pod):
             if pod.node and pod.phase not in (PodPhase.FAILED, PodPhase.SUCCEEDED):
                 self._adopt(pod)
@@ -119,37 +119,71 @@ class PlacementLoop(Supervised):
 
     def _observe(self, notices: Sequence[Notice]) -> None:
         released: list[Key] = []
-        nodes: dict[str, Node] = {}
+        adopted: dict[Key, Pod] = {}
+        nodes: dict[str, Node | None] = {}
         for notice in notices:
             resource = notice.resource
             if isinstance(resource, Pod):
-                self._observe_pod(resource, notice, released)
+                self._observe_pod(resource, notice, released, adopted)
             elif isinstance(resource, PodGang):
                 self._observe_gang(resource, notice)
             elif isinstance(resource, Node):
-                if notice.kind is ChangeType.DELETED:
-                    nodes.pop(resource.metadata.name, None)
-                    self.cluster.remove_node(resource.metadata.name)
-                else:
-                    nodes[resource.metadata.name] = resource
+                nodes[resource.metadata.name] = None if notice.kind is ChangeType.DELETED else resource
             elif isinstance(resource, ClusterTopologyBinding):
                 self.scenes.forget_topologies()
                 self._dirty.update(dict.fromkeys(self._waiting))
+        if nodes:
+            self._set_nodes(nodes)
         if released:
             self._holdings.release(released)
-        if nodes:
-            self.cluster.upsert_nodes(node_state(node) for node in nodes.values())
+        for pod in adopted.values():
+            self._adopt(pod)
         self._wake.set()
 
-    def _observe_pod(self, pod: Pod, notice: Notice, released: list[Key]) -> None:
+    def _observe_pod(self, pod: Pod, notice: Notice, released: list[Key], adopted: dict[Key, Pod]) -> None:
         key = key_of(pod)
         if notice.kind is ChangeType.DELETED or pod.phase in (PodPhase.FAILED, PodPhase.SUCCEEDED):
             released.append(key)
+            adopted.pop(key, None)
         elif not pod.node:
             if notice.kind is ChangeType.ADDED:
                 self._dirty[Key(Kind.POD_GANG, pod.metadata.namespace, pod.identity.gang)] = None
         elif notice.cause != CAUSE and key not in self._holdings:
-            self._adopt(pod)
+            adopted[key] = pod
+
+    def _set_nodes(self, nodes: Mapping[str, Node | None]) -> None:
+        """Take over what nodes are now, None for those that are gone; one that is out of bounds is left as it was."""
+        states = []
+        for name, node in nodes.items():
+            try:
+                if node is not None:
+                    states.append(node_state(node))
+                elif self.cluster.has_node(name):
+                    self.cluster.remove_node(name)
+            except ValueError as error:
+                self._refuse_node(name, error)
+        try:
+            self.cluster.upsert_nodes(states)
+        except ClusterError:
+            # One of them spoils the change for all: take them one by one.
+            for state in states:
+                try:
+                    self.cluster.upsert_node(state)
+                except ClusterError as error:
+                    self._refuse_node(state.name, error)
+
+    def _refuse_node(self, name: str, error: ValueError) -> None:
+        _log.warning("node_not_usable", node=name, error=str(error))
+        note = Note(
+            kind=Kind.NODE,
+            namespace="",
+            name=name,
+            uid="",
+            reason="NodeNotUsable",
+            message=f"placement cannot take this node as it is: {error}",
+            type=EVENT_WARNING,
+        )
+        self._events.note([note])
 
     def _observe_gang(self, gang: PodGang, notice: Notice) -> None:
         key = key_of(gang)
@@ -176,7 +210,18 @@ class PlacementLoop(Supervised):
                 self._wake.clear()
                 await self._wake.wait()
             self._pace.begin()
-            await self._round()
+            try:
+                await self._round()
+            except Exception:
+                self._start_over()
+                raise
+
+    def _start_over(self) -> None:
+        """Give back what a round that broke off had decided and not sent, and look at every gang again."""
+        for draft in self._drafts.values():
+            self._holdings.release(key_of(pod) for pod in draft.pods.values())
+        self._drafts.clear()
+        self._dirty.update(dict.fromkeys(key_of(gang) for gang in self._store.read().list(PodGang)))
 
     def _may_retry(self) -> bool:
         return bool(self._waiting) and self.cluster.capacity_grew_since(self._retry_generation)
@@ -186,11 +231,11 @@ class PlacementLoop(Supervised):
         dirty, self._dirty = self._dirty, {}
         candidates = dict.fromkeys([*dirty, *self._helped(dirty)])
         candidates.update(dict.fromkeys(self._following(candidates)))
-        drafts: dict[CopyKey, CopyDraft] = {}
+        drafts = self._drafts
         gangs = self._in_order(candidates)
         left = Counter(map(_copy_of, gangs))
         for gang in gangs:
-            self._try(gang, drafts, self._decide_minimum)
+            self._try(gang, self._decide_minimum)
             left[_copy_of(gang)] -= 1
             if self._pace.is_due:
                 # Send off what this round will not come back to.
@@ -198,11 +243,11 @@ class PlacementLoop(Supervised):
                     self._submit(drafts.pop(key))
                 await self._pace.breathe()
         for gang in gangs:
-            self._try(gang, drafts, self._decide_surplus)
+            self._try(gang, self._decide_surplus)
             if self._pace.is_due:
                 await self._pace.breathe()
-        for draft in drafts.values():
-            self._submit(draft)
+        while drafts:
+            self._submit(drafts.popitem()[1])
         self._show_waiting()
 
     def _helped(self, dirty: dict[Key, None]) -> list[Key]:
@@ -253,15 +298,17 @@ class PlacementLoop(Supervised):
         gangs.sort(key=_placement_order)
         return gangs
 
-    def _try(
-        self, gang: PodGang, drafts: dict[CopyKey, CopyDraft], decide: Callable[[PodGang, CopyDraft], None]
-    ) -> None:
+    def _try(self, known: PodGang, decide: Callable[[PodGang, CopyDraft], None]) -> None:
+        gang = self._store.read().get(PodGang, known.metadata.namespace, known.metadata.name)
+        if gang is None or gang.metadata.uid != known.metadata.uid:
+            # It went while the round let others run; a verdict on it would stay for ever.
+            return
         key = _copy_of(gang)
-        draft = drafts.get(key)
+        draft = self._drafts.get(key)
         if draft is None:
             if key in self._drafts_in_flight:
                 return
-            draft = drafts[key] = CopyDraft(key)
+            draft = self._drafts[key] = CopyDraft(key)
         try:
             decide(gang, draft)
         except Exception:  # noqa: BLE001 -- a supervised loop: one gang's fault must not stop the others
@@ -275,8 +322,7 @@ class PlacementLoop(Supervised):
         key = key_of(gang)
         scene = self.scenes.scene(gang, draft)
         if is_placed(gang, scene.pods):
-            self._waiting.pop(key, None)
-            draft.surplus[key] = bool(scene.pods.unbound)
+            self._decide_placed(gang, scene, draft)
             return
         reason, message = self._obstacle(gang, scene, draft)
         if reason:
@@ -291,6 +337,21 @@ class PlacementLoop(Supervised):
             draft.surplus[key] = True
         else:
             self._waiting.pop(key, None)
+
+    def _decide_placed(self, gang: PodGang, scene: GangScene, draft: CopyDraft) -> None:
+        """Note what is left to do for a gang whose minimum has its nodes."""
+        key = key_of(gang)
+        if not gang.base_gang and key in self._waiting:
+            # It may have become whole without a binding: what it lacked was scaled to 0.
+            self._wake_scaled(draft.key)
+        if not scene.pods.unbound:
+            self._waiting.pop(key, None)
+        elif gang.topology_error:
+            # Without its topology nobody knows where the surplus would have to be; what runs keeps running.
+            decision = Decision(waiting_reason=TOPOLOGY_UNAVAILABLE, waiting_message=gang.topology_error)
+            self._wait(gang, scene, draft, decision)
+        else:
+            draft.surplus[key] = True
 
     def _decide_surplus(self, gang: PodGang, draft: CopyDraft) -> None:
         key = key_of(gang)
@@ -330,9 +391,9 @@ class PlacementLoop(Supervised):
 
     def _decide(self, gang: PodGang, scene: GangScene, draft: CopyDraft, ask: Ask) -> bool:
         """Ask once; return whether there was room."""
-        began_s = time.perf_counter()
+        began_s = self._pace.stopwatch()
         outcome = place(self.cluster, ask.request)
-        _SECONDS[isinstance(outcome, Verdict)].observe(time.perf_counter() - began_s)
+        _SECONDS[isinstance(outcome, Verdict)].observe(self._pace.stopwatch() - began_s)
         now = self._clock.now()
         decision = Decision(
             request=ask.request,
@@ -378,7 +439,15 @@ class PlacementLoop(Supervised):
     # Committing.
 
     def _submit(self, draft: CopyDraft) -> None:
-        changes = draft.changes(self._store.read(), self._clock.now())
+        try:
+            changes = draft.changes(self._store.read(), self._clock.now())
+        except Exception:  # noqa: BLE001 -- a supervised loop: one copy's fault must not stop the others
+            metrics.INTERNAL_ERRORS.labels("placement").inc()
+            _log.exception("draft_failed", set_uid=draft.key.set_uid, copy=draft.key.copy)
+            self._holdings.release(key_of(pod) for pod in draft.pods.values())
+            for key in draft.touched:
+                self._later(key, _FAULT_RETRY_S)
+            return
         if not changes:
             return
         self._drafts_in_flight[draft.key] = draft

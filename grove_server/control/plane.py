@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 
 from grove_server.control.clock import Clock
@@ -16,11 +17,17 @@ from grove_server.store.interface import Store
 class ControlPlane:
     """Workload loop, placement loop, events and the answers of placement. *busy* says whether calls are in flight."""
 
-    def __init__(self, store: Store, clock: Clock, busy: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        busy: Callable[[], bool],
+        stopwatch: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._store = store
         self.events = EventRecorder(store, clock)
-        self.placement = PlacementLoop(store, clock, Pace(busy), self.events)
-        self.workload = WorkloadLoop(store, clock, Pace(busy), self.events)
+        self.placement = PlacementLoop(store, clock, Pace(busy, stopwatch), self.events)
+        self.workload = WorkloadLoop(store, clock, Pace(busy, stopwatch), self.events)
         self.planning = Planning(store, self.placement, clock)
 
     def start(self) -> None:

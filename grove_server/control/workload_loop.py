@@ -10,7 +10,6 @@ Nothing here decides what should be: that is ``lifecycle``.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
@@ -193,7 +192,7 @@ class WorkloadLoop(Supervised):
     # One copy.
 
     def _copy_pass(self, key: WorkKey) -> None:
-        began_s = time.perf_counter()
+        began_s = self._pace.stopwatch()
         now = self._clock.now()
         owner = self._owner(key)
         view = self._view(key)
@@ -205,7 +204,7 @@ class WorkloadLoop(Supervised):
             plan, summary = plan_copy(state.blueprint, view, now=now)
         else:
             plan, summary = plan_removal(view, now=now)
-        metrics.PLAN_SECONDS.observe(time.perf_counter() - began_s)
+        metrics.PLAN_SECONDS.observe(self._pace.stopwatch() - began_s)
         if plan.notes:
             self._events.note(plan.notes)
         if plan.wake_at is not None:
@@ -287,7 +286,7 @@ class WorkloadLoop(Supervised):
     # The set itself.
 
     def _set_pass(self, key: WorkKey) -> None:
-        began_s = time.perf_counter()
+        began_s = self._pace.stopwatch()
         now = self._clock.now()
         owner = self._owner(key)
         state = self._state(key.set_uid)
@@ -312,7 +311,7 @@ class WorkloadLoop(Supervised):
         changed = with_set_status(owner, state.totals, self._topology(owner, state, now), now=now)
         self._show_sizes(owner, state)
         self._commit_status(key, owner, changed)
-        state.status_not_before = self._clock.now() + _STATUS_REST_FACTOR * (time.perf_counter() - began_s)
+        state.status_not_before = self._clock.now() + _STATUS_REST_FACTOR * (self._pace.stopwatch() - began_s)
 
     def _queue_resized(self, owner: PodCliqueSet, state: SetState) -> None:
         """Queue the copies that are missing, those beyond the size, and those that were but are wanted again."""
