@@ -21,6 +21,7 @@ from grove_server.admission.binding import admit_cluster_topology_binding
 from grove_server.admission.context import AdmissionContext, Limits
 from grove_server.admission.findings import Admitted, InvalidResourceError
 from grove_server.api.errors import invalid_manifest
+from grove_server.api.gathering import Gathering
 from grove_server.api.name_forms import Arrivals
 from grove_server.api.reasons import already_exists, being_deleted, not_found, version_conflict
 from grove_server.resources.cluster import ClusterTopologyBinding
@@ -89,11 +90,15 @@ class Changes:
         limits: Limits,
         now: Callable[[], float],
         new_uid: Callable[[], str],
+        gathering: Gathering,
+        stopwatch: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._store = store
         self._limits = limits
         self._now = now
         self.new_uid = new_uid
+        self._gathering = gathering
+        self._stopwatch = stopwatch
         self._arrivals = Arrivals()
 
     def context(self, default_namespace: str) -> AdmissionContext:
@@ -139,6 +144,7 @@ class Changes:
                     arrivals=self._arrivals,
                     announce=announce,
                     violations=list(known_violations),
+                    stopwatch=self._stopwatch,
                 )
                 results = await admission.admit_all(wanted)
                 puts = [
@@ -148,6 +154,7 @@ class Changes:
                 ]
                 if dry_run or not puts:
                     return results
+                await self._gathering.wait()
                 outcomes = await self._store.commit(puts, cause="api.apply")
             if all(isinstance(outcome, Applied) for outcome in outcomes):
                 stored = {outcome.key: outcome.resource for outcome in outcomes if isinstance(outcome, Applied)}
@@ -168,6 +175,7 @@ class _Admission:
     arrivals: Arrivals
     announce: Callable[[PodCliqueSet], None]
     violations: list[Violation]
+    stopwatch: Callable[[], float]
 
     async def admit_all(self, wanted: Sequence[Wanted]) -> list[Result]:
         """Admit every manifest, in steps. Raises ApiError with the violations of all of them.
@@ -178,7 +186,7 @@ class _Admission:
         seen: dict[Key, str] = {}
         # Bindings first: a set in the same call may refer to one.
         order = sorted(range(len(wanted)), key=lambda i: isinstance(wanted[i].manifest, PodCliqueSetManifest))
-        step_ends_s = time.perf_counter() + STEP_S_MAX
+        step_ends_s = self.stopwatch() + STEP_S_MAX
         for position in order:
             each = wanted[position]
             key = _key(each.manifest, self.context.default_namespace)
@@ -191,9 +199,9 @@ class _Admission:
                 results[position] = self._admit(each, key)
             except InvalidResourceError as error:
                 self.violations += (Violation(_path(each.where, v.path), v.reason, v.message) for v in error.violations)
-            if time.perf_counter() >= step_ends_s:
+            if self.stopwatch() >= step_ends_s:
                 await asyncio.sleep(0)
-                step_ends_s = time.perf_counter() + STEP_S_MAX
+                step_ends_s = self.stopwatch() + STEP_S_MAX
         if self.violations:
             raise invalid_manifest(self.violations)
         return [results[position] for position in sorted(results)]

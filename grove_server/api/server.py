@@ -22,8 +22,9 @@ from grove_server.api.addresses import Address, ListenError, parse_address, refu
 from grove_server.api.backend import Backend, ServerFacts
 from grove_server.api.certificates import CertificateFiles, server_credentials
 from grove_server.api.changes import Changes
+from grove_server.api.gathering import Gathering
 from grove_server.api.health import HealthMonitor
-from grove_server.api.load import Load
+from grove_server.api.load import CallClass, Load
 from grove_server.api.pages import Listings
 from grove_server.api.pipeline import LogPolicy, Pipeline, Service
 from grove_server.api.ports import HealthPort, PlacementPort
@@ -97,7 +98,13 @@ class ApiServer:
         self._streams = Streams(views)
         backend = Backend(
             shared=Shared(store=store, views=views, listings=Listings(time.monotonic), streams=self._streams),
-            changes=Changes(store, limits=Limits(pods_per_set_max=settings.pods_per_set_max), now=now, new_uid=new_uid),
+            changes=Changes(
+                store,
+                limits=Limits(pods_per_set_max=settings.pods_per_set_max),
+                now=now,
+                new_uid=new_uid,
+                gathering=Gathering(lambda: load.in_flight(CallClass.WRITE)),
+            ),
             placement=placement,
             now=now,
             facts=ServerFacts(
