@@ -59,6 +59,10 @@ check: lint types proto test ## Everything a change must pass
 generate: setup ## Write the generated code anew from proto/
 	$(BIN)/python scripts/generate.py
 
+.PHONY: bench
+bench: setup ## Measure: build/bench.json and a table; ARGS="--only deploy" takes a part
+	$(BIN)/python -m tests.bench $(ARGS)
+
 .PHONY: fix
 fix: setup ## Format, and repair what ruff can repair
 	$(BIN)/ruff check --quiet --fix .

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from tests.bench import deploy, place, rpc, store
 from tests.bench.figures import Figure
 
 
@@ -18,4 +19,12 @@ class Benchmark:
     run: Callable[[], Iterable[Figure]]
 
 
-SUITE: Final[tuple[Benchmark, ...]] = ()
+SUITE: Final[tuple[Benchmark, ...]] = (
+    Benchmark(name="rpc.get", run=rpc.rpc_get),
+    Benchmark(name="rpc.apply", run=rpc.rpc_apply),
+    Benchmark(name="watch.fanout", run=rpc.watch_fanout),
+    Benchmark(name="store.put", run=store.store_put),
+    Benchmark(name="store.fanout", run=store.store_fanout),
+    Benchmark(name="place", run=place.run),
+    Benchmark(name="deploy", run=deploy.run),
+)
