@@ -19,7 +19,7 @@ SCHEDULER_API_VERSION: Final = "scheduler.grove.io/v1alpha1"
 CORE_API_VERSION: Final = "v1"
 
 # One configuration for all schema types: manifests are camelCase, unknown fields are errors, nothing is coerced.
-SCHEMA: Final = ConfigDict(extra="forbid", alias_generator=to_camel, strict=True, populate_by_name=True)
+SCHEMA: Final = ConfigDict(extra="forbid", alias_generator=to_camel, strict=True)
 
 # Shared empties: thousands of objects have no annotations, and none of them is ever mutated.
 EMPTY_MAP: Final[Mapping[str, str]] = {}
