@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -42,10 +43,14 @@ def objects(grovectl: Grovectl, *query: str) -> list[dict[str, Any]]:
 
 
 def rows(grovectl: Grovectl, *query: str) -> list[dict[str, str]]:
-    """Return the table of a query: cells by title."""
-    lines = grovectl("get", *query).stdout.splitlines()
-    titles = lines[0].split()
-    return [dict(zip(titles, line.split(), strict=True)) for line in lines[1:]]
+    """Return the table of a query: cells by title. A cell stands under its title, and may be blank."""
+    head, *lines = grovectl("get", *query).stdout.splitlines()
+    starts = [match.start() for match in re.finditer(r"\S+", head)]
+    ends = [*starts[1:], None]
+    return [
+        {head[start:end].strip(): line[start:end].strip() for start, end in zip(starts, ends, strict=True)}
+        for line in lines
+    ]
 
 
 def condition(pod: dict[str, Any], kind: str) -> dict[str, Any]:

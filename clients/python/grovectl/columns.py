@@ -1,4 +1,8 @@
-"""The columns of each kind: Grove's printer columns, NAME first and AGE last, and what `-o wide` adds."""
+"""The columns of each kind: Grove's printer columns, NAME first and AGE last, and what `-o wide` adds.
+
+As with kubectl, a printer column of Grove whose field is not there is blank; columns of core kinds, and those that
+are ours, say "<none>".
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ from grove.v1.topology_pb2 import ChosenDomain
 from grove_client.watching import Resource
 from grovectl.ages import age
 from grovectl.kinds import KindInfo
-from grovectl.table import NONE, UNKNOWN
+from grovectl.table import BLANK, NONE, UNKNOWN
 
 R = TypeVar("R")
 
@@ -39,13 +43,18 @@ class Column(NamedTuple, Generic[R]):
 
 
 def count(message: Message, field: str) -> str:
-    """Return an optional count, "<none>" if the server does not give it."""
-    return str(getattr(message, field)) if message.HasField(field) else NONE
+    """Return an optional count, blank if the server does not give it."""
+    return str(getattr(message, field)) if message.HasField(field) else BLANK
 
 
-def condition_status(conditions: Iterable[Condition], kind: str) -> str:
-    """Return the status of the condition of type *kind*, "<none>" if there is none."""
-    return next((condition.status for condition in conditions if condition.type == kind), NONE)
+def condition_status(conditions: Iterable[Condition], kind: str, *, missing: str = NONE) -> str:
+    """Return the status of the condition of type *kind*, *missing* if there is none."""
+    return next((condition.status for condition in conditions if condition.type == kind), missing)
+
+
+def min_breached(conditions: Iterable[Condition]) -> str:
+    """Return whether fewer than the minimum are available, blank if that is not known."""
+    return condition_status(conditions, "MinAvailableBreached", missing=BLANK)
 
 
 def domains(chosen: Iterable[ChosenDomain], scope: str | None = None) -> str:
@@ -78,6 +87,12 @@ def pod_status(pod: Pod) -> str:
         if condition.type == "PodScheduled" and condition.reason == "SchedulingGated":
             return condition.reason
     return pod.status.phase or UNKNOWN
+
+
+def pod_waits(pod: Pod) -> str:
+    """Return why the pod has no node, "<none>" if it has one."""
+    waiting = [c.reason for c in pod.status.conditions if c.type == "PodScheduled" and c.status == "False"]
+    return (waiting[0] if waiting else "") or NONE
 
 
 def pod_node(pod: Pod) -> str:
@@ -131,7 +146,7 @@ _CLIQUE: Final[tuple[Column[PodClique], ...]] = (
     Column("SCHEDULED", lambda o: count(o.status, "scheduled_replicas")),
     Column("UPDATED", lambda o: count(o.status, "updated_replicas")),
     Column("GATED", lambda o: count(o.status, "schedule_gated_replicas"), wide=True),
-    Column("MINBREACHED", lambda o: condition_status(o.status.conditions, "MinAvailableBreached"), wide=True),
+    Column("MINBREACHED", lambda o: min_breached(o.status.conditions), wide=True),
 )
 _GROUP: Final[tuple[Column[PodCliqueScalingGroup], ...]] = (
     Column("MINAVAIL", lambda o: count(o.spec, "min_available")),
@@ -141,10 +156,10 @@ _GROUP: Final[tuple[Column[PodCliqueScalingGroup], ...]] = (
     Column("UPDATED", lambda o: count(o.status, "updated_replicas")),
     Column("PCLQS-UPDATED", lambda o: count(o.status.update_progress, "updated_pod_cliques_count")),
     Column("PCLQS-TOTAL", lambda o: count(o.status.update_progress, "total_pod_cliques_count")),
-    Column("MINBREACHED", lambda o: condition_status(o.status.conditions, "MinAvailableBreached"), wide=True),
+    Column("MINBREACHED", lambda o: min_breached(o.status.conditions), wide=True),
 )
 _GANG: Final[tuple[Column[PodGang], ...]] = (
-    Column("PHASE", lambda o: o.status.phase or NONE),
+    Column("PHASE", lambda o: o.status.phase or BLANK),
     Column("READY", lambda o: condition_status(o.status.conditions, "Ready"), wide=True),
     Column("PODS", lambda o: str(sum(len(group.pod_references) for group in o.spec.podgroups)), wide=True),
     Column("REASON", lambda o: o.status.reason or NONE, wide=True),
@@ -162,6 +177,7 @@ _POD: Final[tuple[Column[Pod], ...]] = (
     Column("IP", lambda o: o.status.pod_ip or NONE, wide=True),
     Column("NODE", pod_node, wide=True),
     Column("GPUS", lambda o: o.metadata.annotations.get(GPU_IDS, "") or NONE, wide=True),
+    Column("REASON", pod_waits, wide=True),
 )
 _NODE: Final[tuple[Column[Node], ...]] = (
     Column("STATUS", node_status),
@@ -179,7 +195,7 @@ _EVENT: Final[tuple[Column[Event], ...]] = (
     Column("TYPE", lambda o: o.type or NONE),
     Column("REASON", lambda o: o.reason or NONE),
     Column("OBJECT", event_object),
-    Column("COUNT", lambda o: count(o, "count")),
+    Column("COUNT", lambda o: count(o, "count") or "1"),
     Column("MESSAGE", lambda o: " ".join(o.message.split()) or NONE, wide=True),
 )
 _COLUMNS: Final = {

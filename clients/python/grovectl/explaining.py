@@ -208,10 +208,15 @@ def _exclusion(entry: NodeExclusion) -> str:
 
 
 def _level(row: PlacementLevelRow) -> str:
-    kind = "required" if row.required else "preferred"
-    text = f"{row.scope}: {row.level or row.key} ({kind}): {row.domain_count_fitting} of {row.domain_count} domains fit"
-    if row.best_domain and not row.domain_count_fitting:
-        text += f"; best {row.best_domain} fits {row.best_pod_count} of {row.needed_pod_count} pods"
+    level = row.level or row.key
+    if level:
+        text = f"{row.scope}: {level}" + (" (required)" if row.required else "")
+        text += f": {row.domain_count_fitting} of {row.domain_count} fit"
+    else:
+        text = f"{row.scope}: whole cluster: " + ("fits" if row.domain_count_fitting else "too small")
+    if not row.domain_count_fitting and (row.best_domain or not level):
+        text += f"; best {row.best_domain}" if level else ","
+        text += f" fits {row.best_pod_count} of {row.needed_pod_count} pods"
     return text + (f", lacks {_resources(row.missing)}" if row.missing else "")
 
 

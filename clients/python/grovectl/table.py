@@ -1,10 +1,12 @@
-"""Plain tables: columns padded with spaces, as kubectl prints them and as `awk` wants them. No cell is empty."""
+"""Plain tables: columns padded with spaces, as kubectl prints them and as `awk` wants them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+# What a cell says that has nothing to say; blank is for fields of Grove that are not known yet, as kubectl prints them.
+BLANK: Final = ""
 NONE: Final = "<none>"
 UNKNOWN: Final = "<unknown>"
 GAP: Final = "   "

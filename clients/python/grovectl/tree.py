@@ -1,6 +1,7 @@
 """`tree`: a set with its copies, groups, cliques and pods, with readiness, node and domain.
 
-What belongs where is read from Grove's labels, never from names.
+What belongs where is read from Grove's labels, never from names. A line has only the cells that mean something for it:
+domains belong to gangs and their parts, nodes and GPUs to pods.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from grove.v1.pod_pb2 import Pod
 from grove_client.resources import ListQuery
 from grovectl import table
 from grovectl.ages import age
-from grovectl.columns import GPU_IDS, condition_status, count, domains, pod_node, pod_ready, pod_status
+from grovectl.columns import GPU_IDS, domains, pod_node, pod_ready, pod_status
 from grovectl.failures import usage
 from grovectl.kinds import single_target
 from grovectl.output import now
 from grovectl.reading import PAGE_SIZE
 from grovectl.session import Session, connected_command
-from grovectl.table import NONE
+from grovectl.table import BLANK, NONE
 
 if TYPE_CHECKING:
     from grove_client import GroveClient
@@ -40,6 +41,7 @@ BASE_GANG: Final = "grove.io/base-podgang"
 GROUP: Final = "grove.io/podcliquescalinggroup"
 GROUP_REPLICA: Final = "grove.io/podcliquescalinggroup-replica-index"
 POD_INDEX: Final = "grove.io/podclique-pod-index"
+DELETING: Final = "Deleting"
 TITLES: Final = ("NAME", "READY", "STATUS", "NODE", "DOMAIN", "GPUS", "AGE")
 
 
@@ -101,11 +103,11 @@ def grow(parts: Parts, moment: datetime, *, with_pods: bool = True) -> Branch:
     pod_clique_set = parts.pod_clique_set
     copies = {_number(clique.metadata.labels.get(COPY, "")) for clique in parts.cliques}
     copies |= {_number(group.metadata.labels.get(COPY, "")) for group in parts.groups}
-    status = "Deleting" if pod_clique_set.metadata.deletion_timestamp else pod_clique_set.status.phase or NONE
-    ready = f"{count(pod_clique_set.status, 'available_replicas')}/{count(pod_clique_set.spec, 'replicas')}"
+    status = DELETING if pod_clique_set.metadata.deletion_timestamp else pod_clique_set.status.phase
+    ready = f"{pod_clique_set.status.available_replicas}/{pod_clique_set.spec.replicas}"
     root = Branch(
         f"podcliqueset/{pod_clique_set.metadata.name}",
-        (ready, status, NONE, NONE, NONE, age(pod_clique_set.metadata.creation_timestamp, moment)),
+        (ready, status, BLANK, BLANK, BLANK, age(pod_clique_set.metadata.creation_timestamp, moment)),
     )
     root.children = [_copy(parts, copy, moment, with_pods=with_pods) for copy in sorted(copies)]
     return root
@@ -117,7 +119,7 @@ def _copy(parts: Parts, copy: int, moment: datetime, *, with_pods: bool) -> Bran
     groups = [group for group in parts.groups if _number(group.metadata.labels.get(COPY, "")) == copy]
     base = next((_base_gang(clique) for clique in cliques), "")
     gang = parts.gangs.get(base)
-    branch = Branch(f"copy {copy}", (_ready_pods(cliques), _phase(gang), NONE, _domain(gang, base), NONE, NONE))
+    branch = Branch(f"copy {copy}", (_ready_pods(cliques), _phase(gang), BLANK, _domain(gang, base), BLANK, BLANK))
     if gang is not None:
         branch.cells = (*branch.cells[:-1], age(gang.metadata.creation_timestamp, moment))
     for clique in cliques:
@@ -134,18 +136,20 @@ def _group(
 ) -> Branch:
     """Return one group with its group replicas."""
     name = group.metadata.name
-    ready = f"{count(group.status, 'available_replicas')}/{count(group.spec, 'replicas')}"
+    available, replicas = group.status.available_replicas, group.spec.replicas
+    status = _state(group, replicas, group.spec.min_available, group.status.scheduled_replicas, available)
     created = age(group.metadata.creation_timestamp, moment)
-    branch = Branch(f"podcliquescalinggroup/{name}", (ready, NONE, NONE, NONE, NONE, created))
+    cells = (f"{available}/{replicas}", status, BLANK, BLANK, BLANK, created)
+    branch = Branch(f"podcliquescalinggroup/{name}", cells)
     for replica in sorted({_number(clique.metadata.labels.get(GROUP_REPLICA, "")) for clique in members}):
         cliques = [c for c in members if _number(c.metadata.labels.get(GROUP_REPLICA, "")) == replica]
         gang = parts.gangs.get(cliques[0].metadata.labels.get(GANG, ""))
         domain = _domain(gang, f"{name}-{replica}")
-        if domain == NONE and gang is not None and cliques[0].metadata.labels.get(BASE_GANG):
+        if not domain and gang is not None and cliques[0].metadata.labels.get(BASE_GANG):
             domain = _domain(gang, gang.metadata.name)
-        cells = (_ready_pods(cliques), _phase(gang), NONE, domain, NONE)
-        oldest = min(clique.metadata.creation_timestamp for clique in cliques)
-        child = Branch(f"replica {replica}", (*cells, age(oldest, moment)))
+        oldest = age(min(clique.metadata.creation_timestamp for clique in cliques), moment)
+        cells = (_ready_pods(cliques), _phase(gang), BLANK, domain, BLANK, oldest)
+        child = Branch(f"replica {replica}", cells)
         child.children = [_clique(parts, clique, moment, with_pods=with_pods) for clique in cliques]
         branch.children.append(child)
     return branch
@@ -155,11 +159,10 @@ def _clique(parts: Parts, clique: PodClique, moment: datetime, *, with_pods: boo
     """Return one clique with its pods by index."""
     name = clique.metadata.name
     gang = parts.gangs.get(clique.metadata.labels.get(GANG, ""))
-    scheduled = condition_status(clique.status.conditions, "PodCliqueScheduled")
-    status = {"True": "Scheduled", "False": "NotScheduled"}.get(scheduled, NONE)
-    ready = f"{count(clique.status, 'ready_replicas')}/{count(clique.spec, 'replicas')}"
+    ready, replicas = clique.status.ready_replicas, clique.spec.replicas
+    status = _state(clique, replicas, clique.spec.min_available, clique.status.scheduled_replicas, ready)
     created = age(clique.metadata.creation_timestamp, moment)
-    branch = Branch(f"podclique/{name}", (ready, status, NONE, _domain(gang, name), NONE, created))
+    branch = Branch(f"podclique/{name}", (f"{ready}/{replicas}", status, BLANK, _domain(gang, name), BLANK, created))
     if with_pods:
         pods = sorted(parts.pods.get(name, ()), key=lambda pod: _number(pod.metadata.labels.get(POD_INDEX, "")))
         branch.children = [_pod(pod, moment) for pod in pods]
@@ -167,9 +170,9 @@ def _clique(parts: Parts, clique: PodClique, moment: datetime, *, with_pods: boo
 
 
 def _pod(pod: Pod, moment: datetime) -> Branch:
-    gpus = pod.metadata.annotations.get(GPU_IDS, "") or NONE
+    gpus = pod.metadata.annotations.get(GPU_IDS, BLANK)
     created = age(pod.metadata.creation_timestamp, moment)
-    return Branch(f"pod/{pod.metadata.name}", (pod_ready(pod), pod_status(pod), pod_node(pod), NONE, gpus, created))
+    return Branch(f"pod/{pod.metadata.name}", (pod_ready(pod), pod_status(pod), pod_node(pod), BLANK, gpus, created))
 
 
 def _base_gang(clique: PodClique) -> str:
@@ -180,13 +183,29 @@ def _base_gang(clique: PodClique) -> str:
 def _phase(gang: PodGang | None) -> str:
     """Return the gang's phase, with the reason of a gang that waits."""
     if gang is None:
-        return NONE
-    phase = gang.status.phase or NONE
+        return BLANK
+    phase = gang.status.phase
     return f"{phase}:{gang.status.reason}" if gang.status.reason else phase
 
 
 def _domain(gang: PodGang | None, scope: str) -> str:
-    return NONE if gang is None else domains(gang.status.topology, scope)
+    if gang is None:
+        return BLANK
+    chosen = domains(gang.status.topology, scope)
+    return BLANK if chosen == NONE else chosen
+
+
+def _state(
+    part: PodClique | PodCliqueScalingGroup, replicas: int, min_available: int, scheduled: int, ready: int
+) -> str:
+    """Return the state of a clique or group in one word, seen from its minimum."""
+    if part.metadata.deletion_timestamp:
+        return DELETING
+    if replicas == 0:
+        return "Idle"
+    if ready >= min(min_available or replicas, replicas):
+        return "Running"
+    return "Pending" if scheduled < min(min_available or replicas, replicas) else "NotReady"
 
 
 def _ready_pods(cliques: Iterable[PodClique]) -> str:

@@ -114,12 +114,14 @@ def table(text: str) -> list[list[str]]:
 
 
 def test_get_one_kind(server: SmallServer, grovectl: Grovectl) -> None:
-    """A kind is a table with Grove's columns, NAME first and AGE last; unknown cells say so."""
+    """A kind is a table with Grove's columns, NAME first and AGE last; as kubectl, unknown cells are blank."""
     fill(server)
-    head, row = table(grovectl("get", "pcs").out)
+    lines = grovectl("get", "pcs").out.splitlines()
+    head, row = (line.split() for line in lines)
     titles = "NAME REPLICAS AVAILABLE UPDATED PCLQS-UPDATED PCLQS-TOTAL PCSGS-UPDATED PCSGS-TOTAL AGE"
     assert head == titles.split()
-    assert row[:8] == ["chat", "1", "1", "1", "<none>", "<none>", "<none>", "<none>"]
+    assert row[:4] == ["chat", "1", "1", "1"]
+    assert lines[1][lines[0].index("PCLQS-UPDATED") : lines[0].index("AGE")].strip() == ""
 
 
 def test_get_several_kinds(server: SmallServer, grovectl: Grovectl) -> None:
@@ -385,17 +387,40 @@ def test_watch_prints_changes(server: SmallServer, grovectl: Grovectl) -> None:
 
 
 def test_tree(server: SmallServer, grovectl: Grovectl) -> None:
-    """The tree shows copies, groups, group replicas, cliques and pods with readiness, node and domain."""
+    """The tree shows copies, groups, group replicas, cliques and pods with readiness, state, node and domain."""
     fill(server)
     rows = table(grovectl("tree", "pcs", "chat", "--no-headers").out)
     names = [" ".join(cell for cell in row if cell not in {"│", "├──", "└──"}) for row in rows]
     assert names[0].startswith("podcliqueset/chat 1/1 Running")
-    assert names[1].startswith("copy 0 0/4 Running <none> block=b1")
-    assert names[2].startswith("podclique/chat-0-router 0/2")
-    assert names[3].startswith("pod/chat-0-router-abcde 1/1 Running node-3 <none> 0,1")
-    assert names[4].startswith("podcliquescalinggroup/chat-0-decode 1/1")
-    assert names[5].startswith("replica 0 0/2 Running <none> rack=r7")
-    assert names[6].startswith("podclique/chat-0-decode-0-leader 0/2")
+    assert names[1].startswith("copy 0 0/4 Running block=b1")
+    assert names[2].startswith("podclique/chat-0-router 0/2 NotReady")
+    assert names[3].startswith("pod/chat-0-router-abcde 1/1 Running node-3 0,1")
+    assert names[4].startswith("podcliquescalinggroup/chat-0-decode 1/1 Running")
+    assert names[5].startswith("replica 0 0/2 Running rack=r7")
+    assert names[6].startswith("podclique/chat-0-decode-0-leader 0/2 NotReady")
+
+
+@pytest.mark.parametrize(
+    ("spec", "status", "state"),
+    [
+        ({"replicas": 3, "minAvailable": 2}, {"readyReplicas": 3, "scheduledReplicas": 3}, "Running"),
+        ({"replicas": 3, "minAvailable": 2}, {"readyReplicas": 2, "scheduledReplicas": 2}, "Running"),
+        ({"replicas": 3, "minAvailable": 2}, {"readyReplicas": 1, "scheduledReplicas": 3}, "NotReady"),
+        ({"replicas": 3, "minAvailable": 2}, {"scheduledReplicas": 1}, "Pending"),
+        ({"replicas": 3, "minAvailable": 2}, {}, "Pending"),
+        ({"replicas": 0, "minAvailable": 0}, {}, "Idle"),
+    ],
+)
+def test_tree_says_the_state_of_a_clique(
+    server: SmallServer, grovectl: Grovectl, spec: dict[str, int], status: dict[str, int], state: str
+) -> None:
+    """A clique runs when its minimum is ready; before, it waits for places or for readiness."""
+    fill(server)
+    server.put({**CLIQUE, "spec": spec, "status": status})
+    (row,) = [
+        row for row in table(grovectl("tree", "pcs", "chat", "--no-pods").out) if "podclique/chat-0-router" in row
+    ]
+    assert row[-2] == state
 
 
 def test_describe_and_events(server: SmallServer, grovectl: Grovectl) -> None:
@@ -442,7 +467,9 @@ EXPLANATION: dict[str, Any] = {
             "bestPodCount": 20,
             "neededPodCount": 24,
             "missing": {"nvidia.com/gpu": "32"},
-        }
+        },
+        {"scope": "chat-0", "domainCount": 1, "domainCountFitting": 1},
+        {"scope": "chat-0", "domainCount": 1, "bestPodCount": 23, "neededPodCount": 24, "missing": {"cpu": "2"}},
     ],
     "wouldFitIf": ["32 more GPUs were free in r7", "the required level were zone"],
 }
@@ -460,7 +487,9 @@ def test_explain(server: SmallServer, grovectl: Grovectl) -> None:
     assert "24 pods, all in one rack" in out
     assert "31 nodes: 23 fit, " not in out
     assert "31 nodes: 23 fit; 8 Taint (dedicated=train:NoSchedule)" in out
-    assert "0 of 4 domains fit; best r7 fits 20 of 24 pods, lacks 32 nvidia.com/gpu" in out
+    assert "0 of 4 fit; best r7 fits 20 of 24 pods, lacks 32 nvidia.com/gpu" in out
+    assert "                chat-0: whole cluster: fits\n" in out
+    assert "                chat-0: whole cluster: too small, fits 23 of 24 pods, lacks 2 cpu\n" in out
     assert "  would fit if  32 more GPUs were free in r7\n                the required level were zone\n" in out
     assert grovectl("explain", "po/chat-0-router-abcde").out == out
     assert grovectl("explain", "pcs/chat").out == out

@@ -295,8 +295,8 @@ class NodeExclusion(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     NODE_COUNT_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """"Cordoned", "NotReady", "Taint", "NodeSelector", "NodeAffinity", "TopologyLabelMissing",
-    "OutsideDomain" or "TooSmall".
+    """"NotReady", "Cordoned", "Taint", "NodeSelector", "NodeAffinity", "TopologyLabelMissing",
+    "OutsideDomain", "TooSmall" (even when empty) or "Full" (now).
     """
     detail: _builtins.str
     """The taint, selector, label or resource, for example "dedicated=train:NoSchedule"."""
@@ -358,9 +358,9 @@ class PlacementLevelRow(_message.Message):
     scope: _builtins.str
     """What was tried there: name of the gang, of a group replica or of a clique."""
     level: _builtins.str
-    """Level by its domain name."""
+    """Level by its domain name; empty for the whole cluster."""
     key: _builtins.str
-    """Node label key of the level."""
+    """Node label key of the level; empty for the whole cluster."""
     required: _builtins.bool
     """Whether the level is strict for that scope."""
     domain_count: _builtins.int
