@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from grove_server.placement.cluster import Cluster, ClusterError
+from grove_server.placement.cluster import Cluster, ClusterError, UnknownNodeError
+from grove_server.placement.nodes import NodeState
 from grove_server.placement.requests import GangRequest, PodShape
 from grove_server.placement.results import Placement, PodBinding, Verdict
+from grove_server.placement.shapes import node_state
+from grove_server.resources.cluster import Node
 from grove_server.resources.meta import Key
 
 WAITING_FOR_BASE: Final = "WaitingForBaseGang"
@@ -62,6 +66,34 @@ class Holdings:
 
     def __len__(self) -> int:
         return len(self._held)
+
+    def set_nodes(self, nodes: Mapping[str, Node | None]) -> dict[str, str]:
+        """Take over what nodes are now as one change, None for those that are gone; what pods hold stays.
+
+        A node that cannot be taken is left as it was; return what is wrong with each of these, by name.
+        """
+        refused: dict[str, str] = {}
+        states: list[NodeState] = []
+        for name, node in nodes.items():
+            if node is None:
+                # Unknown if it came and went between two looks, or was never taken.
+                with contextlib.suppress(UnknownNodeError):
+                    self.cluster.remove_node(name)
+                continue
+            try:
+                states.append(node_state(node))
+            except ValueError as error:
+                refused[name] = str(error)
+        try:
+            self.cluster.upsert_nodes(states)
+        except ClusterError:
+            # One of them spoils the change for all: take them one by one.
+            for state in states:
+                try:
+                    self.cluster.upsert_node(state)
+                except ClusterError as error:
+                    refused[state.name] = str(error)
+        return refused
 
     def note(self, key: Key, holding: Holding) -> None:
         """Enter what the cluster has reserved already."""

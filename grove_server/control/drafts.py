@@ -46,11 +46,12 @@ class CopyDraft:
     newly_placed: list[PodGang] = field(default_factory=list)
     last_taken: list[tuple[Pod, PodShape]] = field(default_factory=list)
     _gangs: dict[Key, GangNews] = field(default_factory=dict)
+    _waiting: set[Key] = field(default_factory=set)
 
     @property
     def touched(self) -> set[Key]:
-        """The gangs this draft says something about."""
-        return set(self._gangs)
+        """The gangs this draft says something about, or about whose pods."""
+        return set(self._gangs) | self._waiting
 
     @property
     def has_surplus(self) -> bool:
@@ -90,6 +91,7 @@ class CopyDraft:
 
     def wait(self, gang: PodGang, scene: GangScene, decision: Decision, now: float) -> None:
         """Note that a gang, or what is left of it, has to wait; nothing is written if that was said before."""
+        self._waiting.add(key_of(gang))
         reason = UNSCHEDULABLE if isinstance(decision.outcome, Verdict) else GATED
         message = decision.message
         for pods in scene.pods.unbound.values():

@@ -28,12 +28,13 @@ from grove_server.control.decisions import (
 )
 from grove_server.control.drafts import CopyDraft, CopyKey
 from grove_server.control.events import EventRecorder
+from grove_server.control.gang_order import asks_differ, placement_order
 from grove_server.control.indexes import GANGS_BY_COPY
+from grove_server.control.notes import node_note, placed_note, waiting_note
 from grove_server.control.pace import Pace
 from grove_server.control.scenes import Scenes
 from grove_server.control.supervision import Supervised
-from grove_server.lifecycle.plan import EVENT_WARNING, Note
-from grove_server.placement.cluster import Cluster, ClusterError
+from grove_server.placement.cluster import Cluster
 from grove_server.placement.gangs import (
     Ask,
     GangScene,
@@ -44,7 +45,6 @@ from grove_server.placement.gangs import (
 )
 from grove_server.placement.place import place
 from grove_server.placement.results import Verdict
-from grove_server.placement.shapes import node_state
 from grove_server.resources.cluster import ClusterTopologyBinding, Node
 from grove_server.resources.meta import Key, Kind, key_of
 from grove_server.resources.workload import Pod, PodGang, PodPhase
@@ -152,38 +152,9 @@ class PlacementLoop(Supervised):
             adopted[key] = pod
 
     def _set_nodes(self, nodes: Mapping[str, Node | None]) -> None:
-        """Take over what nodes are now, None for those that are gone; one that is out of bounds is left as it was."""
-        states = []
-        for name, node in nodes.items():
-            try:
-                if node is not None:
-                    states.append(node_state(node))
-                elif self.cluster.has_node(name):
-                    self.cluster.remove_node(name)
-            except ValueError as error:
-                self._refuse_node(name, error)
-        try:
-            self.cluster.upsert_nodes(states)
-        except ClusterError:
-            # One of them spoils the change for all: take them one by one.
-            for state in states:
-                try:
-                    self.cluster.upsert_node(state)
-                except ClusterError as error:
-                    self._refuse_node(state.name, error)
-
-    def _refuse_node(self, name: str, error: ValueError) -> None:
-        _log.warning("node_not_usable", node=name, error=str(error))
-        note = Note(
-            kind=Kind.NODE,
-            namespace="",
-            name=name,
-            uid="",
-            reason="NodeNotUsable",
-            message=f"placement cannot take this node as it is: {error}",
-            type=EVENT_WARNING,
-        )
-        self._events.note([note])
+        for name, problem in self._holdings.set_nodes(nodes).items():
+            _log.warning("node_not_usable", node=name, problem=problem)
+            self._events.note([node_note(name, problem)])
 
     def _observe_gang(self, gang: PodGang, notice: Notice) -> None:
         key = key_of(gang)
@@ -195,7 +166,7 @@ class PlacementLoop(Supervised):
                 self._wake_scaled(_copy_of(gang))
             return
         previous = notice.previous
-        if not isinstance(previous, PodGang) or _asks_differ(previous, gang):
+        if not isinstance(previous, PodGang) or asks_differ(previous, gang):
             self._dirty[key] = None
 
     def _adopt(self, pod: Pod) -> None:
@@ -246,8 +217,8 @@ class PlacementLoop(Supervised):
             self._try(gang, self._decide_surplus)
             if self._pace.is_due:
                 await self._pace.breathe()
-        while drafts:
-            self._submit(drafts.popitem()[1])
+        for key in list(drafts):
+            self._submit(drafts.pop(key))
         self._show_waiting()
 
     def _helped(self, dirty: dict[Key, None]) -> list[Key]:
@@ -295,7 +266,7 @@ class PlacementLoop(Supervised):
                 self._drafts_in_flight[_copy_of(gang)].again.add(key)
                 continue
             gangs.append(gang)
-        gangs.sort(key=_placement_order)
+        gangs.sort(key=placement_order)
         return gangs
 
     def _try(self, known: PodGang, decide: Callable[[PodGang, CopyDraft], None]) -> None:
@@ -341,9 +312,6 @@ class PlacementLoop(Supervised):
     def _decide_placed(self, gang: PodGang, scene: GangScene, draft: CopyDraft) -> None:
         """Note what is left to do for a gang whose minimum has its nodes."""
         key = key_of(gang)
-        if not gang.base_gang and key in self._waiting:
-            # It may have become whole without a binding: what it lacked was scaled to 0.
-            self._wake_scaled(draft.key)
         if not scene.pods.unbound:
             self._waiting.pop(key, None)
         elif gang.topology_error:
@@ -424,7 +392,7 @@ class PlacementLoop(Supervised):
         else:
             since = now
             if not is_placed(gang, scene.pods) or old is None:
-                self._events.note([_waiting_note(gang, decision)])
+                self._events.note([waiting_note(gang, decision)])
         self._waiting[key] = Decision(
             request=decision.request,
             outcome=decision.outcome,
@@ -494,18 +462,7 @@ class PlacementLoop(Supervised):
             if not gang.status.reason:
                 # It never waited: the conditions say all there is to say, and an event for each gang would be noise.
                 continue
-            self._events.note(
-                [
-                    Note(
-                        kind=Kind.POD_GANG,
-                        namespace=gang.metadata.namespace,
-                        name=gang.metadata.name,
-                        uid=gang.metadata.uid,
-                        reason="Placed",
-                        message="all pods of the minimum have nodes now",
-                    )
-                ]
-            )
+            self._events.note([placed_note(gang)])
 
     def _show_waiting(self) -> None:
         if not self._waiting and not self._shown_waiting:
@@ -519,38 +476,3 @@ class PlacementLoop(Supervised):
 
 def _copy_of(gang: PodGang) -> CopyKey:
     return CopyKey(gang.set_uid, gang.copy)
-
-
-def _asks_differ(one: PodGang, other: PodGang) -> bool:
-    """Return whether placement would be asked something else; a change of the status alone is none."""
-    return (
-        (one.pod_groups is not other.pod_groups and one.pod_groups != other.pod_groups)
-        or one.topology_constraint != other.topology_constraint
-        or one.topology_groups != other.topology_groups
-        or one.topology_error != other.topology_error
-    )
-
-
-def _placement_order(gang: PodGang) -> tuple[bool, float, str, str, int, str, int]:
-    """Return the sort key of placement: base gangs first; within, oldest set, lowest copy, lowest group replica."""
-    return (
-        bool(gang.base_gang),
-        gang.set_created_at,
-        gang.metadata.namespace,
-        gang.set_name,
-        gang.copy,
-        gang.group,
-        gang.group_replica,
-    )
-
-
-def _waiting_note(gang: PodGang, decision: Decision) -> Note:
-    return Note(
-        kind=Kind.POD_GANG,
-        namespace=gang.metadata.namespace,
-        name=gang.metadata.name,
-        uid=gang.metadata.uid,
-        reason="Unschedulable" if isinstance(decision.outcome, Verdict) else decision.waiting_reason,
-        message=decision.message,
-        type=EVENT_WARNING,
-    )

@@ -1,0 +1,28 @@
+"""Which gang is asked for first, and when it has to be asked for again."""
+
+from __future__ import annotations
+
+from grove_server.resources.workload import PodGang
+
+
+def asks_differ(one: PodGang, other: PodGang) -> bool:
+    """Return whether placement would be asked something else; a change of the status alone is none."""
+    return (
+        (one.pod_groups is not other.pod_groups and one.pod_groups != other.pod_groups)
+        or one.topology_constraint != other.topology_constraint
+        or one.topology_groups != other.topology_groups
+        or one.topology_error != other.topology_error
+    )
+
+
+def placement_order(gang: PodGang) -> tuple[bool, float, str, str, int, str, int]:
+    """Return the sort key of placement: base gangs first; within, oldest set, lowest copy, lowest group replica."""
+    return (
+        bool(gang.base_gang),
+        gang.set_created_at,
+        gang.metadata.namespace,
+        gang.set_name,
+        gang.copy,
+        gang.group,
+        gang.group_replica,
+    )
