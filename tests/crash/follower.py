@@ -32,7 +32,6 @@ class Follower:
             if code is grpc.StatusCode.OUT_OF_RANGE:
                 self.expired += 1
                 self.token = ""
-                self.known.clear()
                 code = await self._read(caller)
         assert code is grpc.StatusCode.UNAVAILABLE, code
 
@@ -40,6 +39,9 @@ class Follower:
         """Read to the end of the stream, and return what ended it. TimeoutError when the server is silent."""
         is_resuming = bool(self.token)
         self.is_synced = False
+        if not is_resuming:
+            # Cut off before it was synced, it has no token and is told everything from the start.
+            self.known.clear()
         call = caller.stream("/grove.v1.PodService/Watch", {"namespace": NAMESPACE, "resume_token": self.token})
         try:
             while True:
