@@ -31,9 +31,8 @@ from grove_server.runtime.cluster_file import ClusterFile, ClusterFileError, def
 from grove_server.runtime.cluster_seed import seed_cluster
 from grove_server.runtime.fake import FakeRuntime
 from grove_server.settings import Settings
-from grove_server.store.engine import EmbeddedStore
+from grove_server.store import SqliteStore
 from grove_server.store.errors import StoreError
-from grove_server.store.sqlite.writer import SqliteJournal
 from grove_server.store.watch.hub import WatchLimits
 from grove_server.telemetry import metrics
 from grove_server.telemetry.build import commit, version
@@ -49,8 +48,9 @@ _CLUSTER_BYTES_MAX: Final = 256 << 20
 _EXIT_AT_ONCE: Final = 130
 
 # The server holds hundreds of thousands of objects that live for days and are never part of a cycle. With Python's
-# defaults the collector would look at all of them again and again, for up to 100 ms at a time.
-_GC_THRESHOLDS: Final = (50_000, 50, 1_000)
+# defaults the collector would look at all of them again and again, for up to 100 ms at a time. Young generations stay
+# small, so that looking at them takes some milliseconds; the old one is looked at once in 100 million allocations.
+_GC_THRESHOLDS: Final = (1_000, 10, 10_000)
 
 _log = get_logger("app")
 
@@ -80,7 +80,7 @@ async def _serve(settings: Settings) -> None:
 class Server:
     """A running server: its addresses, and its parts for whoever embeds it."""
 
-    def __init__(self, settings: Settings, store: EmbeddedStore, load: Load) -> None:
+    def __init__(self, settings: Settings, store: SqliteStore, load: Load) -> None:
         self.settings = settings
         self.store = store
         self.load = load
@@ -125,8 +125,9 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
     metrics.REPLICAS.enabled = settings.replica_metrics
     metrics.show_build(version(), commit())
     async with AsyncExitStack() as stack:
-        store = EmbeddedStore(
-            SqliteJournal(_data_dir(settings.data_dir) / DATABASE_NAME, codec),
+        store = SqliteStore(
+            _data_dir(settings.data_dir) / DATABASE_NAME,
+            codec,
             indexes=store_indexes(),
             observer=StoreReport(),
             watch_limits=WatchLimits(watches_max=settings.watches_max, bookmark_interval_s=_BOOKMARK_INTERVAL_S),
