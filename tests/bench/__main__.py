@@ -24,12 +24,7 @@ def measure(benchmark: Benchmark) -> list[Figure]:
     """Run one benchmark in a fresh interpreter and return its figures."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-        return pool.submit(collect, benchmark).result()
-
-
-def collect(benchmark: Benchmark) -> list[Figure]:
-    """Run one benchmark here; a generator of figures could not be sent back."""
-    return list(benchmark.run())
+        return pool.submit(benchmark.figures).result()
 
 
 def main() -> int:

@@ -5,6 +5,8 @@ The client counts a set as deployed when its status says that all copies are ava
 plane's.
 """
 
+from __future__ import annotations
+
 import asyncio
 import shutil
 import tempfile

@@ -18,6 +18,10 @@ class Benchmark:
     name: str
     run: Callable[[], Iterable[Figure]]
 
+    def figures(self) -> list[Figure]:
+        """Run it here and collect what it yields, because a generator cannot be sent to another process."""
+        return list(self.run())
+
 
 SUITE: Final[tuple[Benchmark, ...]] = (
     Benchmark(name="rpc.get", run=rpc.rpc_get),
