@@ -31,6 +31,7 @@ from grove_server.api.errors import classify, internal_status, to_status
 from grove_server.api.load import CallClass, Load
 from grove_server.api.reasons import ApiError, Reason
 from grove_server.api.tables import AUTHORIZATION, DEADLINES, Access
+from grove_server.api.turns import Turns
 from grove_server.telemetry import metrics
 from grove_server.telemetry.logs import bind_context, get_logger
 
@@ -187,6 +188,7 @@ class Pipeline:
         log: LogPolicy | None = None,
     ) -> None:
         self._load = load
+        self._turns = Turns()
         self._access = access if access is not None else AccessPolicy()
         self._log = log if log is not None else LogPolicy()
 
@@ -247,8 +249,10 @@ class Pipeline:
                 with load.slot(meter.call_class):
                     identity = self._access.identify(context)
                     demand(identity, meter.access)
-                    request = parse_request(method.request, payload)
                     async with asyncio.timeout(budget_s(context, deadline.default_s, deadline.max_s)):
+                        if meter.is_change:
+                            await self._turns.take()
+                        request = parse_request(method.request, payload)
                         response = await method.answer(request, Call(context, identity, call_id, meter.sent.inc))
             except asyncio.CancelledError:
                 self._gone(meter, context, started_s, call_id, identity)
