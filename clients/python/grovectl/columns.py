@@ -63,6 +63,13 @@ def domains(chosen: Iterable[ChosenDomain], scope: str | None = None) -> str:
     return ",".join(dict.fromkeys(texts)) or NONE
 
 
+def gang_domains(chosen: Iterable[ChosenDomain], gang: str) -> str:
+    """Return the domains of the whole gang; those of its parts if it has none itself."""
+    chosen = list(chosen)
+    own = domains(chosen, gang)
+    return domains(chosen) if own == NONE else own
+
+
 def pod_ready(pod: Pod) -> str:
     """Return ready containers of all, as "1/2"."""
     statuses = pod.status.container_statuses
@@ -168,7 +175,7 @@ _GANG: Final[tuple[Column[PodGang], ...]] = (
         lambda o: f"{o.status.placement_score:.2f}" if o.status.HasField("placement_score") else NONE,
         wide=True,
     ),
-    Column("TOPOLOGY", lambda o: domains(o.status.topology, o.metadata.name), wide=True),
+    Column("TOPOLOGY", lambda o: gang_domains(o.status.topology, o.metadata.name), wide=True),
 )
 _POD: Final[tuple[Column[Pod], ...]] = (
     Column("READY", pod_ready),

@@ -14,6 +14,7 @@ from grove_client.watching import ADDED, MODIFIED, SYNCED, Resource
 from grovectl import table
 from grovectl.ages import age
 from grovectl.columns import event_object
+from grovectl.failures import EXIT_NOT_FOUND, Failure
 from grovectl.kinds import find, must_offer, parse_targets, single_target
 from grovectl.output import now, object_of
 from grovectl.reading import PAGE_SIZE, Query, fetch
@@ -40,16 +41,17 @@ def describe(session: Session, *, words: tuple[str, ...], selector: str) -> None
         must_offer(target.info, "get")
     query = Query(tuple(targets), session.namespace, all_namespaces=False, selector=selector)
 
-    async def body(grove: GroveClient) -> list[tuple[Resource, list[Event]]]:
-        found = await fetch(grove, query)
+    async def body(grove: GroveClient) -> tuple[list[tuple[Resource, list[Event]]], list[str]]:
+        found, missing = await fetch(grove, query)
         described = []
         for kind in found:
             for resource in kind.resources:
                 about = _EventQuery(resource.metadata.namespace, kind.info.kind, resource.metadata.name)
                 described.append((resource, await _events(grove, about)))
-        return described
+        return described, missing
 
-    for index, (resource, happened) in enumerate(session.run(body)):
+    described, missing = session.run(body)
+    for index, (resource, happened) in enumerate(described):
         if index:
             click.echo("\n")
         for text in description(object_of(resource)):
@@ -57,6 +59,8 @@ def describe(session: Session, *, words: tuple[str, ...], selector: str) -> None
         click.echo("Events:" if happened else _pair("Events", NONE, 0))
         for text in table.lines(_TITLES, [_row(event) for event in happened[-EVENTS_SHOWN_MAX:]]) if happened else []:
             click.echo(f"  {text}")
+    if missing:
+        raise Failure(missing, EXIT_NOT_FOUND)
 
 
 @click.command()

@@ -14,7 +14,7 @@ from grove.v1.pod_gang_pb2 import PodGang, PodGangServiceExplainResponse
 from grove_client.objects import Json, to_object
 from grovectl.ages import age
 from grovectl.changing import read_manifests
-from grovectl.columns import domains
+from grovectl.columns import domains, gang_domains
 from grovectl.failures import EXIT_NOT_FOUND, Failure, usage
 from grovectl.kinds import KindInfo, single_target
 from grovectl.output import Format, now, parse_format, print_document
@@ -144,7 +144,7 @@ def _simulated_row(gang: SimulatedGang) -> list[str]:
         f"{gang.surplus_pod_count_placed}/{gang.surplus_pod_count}",
         explanation.reason or "<none>",
         f"{explanation.placement_score:.2f}" if explanation.HasField("placement_score") else "<none>",
-        domains(explanation.topology, gang.name),
+        gang_domains(explanation.topology, gang.name),
     ]
 
 

@@ -89,6 +89,10 @@ KINDS: Final = (
 )
 
 
+# What "all" stands for: a set and everything it is made of.
+ALL: Final = ("pcs", "pclq", "pcsg", "pg", "po")
+
+
 def _words() -> dict[str, KindInfo]:
     """Return every word that names a kind."""
     words: dict[str, KindInfo] = {}
@@ -119,7 +123,7 @@ class Target(NamedTuple):
 
 
 def parse_targets(words: tuple[str, ...]) -> list[Target]:
-    """Return what the arguments of a command name: `KIND[,KIND]`, `KIND NAME...` or `KIND/NAME...`."""
+    """Return what the arguments of a command name: `KIND[,KIND]`, `all`, `KIND NAME...` or `KIND/NAME...`."""
     if not words:
         raise usage("a kind is needed, for example: pcs; see grovectl api-resources")
     if "/" in words[0]:
@@ -127,7 +131,10 @@ def parse_targets(words: tuple[str, ...]) -> list[Target]:
     slashed = [word for word in words if "/" in word]
     if slashed:
         raise usage(f'"{slashed[0]}" cannot follow a kind; write all as KIND/NAME or all as KIND NAME...')
-    infos = list(dict.fromkeys(find(word) for word in words[0].split(",") if word))
+    if words[0] == "all" and len(words) > 1:
+        raise usage("all takes no names")
+    kinds = ALL if words[0] == "all" else words[0].split(",")
+    infos = list(dict.fromkeys(find(word) for word in kinds if word))
     names: list[str | None] = list(dict.fromkeys(words[1:])) or [None]
     return [Target(info, name) for info in infos for name in names]
 

@@ -24,7 +24,7 @@ from grovectl.output import (
     print_objects,
     print_tables,
 )
-from grovectl.session import Session, connected_command
+from grovectl.session import Session, connected_command, one_line
 
 if TYPE_CHECKING:
     from grove_client import GroveClient
@@ -76,10 +76,12 @@ def get(  # noqa: PLR0913 -- one argument per option of the command
     if watch:
         session.run(lambda grove: follow(grove, query, chosen, headers=not no_headers))
         return
-    found = session.run(lambda grove: fetch(grove, query, ignore_not_found=ignore_not_found))
+    found, missing = session.run(lambda grove: fetch(grove, query))
     if sort_by:
         found = [Found(kind.info, sort(kind.resources, sort_by)) for kind in found]
     _print(found, query, chosen, headers=not no_headers)
+    if missing and not ignore_not_found:
+        raise Failure(missing, EXIT_NOT_FOUND)
 
 
 def _check(query: Query) -> None:
@@ -102,7 +104,7 @@ def _print(found: list[Found], query: Query, output: Format, *, headers: bool) -
         return
     qualified = len({target.info.kind for target in query.targets}) > 1
     any_printed = print_tables(found, output, all_namespaces=query.all_namespaces, headers=headers, qualified=qualified)
-    if not any_printed and not query.is_by_name:
+    if not any_printed and any(target.name is None for target in query.targets):
         anywhere = query.all_namespaces or not any(target.info.is_namespaced for target in query.targets)
         click.echo("No resources found" + ("" if anywhere else f" in {query.namespace} namespace."), err=True)
 
@@ -119,11 +121,12 @@ def scope_of(info: KindInfo, namespace: str, *, all_namespaces: bool = False) ->
     return {"all_namespaces": True} if all_namespaces else {"namespace": namespace}
 
 
-async def fetch(grove: GroveClient, query: Query, *, ignore_not_found: bool = False) -> list[Found]:
-    """Read what the query names, grouped by kind in the order asked for; NotFoundError for a name that is missing."""
+async def fetch(grove: GroveClient, query: Query) -> tuple[list[Found], list[str]]:
+    """Read what the query names, grouped by kind in the order asked for, and say which names do not exist."""
     from grove_client import NotFoundError
 
     found: dict[str, tuple[KindInfo, list[Resource]]] = {}
+    missing = []
     for info, name in query.targets:
         _, resources = found.setdefault(info.kind, (info, []))
         if name is None:
@@ -131,10 +134,9 @@ async def fetch(grove: GroveClient, query: Query, *, ignore_not_found: bool = Fa
             continue
         try:
             resources.append(await get_one(grove, info, query.namespace, name))
-        except NotFoundError:
-            if not ignore_not_found:
-                raise
-    return [Found(info, resources) for info, resources in found.values()]
+        except NotFoundError as error:
+            missing.append(one_line(error.message))
+    return [Found(info, resources) for info, resources in found.values()], missing
 
 
 async def get_one(grove: GroveClient, info: KindInfo, namespace: str, name: str) -> Resource:
@@ -183,8 +185,9 @@ async def follow(grove: GroveClient, query: Query, output: Format, *, headers: b
     async for event in access(grove, info).watch(**fields):
         if event.type == SYNCED and present is not None:
             if name is not None and not present:
-                raise Failure(f'{info.qualified} "{name}" not found', EXIT_NOT_FOUND)
-            first, present = present, None
+                where = f"{query.namespace}/{name}" if info.is_namespaced else name
+                raise Failure(f"{info.kind} {where} not found", EXIT_NOT_FOUND)
+            first, present = sorted(present, key=lambda r: (r.metadata.namespace, r.metadata.name)), None
             _print_changes(info, first, output, rows)
         elif event.type != BOOKMARK and event.object is not None:
             if present is not None:

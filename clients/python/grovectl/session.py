@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
@@ -146,10 +147,10 @@ def failure_of(error: GroveError, server: str) -> Failure:
         total = error.metadata.get("violation_count", "")
         if total.isdecimal() and int(total) > len(lines):
             lines.append(f"and {int(total) - len(lines)} more")
-        return Failure([_one_line(line) for line in lines], exit_code)
-    message = _one_line(error.message)
+        return Failure([one_line(line) for line in lines], exit_code)
+    message = one_line(error.message)
     if isinstance(error, grove_client.UnavailableError):
-        message = f"the server at {server} cannot be reached: {message}"
+        message = f"the server at {server} cannot be reached: {_cause(message)}"
     elif isinstance(error, grove_client.DeadlineExceededError):
         message = f"the server at {server} did not answer in time"
     elif isinstance(error, grove_client.UnimplementedError):
@@ -157,7 +158,12 @@ def failure_of(error: GroveError, server: str) -> Failure:
     return Failure(message, exit_code)
 
 
-def _one_line(text: str) -> str:
+def _cause(message: str) -> str:
+    """Return what is left of gRPC's words for a failed connection without the addresses, which are said already."""
+    return re.sub(r"^(failed to connect to all addresses; )?(last error: )?(.*remote host: )?", "", message)
+
+
+def one_line(text: str) -> str:
     """Return *text* without line breaks or control characters, so that a message cannot pretend to be two."""
     return "".join(char if char.isprintable() else " " for char in text).strip()
 

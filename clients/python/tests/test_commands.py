@@ -124,6 +124,24 @@ def test_get_one_kind(server: SmallServer, grovectl: Grovectl) -> None:
     assert lines[1][lines[0].index("PCLQS-UPDATED") : lines[0].index("AGE")].strip() == ""
 
 
+def test_get_some_of_several_names(server: SmallServer, grovectl: Grovectl) -> None:
+    """What is there is printed, what is missing is named on stderr, one line each, with exit code 3."""
+    fill(server)
+    code, out, err = grovectl("get", "pcs", "none", "chat", "nobody")
+    assert code == 3
+    assert [row[0] for row in table(out)] == ["NAME", "chat"]
+    assert [line.count("not found") for line in err.splitlines()] == [1, 1]
+    assert grovectl("get", "pcs", "none", "chat", "--ignore-not-found").code == 0
+    assert grovectl("describe", "pcs", "none", "chat").code == 3
+
+
+def test_all_is_a_set_and_what_it_is_made_of(server: SmallServer, grovectl: Grovectl) -> None:
+    """`get all` shows the five kinds of a set, as kubectl's all shows workloads; it takes no names."""
+    fill(server)
+    assert grovectl("get", "all").out == grovectl("get", "pcs,pclq,pcsg,pg,po").out
+    assert grovectl("get", "all", "chat").code == 2
+
+
 def test_get_several_kinds(server: SmallServer, grovectl: Grovectl) -> None:
     """Several kinds are blocks with qualified names; kinds without resources are left out."""
     fill(server)
@@ -244,7 +262,7 @@ def test_exit_codes(server: SmallServer, grovectl: Grovectl, code: grpc.StatusCo
 def test_server_away(capfd: pytest.CaptureFixture[str]) -> None:
     """A server that is not there is named with its address."""
     assert main(["-s", "127.0.0.1:1", "get", "pcs"]) == 1
-    assert "127.0.0.1:1 cannot be reached" in capfd.readouterr().err
+    assert capfd.readouterr().err == "error: the server at 127.0.0.1:1 cannot be reached: Connection refused\n"
 
 
 def test_apply(server: SmallServer, grovectl: Grovectl, tmp_path: Path) -> None:
@@ -380,7 +398,9 @@ def test_watch_prints_changes(server: SmallServer, grovectl: Grovectl) -> None:
     result = grovectl("get", "pcs", "chat", "-w", "--no-headers")
     assert [row[:3] for row in table(result.out)] == [["chat", "1", "1"], ["chat", "1", "0"]]
     assert (result.code, result.err) == (1, "error: no longer\n")
-    assert grovectl("get", "pcs", "none", "-w") == (3, "", 'error: podcliqueset.grove.io "none" not found\n')
+    assert grovectl("get", "pcs", "none", "-w") == (3, "", "error: PodCliqueSet default/none not found\n")
+    rows = table(grovectl("get", "pclq", "-w", "--no-headers").out)
+    assert [row[0] for row in rows] == sorted(row[0] for row in rows)
     objects = grovectl("get", "pcs", "chat", "-w", "-o", "jsonpath={.status.availableReplicas};").out
     assert objects == "0;0;"
     assert grovectl("events", "-w", "--no-headers").out.count("PodCreateSuccessful") == 1
