@@ -40,10 +40,10 @@ async def test_turns_come_in_order_of_arrival() -> None:
 async def test_caller_that_gives_up_costs_no_turn() -> None:
     """A cancelled caller's turn goes to the next one."""
     turns = Turns(per_step=1)
-    await turns.take()
-    given_up = asyncio.create_task(turns.take())
-    waiting = asyncio.create_task(turns.take())
+    served, given_up, waiting = (asyncio.create_task(turns.take()) for _ in range(3))
     await asyncio.sleep(0)
+    assert not given_up.done()
     given_up.cancel()
     await asyncio.wait_for(waiting, timeout=5)
+    assert served.done()
     assert given_up.cancelled()
