@@ -17,6 +17,7 @@ from google.protobuf import json_format
 from grove.v1 import pod_clique_set_pb2 as pb
 from tests.bench.figures import Figure, Target, figure
 from tests.bench.rpc_host import DURABLE, ECHO, FIRE, FSYNCS, SET_PAYLOAD, STREAM, Host, host
+from tests.waiting import until_seen
 
 GET: Final = "/grove.v1.PodCliqueSetService/Get"
 APPLY: Final = "/grove.v1.PodCliqueSetService/Apply"
@@ -251,11 +252,15 @@ def _unary(channel: grpc.aio.Channel, method: str) -> Call:
 
 async def _settled(get: Call, request: bytes) -> None:
     """Wait until the loops have finished with the set, so that Get returns the same bytes again and again."""
-    is_available = False
-    while not is_available:
-        found = pb.PodCliqueSet.FromString(await get(request))
-        is_available = found.status.available_replicas == found.spec.replicas
-        await asyncio.sleep(0.05)
+
+    async def look() -> pb.PodCliqueSet:
+        return pb.PodCliqueSet.FromString(await get(request))
+
+    await until_seen(
+        look,
+        lambda found: found.status.available_replicas == found.spec.replicas,
+        lambda found: f"all copies available, {found.status.available_replicas} are",
+    )
 
 
 async def _rate(send: Send, count: int, in_flight: int) -> float:

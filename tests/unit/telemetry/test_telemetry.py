@@ -15,6 +15,7 @@ from grove_server.telemetry import lag, metrics, replicas
 from grove_server.telemetry.http import CONNECTIONS_MAX, REQUEST_BYTES_MAX, ProbeServer
 from grove_server.telemetry.logs import bind_context, clear_context, get_logger, set_up_logs
 from grove_server.telemetry.replicas import ReplicaSeries
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -81,9 +82,8 @@ async def test_the_watch_samples_the_loop(log: io.StringIO) -> None:
     until_s = loop.time() + lag.REPORTED_LAG_S + 0.05
     while loop.time() < until_s:
         pass
-    await asyncio.sleep(0.01)
+    await until(lambda: samples() > before, "a sample after the long step")
     watch.stop()
-    assert samples() > before
     events = [json.loads(line)["event"] for line in log.getvalue().splitlines()]
     assert events.count("event_loop_was_held_up") == 1
 
