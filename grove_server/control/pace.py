@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-STEP_S: Final = 0.004
+STEP_S: Final = 0.003
 YIELD_MAX_S: Final = 0.1
 _YIELD_PAUSE_S: Final = 0.002
 

@@ -22,7 +22,7 @@ TOPOLOGY_LEVELS_UNAVAILABLE: Final = "TopologyLevelsUnavailable"
 
 # Gangs listed in the status of a set; the rest is counted. Kubernetes refuses objects of over 1.5 MiB, and a reader
 # of a status looks for what is wrong: gangs that do not run are listed first.
-GANG_STATUSES_MAX: Final = 500
+GANG_STATUSES_MAX: Final = 100
 
 
 @dataclass(slots=True)

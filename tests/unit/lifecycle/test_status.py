@@ -224,7 +224,7 @@ def test_totals_add_up_as_summaries_come_and_go() -> None:
 
 
 def test_the_list_of_gangs_is_bounded_and_starts_with_what_is_wrong() -> None:
-    """At most 500 gangs are listed, those that do not run first; all are counted."""
+    """At most a hundred gangs are listed, those that do not run first; all are counted."""
     owner = admitted(manifest([clique("a")], replicas=GANG_STATUSES_MAX + 100))
     totals = CopyTotals()
     for copy in range(GANG_STATUSES_MAX + 100):
