@@ -111,7 +111,11 @@ class Scene:
         return seen
 
     async def rests(self) -> Observation:
-        """Wait until nothing moves any more, and check everything that must hold then."""
+        """Wait until all is as it must be, prove that nothing moves any more, and check that all is so still.
+
+        The first wait is for statuses of sets: they follow at an interval that grows with the work they take.
+        """
+        await until_seen(self.observe, lambda seen: not self._faults(seen), self._faults)
         seen = await self.observe_until_quiet()
         check(seen, self.nodes)
         self._check_unmoved(seen)
@@ -153,6 +157,14 @@ class Scene:
         await self.delete_sets()
         await self.is_empty()
         await self.grove.nodes.uncordon(list(self.nodes))
+
+    def _faults(self, seen: Observation) -> str:
+        """Return what is not yet, or not at all, as it must be; empty if everything is."""
+        try:
+            check(seen, self.nodes)
+        except AssertionError as fault:
+            return str(fault) or repr(fault)
+        return ""
 
     async def _send_marker(self) -> None:
         sets, namespace = self.grove.pod_clique_sets, self._marker_namespace

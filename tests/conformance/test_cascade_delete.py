@@ -22,7 +22,7 @@ spec:
   template:
     cliques:
       - name: worker
-        annotations: {fake.grove.io/stop-delay: 500ms}
+        annotations: {fake.grove.io/stop-delay: 1500ms}
         spec:
           roleName: worker
           replicas: 2
@@ -58,9 +58,13 @@ async def test_a_set_is_seen_until_its_pods_are_gone(scene: Scene) -> None:
     await scene.apply_text(SLOW)
     await scene.settles(pods=4, ready=4)
     await scene.delete_sets()
-    seen = await scene.observe()
+    seen = await until_seen(
+        scene.observe,
+        lambda seen: seen.sets["slow"].status.phase == "Deleting",
+        lambda _: "the set is in phase Deleting",
+    )
     assert seen.sets["slow"].metadata.deletion_timestamp
-    assert seen.sets["slow"].status.phase == "Deleting"
+    assert len(seen.pods) == 4
     with pytest.raises(FailedPreconditionError) as caught:
         await scene.apply_text(SLOW)
     assert caught.value.reason == "BEING_DELETED"
@@ -82,7 +86,7 @@ async def test_a_set_is_seen_until_its_pods_are_gone(scene: Scene) -> None:
 
 async def test_deleting_one_set_leaves_the_others(scene: Scene) -> None:
     """Sets whose names start alike are not taken for each other's parts."""
-    slow = SLOW.replace("500ms", "0s").replace("replicas: 2\n  template", "replicas: 1\n  template")
+    slow = SLOW.replace("1500ms", "0s").replace("replicas: 2\n  template", "replicas: 1\n  template")
     await scene.apply_text(slow)
     await scene.apply_text(slow.replace("name: slow", "name: slow-0"))
     await scene.apply_text(slow.replace("name: slow", "name: slow-0-worker"))
