@@ -228,10 +228,10 @@ def test_the_list_of_gangs_is_bounded_and_starts_with_what_is_wrong() -> None:
     owner = admitted(manifest([clique("a")], replicas=GANG_STATUSES_MAX + 100))
     totals = CopyTotals()
     for copy in range(GANG_STATUSES_MAX + 100):
-        totals.put(summary(copy, GangPhase.PENDING if copy == 550 else GangPhase.RUNNING))
+        totals.put(summary(copy, GangPhase.PENDING if copy == GANG_STATUSES_MAX + 50 else GangPhase.RUNNING))
     status = with_set_status(owner, totals, None, now=NOW).status
     assert len(status.pod_gang_statuses) == GANG_STATUSES_MAX
-    assert status.pod_gang_statuses[0].name == "s-550"
+    assert status.pod_gang_statuses[0].name == f"s-{GANG_STATUSES_MAX + 50}"
     assert status.pod_gang_phase_counts == {"Pending": 1, "Running": GANG_STATUSES_MAX + 99}
 
 
