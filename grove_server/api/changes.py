@@ -20,6 +20,8 @@ from grove_server.admission.admit import admit_pod_clique_set, read_pod_clique_s
 from grove_server.admission.binding import admit_cluster_topology_binding
 from grove_server.admission.context import AdmissionContext, Limits
 from grove_server.admission.findings import Admitted, InvalidResourceError
+from grove_server.api.conversions.pod_clique_sets import prepare_spec
+from grove_server.api.conversions.wire import NestingError
 from grove_server.api.errors import invalid_manifest
 from grove_server.api.gathering import Gathering
 from grove_server.api.name_forms import Arrivals
@@ -220,9 +222,19 @@ class _Admission:
         assert old is None or isinstance(old, PodCliqueSet), "the store files by kind"
         context = replace(context, name_patterns_taken=self.arrivals.taken(self.reader, key.namespace, key.name))
         admitted = admit_pod_clique_set(manifest, old, context)
+        _check_readable(admitted.resource)
         if old is None:
             self.announce(admitted.resource)
         return _result(admitted, wanted.document, is_new=old is None)
+
+
+def _check_readable(resource: PodCliqueSet) -> None:
+    """Refuse what could be stored and then never be shown. The work is not lost: the answer is made of it."""
+    try:
+        prepare_spec(resource)
+    except NestingError as error:
+        violation = Violation("spec.template", Reason.INVALID, f"holds a pod spec or a template that is {error}")
+        raise InvalidResourceError(resource.kind, resource.metadata.name, (violation,)) from error
 
 
 def _check_expectation(old: object, key: Key, mode: Mode, expected_version: str | None) -> None:

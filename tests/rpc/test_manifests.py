@@ -132,6 +132,16 @@ async def test_a_yaml_bomb_is_refused(rpc: Harness) -> None:
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
 
 
+async def test_what_clients_could_not_read_is_refused(rpc: Harness) -> None:
+    """A pod spec that is nested deeper than a message may be never gets into the store."""
+    deep = "{a: " * 40 + "1" + "}" * 40
+    text = manifest("one").replace("containers", f"securityContext: {deep}, containers")
+    refusal = await refused(rpc.apply_text(text))
+    assert refusal.fields == ["document[1].spec.template"]
+    assert "24 deep" in refusal.message
+    assert await count(rpc) == 0
+
+
 async def test_a_list_is_its_items(rpc: Harness) -> None:
     """The items of a v1 List are applied, and mistakes name the item."""
     items = "".join(f"- {line}\n" if not i else f"  {line}\n" for i, line in enumerate(manifest("one").splitlines()))

@@ -13,6 +13,7 @@ from grove_server.api.load import CallClass
 from grove_server.resources.cluster import Node
 from grove_server.resources.meta import Metadata
 from grove_server.store import WatchLimits
+from grove_server.telemetry import metrics
 from tests.rpc.harness import Harness, refused, serving
 from tests.waiting import until
 
@@ -159,6 +160,29 @@ async def test_cancelled_watches_leave_nothing_behind(rpc: Harness) -> None:
     for stream in streams:
         stream.cancel()
     await until(lambda: rpc.calls.total == 0 and rpc.api._streams.open_count == 0, "all watches are closed")
+
+
+async def test_a_client_that_goes_while_a_write_waits_for_it_is_no_fault(rpc: Harness) -> None:
+    """Flow control holds a write, the client cancels: the watch ends quietly and nothing counts as internal error."""
+    labels = {f"label-{number}": "x" * 60 for number in range(300)}
+    await rpc.put(*(Node(metadata=Metadata(name=f"node-{number}", labels=labels)) for number in range(600)))
+    before = internal_errors()
+    stuck = rpc.nodes.Watch(node_pb2.NodeServiceWatchRequest())
+    await until(lambda: rpc.api._streams.open_count == 1, "the watch is open")
+    await rpc.nodes.List(node_pb2.NodeServiceListRequest(page_size=100))
+    stuck.cancel()
+    await until(lambda: rpc.calls.total == 0 and rpc.api._streams.open_count == 0, "the watch is closed")
+    assert internal_errors() == before
+
+
+def internal_errors() -> float:
+    """Return how many faults were counted."""
+    return sum(
+        sample.value
+        for family in metrics.INTERNAL_ERRORS.collect()
+        for sample in family.samples
+        if sample.name.endswith("_total")
+    )
 
 
 async def test_the_number_of_watches_is_bounded(tmp_path: Path) -> None:

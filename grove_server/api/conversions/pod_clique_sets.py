@@ -52,6 +52,11 @@ def pod_clique_set_bytes(resource: PodCliqueSet) -> bytes:
     return frame.SerializeToString() + nested(_SPEC_FIELD, _specs.of(resource))
 
 
+def prepare_spec(resource: PodCliqueSet) -> None:
+    """Serialize the spec of *resource* ahead of its first view. Raises NestingError if clients could not read it."""
+    _specs.of(resource)
+
+
 class _Specs:
     """Serialized specs by the uid of their set."""
 
