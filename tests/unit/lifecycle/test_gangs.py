@@ -203,9 +203,7 @@ def test_a_group_without_constraint_is_no_topology_group() -> None:
     ("topologies", "error"),
     [
         pytest.param({}, "'grove-topology' does not exist", id="no-binding"),
-        pytest.param(
-            {"grove-topology": LEVELS[:1]}, "'grove-topology' has no level", id="no-level"
-        ),
+        pytest.param({"grove-topology": LEVELS[:1]}, "'grove-topology' has no level", id="no-level"),
     ],
 )
 def test_what_cannot_be_translated_is_an_error_of_all_gangs(topologies: TopologyLevels, error: str) -> None:
