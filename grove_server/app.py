@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from grove_server.api.addresses import ListenError, parse_address
-from grove_server.api.load import CallClass, Load
+from grove_server.api.load import Load, load_of
 from grove_server.api.server import ApiServer
 from grove_server.control.clock import SystemClock
 from grove_server.control.indexes import store_indexes
@@ -112,13 +112,8 @@ class Server:
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Server]:
     """Start everything, give the running server, stop everything. Raises what cannot be started with."""
-    load = Load(
-        {
-            CallClass.READ: settings.reads_max,
-            CallClass.WRITE: settings.writes_max,
-            CallClass.WATCH: settings.watches_max,
-        }
-    )
+    load = load_of(settings)
+    _log.info("server_starting", version=version(), **settings.shown())
     # Wrong addresses are said before anything is touched.
     parse_address(settings.listen)
     cluster = _read_cluster(settings.cluster)
