@@ -1,0 +1,103 @@
+"""Runs seeds: ``python -m tests.simulation --seeds 5000``, or one of them again: ``--replay SEED``.
+
+Prints progress, what the runs did, how fast they were, and for each seed that failed: what went wrong, the last
+transitions, and the command that runs it again. Exits 1 if a seed failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from typing import Final
+
+from tests.simulation.run import SIZES, Report, simulate
+
+_FAILURES_SHOWN: Final = 5
+_FAILURE_LENGTH_MAX: Final = 4_000
+_PROGRESS_INTERVAL_S: Final = 5.0
+
+
+def main() -> int:
+    """Run what the command line says; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=200, help="how many seeds to run")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--size", choices=sorted(SIZES), default="small", help="how large the world is")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--replay", metavar="SEED", help="run one seed, hashing every row, and show its end")
+    options = parser.parse_args()
+    if options.replay is not None:
+        return _replay(options.replay, options.size)
+    seeds = [str(seed) for seed in range(options.first, options.first + options.seeds)]
+    began_s = time.perf_counter()
+    reports = [*_progress(_run(seeds, options.size, options.jobs), len(seeds), began_s)]
+    return _summarise(reports, options.size, time.perf_counter() - began_s)
+
+
+def _run(seeds: list[str], size: str, jobs: int) -> Iterator[Report]:
+    run = partial(simulate, size=SIZES[size])
+    if jobs == 1:
+        yield from map(run, seeds)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        yield from pool.map(run, seeds, chunksize=max(1, min(16, len(seeds) // (4 * jobs))))
+
+
+def _progress(reports: Iterable[Report], count: int, began_s: float) -> Iterator[Report]:
+    shown_s = began_s
+    failed = 0
+    for done, report in enumerate(reports, start=1):
+        yield report
+        failed += report.failure != ""
+        now_s = time.perf_counter()
+        if now_s - shown_s >= _PROGRESS_INTERVAL_S:
+            shown_s = now_s
+            print(f"{done} of {count} seeds, {failed} failed, {done / (now_s - began_s):.1f} seeds/s", flush=True)
+
+
+def _replay(seed: str, size: str) -> int:
+    report = simulate(seed, SIZES[size], is_thorough=True)
+    print("\n".join(report.last))
+    print(f"history {report.digest}, {report.virtual_s:.1f} virtual seconds, {report.changes.total()} changes")
+    print(report.failure or "all is well")
+    return 1 if report.failure else 0
+
+
+def _summarise(reports: list[Report], size: str, real_s: float) -> int:
+    failures = [report for report in reports if report.failure]
+    for report in failures[:_FAILURES_SHOWN]:
+        print(describe(report, size))
+    actions, answers = Counter[str](), Counter[str]()
+    for report in reports:
+        actions += report.actions
+        answers += Counter(report.answers)
+    virtual_s = sum(report.virtual_s for report in reports)
+    print(f"actions: {', '.join(f'{name} {count}' for name, count in actions.most_common())}")
+    print(f"calls: {dict(answers)}; changes: {sum(report.changes.total() for report in reports)}")
+    print(
+        f"{len(reports)} seeds in {real_s:.1f} s: {len(reports) / real_s:.1f} seeds/s, "
+        f"{actions.total() / real_s:.0f} faults and edits/s, {virtual_s / real_s:.0f} times real time; "
+        f"{len(failures)} failed{': ' + ', '.join(r.seed for r in failures[:50]) if failures else ''}"
+    )
+    return 1 if failures else 0
+
+
+def describe(report: Report, size: str = "small") -> str:
+    """Return what is known of a failed run, with the command that repeats it."""
+    return "\n".join(
+        (
+            f"--- seed {report.seed} failed: {report.failure[:_FAILURE_LENGTH_MAX]}",
+            *report.last,
+            f"replay: python -m tests.simulation --size {size} --replay {report.seed}",
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

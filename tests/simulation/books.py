@@ -1,0 +1,186 @@
+"""What is durable, filed the way the invariants ask: by gang, copy, node, index, uid and template.
+
+The books follow the disk commit by commit and never look at the server. Each entry costs a few dictionary operations,
+so that every commit can be checked.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Mapping
+from typing import Final, TypeVar
+
+from grove_server.placement.requests import PodShape
+from grove_server.placement.shapes import shape_of
+from grove_server.resources.cluster import Node
+from grove_server.resources.meta import Key, Kind, Resource, key_of
+from grove_server.resources.workload import Pod, PodClique, PodCliqueScalingGroup, PodCliqueSet, PodGang, PodPhase
+from grove_server.store.state import Write
+
+_T = TypeVar("_T")
+GangKey = tuple[str, str]
+CopyKey = tuple[str, int]
+IndexKey = tuple[str, str, int]
+
+FINISHED: Final = (PodPhase.FAILED, PodPhase.SUCCEEDED)
+
+
+def holds_room(pod: Pod) -> bool:
+    """Return whether a pod takes room on a node: it has one, and its containers may run."""
+    return bool(pod.node) and pod.phase not in FINISHED
+
+
+class Books:
+    """Indexes over the rows of a disk, kept up by ``enter``."""
+
+    def __init__(self, rows: Mapping[Key, Resource]) -> None:
+        self.rows = rows
+        self.uids: dict[str, Key] = {}
+        self.spent_uids: set[str] = set()
+        self.sets: dict[str, Key] = {}
+        self.removed_sets: set[str] = set()
+        self.pods_of_gang: dict[GangKey, dict[Key, Pod]] = {}
+        self.pods_of_copy: dict[CopyKey, dict[Key, Pod]] = {}
+        self.pods_on: dict[str, dict[Key, Pod]] = {}
+        self.pod_at: dict[IndexKey, dict[Key, Pod]] = {}
+        # Cliques and groups by the uid of their set.
+        self.scalable: dict[str, dict[Key, None]] = {}
+        self.template_users: Counter[Key] = Counter()
+        # Uids of gangs that had their whole minimum placed once.
+        self.placed_gangs: set[str] = set()
+        # Nodes as they were last, those that are gone included.
+        self.nodes: dict[str, Node] = {}
+        self._losses: deque[tuple[int, Pod]] = deque()
+        self._seen: deque[tuple[float, int]] = deque()
+        self._shapes: dict[str, PodShape] = {}
+
+    # Writing.
+
+    def enter(self, write: Write, previous: Resource | None) -> None:
+        """Take over one durable write; *previous* is what its key held before."""
+        key, resource, version = write
+        if previous is not None and (resource is None or resource.metadata.uid != previous.metadata.uid):
+            self.uids.pop(previous.metadata.uid, None)
+            self.spent_uids.add(previous.metadata.uid)
+        if resource is not None:
+            self.uids[resource.metadata.uid] = key
+        if key.kind in (Kind.POD_CLIQUE, Kind.POD_CLIQUE_SCALING_GROUP):
+            self._enter_scalable(key, resource, previous)
+        if key.kind is Kind.POD:
+            assert previous is None or isinstance(previous, Pod)
+            assert resource is None or isinstance(resource, Pod)
+            self._enter_pod(key, resource, previous, version)
+        elif key.kind is Kind.NODE and isinstance(resource, Node):
+            self.nodes[key.name] = resource
+        elif key.kind is Kind.POD_CLIQUE_SET:
+            if resource is not None:
+                self.sets[resource.metadata.uid] = key
+            elif previous is not None:
+                self.sets.pop(previous.metadata.uid, None)
+                self.removed_sets.add(previous.metadata.uid)
+
+    def _enter_scalable(self, key: Key, resource: Resource | None, previous: Resource | None) -> None:
+        self._count_template(previous, -1)
+        self._count_template(resource, 1)
+        if previous is not None:
+            of_set = self.scalable[_set_uid(previous)]
+            del of_set[key]
+            if not of_set:
+                del self.scalable[_set_uid(previous)]
+        if resource is not None:
+            self.scalable.setdefault(_set_uid(resource), {})[key] = None
+
+    def _enter_pod(self, key: Key, pod: Pod | None, previous: Pod | None, version: int) -> None:
+        if previous is not None:
+            self._file(key, previous, is_in=False)
+            if previous.node and previous.is_active and (pod is None or not pod.is_active):
+                self._losses.append((version, previous))
+        if pod is not None:
+            self._file(key, pod, is_in=True)
+
+    def _file(self, key: Key, pod: Pod, *, is_in: bool) -> None:
+        identity = pod.identity
+        namespace = pod.metadata.namespace
+        _put(self.pods_of_gang, (namespace, identity.gang), key, pod, is_in=is_in)
+        _put(self.pods_of_copy, (identity.set_uid, identity.copy), key, pod, is_in=is_in)
+        if holds_room(pod):
+            _put(self.pods_on, pod.node, key, pod, is_in=is_in)
+        if pod.is_active:
+            _put(self.pod_at, (namespace, identity.name, pod.index), key, pod, is_in=is_in)
+        self._count_template(pod, 1 if is_in else -1)
+
+    def _count_template(self, user: Resource | None, sign: int) -> None:
+        if isinstance(user, Pod | PodClique):
+            self.template_users[key_of(user.template)] += sign  # type: ignore[arg-type]  # a template has kind and metadata
+
+    def see(self, now_s: float, version: int) -> None:
+        """Note that the server sees everything up to *version* from now on."""
+        self._seen.append((now_s, version))
+        # Decisions rest on what was seen within the last second or so.
+        while len(self._seen) > 1 and self._seen[1][0] < now_s - 5.0:
+            self._seen.popleft()
+        oldest = self._seen[0][1]
+        while self._losses and self._losses[0][0] <= oldest:
+            self._losses.popleft()
+
+    def forget_seen(self, version: int) -> None:
+        """Note that a new server has read everything up to *version*."""
+        self._seen.clear()
+        self._losses.clear()
+        self._seen.append((0.0, version))
+
+    # Reading.
+
+    def gang(self, key: GangKey) -> PodGang | None:
+        """Return a gang."""
+        found = self.rows.get(Key(Kind.POD_GANG, *key))
+        return found if isinstance(found, PodGang) else None
+
+    def set_of(self, uid: str) -> PodCliqueSet | None:
+        """Return the set of a uid."""
+        key = self.sets.get(uid)
+        found = None if key is None else self.rows.get(key)
+        return found if isinstance(found, PodCliqueSet) else None
+
+    def active_of_gang(self, key: GangKey) -> list[Pod]:
+        """Return the active pods of a gang that have a node."""
+        return [pod for pod in self.pods_of_gang.get(key, {}).values() if pod.node and pod.is_active]
+
+    def lost_unseen(self, key: GangKey, decided_at_s: float) -> list[Pod]:
+        """Return bound pods of a gang that were lost, but not yet so for whoever decided at that time."""
+        at = bisect_left(self._seen, (decided_at_s, -1))
+        seen = self._seen[at - 1][1] if at else 0
+        return [
+            pod
+            for version, pod in self._losses
+            if version > seen and (pod.metadata.namespace, pod.identity.gang) == key
+        ]
+
+    def shape(self, pod: Pod) -> PodShape:
+        """Return what a pod needs."""
+        uid = pod.template.metadata.uid
+        shape = self._shapes.get(uid)
+        if shape is None:
+            shape = self._shapes[uid] = shape_of(pod.template.pod_spec)
+        return shape
+
+    def label(self, node: str, key: str) -> str | None:
+        """Return a label of a node that exists; None for one that does not, or has none."""
+        found = self.rows.get(Key(Kind.NODE, "", node))
+        return None if found is None else found.metadata.labels.get(key)
+
+
+def _set_uid(resource: Resource) -> str:
+    assert isinstance(resource, PodClique | PodCliqueScalingGroup)
+    return resource.identity.set_uid if isinstance(resource, PodClique) else resource.set_uid
+
+
+def _put(table: dict[_T, dict[Key, Pod]], value: _T, key: Key, pod: Pod, *, is_in: bool) -> None:
+    if is_in:
+        table.setdefault(value, {})[key] = pod
+        return
+    bucket = table[value]
+    del bucket[key]
+    if not bucket:
+        del table[value]

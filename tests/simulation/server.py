@@ -1,0 +1,164 @@
+"""One start of the simulated server: the real store, loops and runtime on a loop of their own, wired as ``app`` does.
+
+Not here: gRPC, the metrics page, signals. Calls are coroutines on the server's loop, as a servicer's method would be.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from grove_server.admission.context import Limits
+from grove_server.api.changes import Changes
+from grove_server.api.gathering import Gathering
+from grove_server.control.clock import SystemClock
+from grove_server.control.indexes import store_indexes
+from grove_server.control.plane import ControlPlane
+from grove_server.runtime.cluster_file import ClusterFile
+from grove_server.runtime.cluster_seed import seed_cluster
+from grove_server.runtime.fake import FakeRuntime
+from grove_server.store.engine import EmbeddedStore
+from grove_server.store.interface import Notice
+from grove_server.store.watch.hub import WatchLimits
+from tests.simulation.books import Books
+from tests.simulation.disk import Auditor, Disk, DiskMood, SimJournal
+from tests.simulation.follower import Follower
+from tests.simulation.virtual_loop import VirtualLoop, VirtualTime
+
+# Small, so that runs of a few thousand changes compact, overflow and expire.
+WATCH_LIMITS: Final = WatchLimits(window_changes=400, pending_max=60, watches_max=50, bookmark_interval_s=20.0)
+
+
+class Stopwatch:
+    """The machine's counter as the server reads it: each reading comes a drawn while after the last."""
+
+    def __init__(self, time: VirtualTime, rng: random.Random) -> None:
+        self._time = time
+        self._rng = rng
+        self._spent_s = 0.0
+        # Upper end of what is drawn; a slow machine takes more.
+        self.step_s = 0.0002
+
+    def read(self) -> float:
+        """Return seconds that never go back."""
+        self._spent_s += self._rng.random() * self.step_s
+        return self._time.now_s + self._spent_s
+
+
+@dataclass(slots=True)
+class RuntimeMood:
+    """How late the runtime is: the chance of a pause between two slices of its work, and the longest one."""
+
+    pause_chance: float = 0.0
+    pause_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What outlives a start of the server."""
+
+    time: VirtualTime
+    epoch_now: Callable[[], float]
+    disk: Disk
+    disk_mood: DiskMood
+    runtime_mood: RuntimeMood
+    auditor: Auditor
+    books: Books
+    stopwatch: Stopwatch
+    new_uid: Callable[[], str]
+    steps_aside_for_calls: bool
+
+
+class SimServer:
+    """A server that is starting, serving or gone."""
+
+    def __init__(self, around: Surroundings, rng: random.Random) -> None:
+        self._around = around
+        self._rng = rng
+        self.loop = VirtualLoop(around.time)
+        self.is_serving = False
+        self.calls = 0
+        clock = SystemClock(around.epoch_now)
+        journal = SimJournal(around.disk, around.disk_mood, around.auditor, self.loop, rng)
+        self.store = EmbeddedStore(journal, indexes=store_indexes(), watch_limits=WATCH_LIMITS)
+        self.plane = ControlPlane(self.store, clock, self._is_busy, around.stopwatch.read)
+        self.runtime = FakeRuntime(self.store, clock, note=self.plane.events.note, breathe=self._breathe)
+        self.changes = Changes(
+            self.store,
+            limits=Limits(),
+            now=around.epoch_now,
+            new_uid=around.new_uid,
+            gathering=Gathering(lambda: self.calls),
+            stopwatch=around.stopwatch.read,
+        )
+
+    def start(self, cluster: ClusterFile, followers: Sequence[Follower]) -> None:
+        """Begin to start; serving comes when the loop has run."""
+        self._watch_over(self._start(cluster, followers), "start")
+
+    def call(self, call: Coroutine[Any, Any, None]) -> None:
+        """Serve one call."""
+        self.calls += 1
+        self._watch_over(self._serve(call), "call")
+
+    def crash(self) -> None:
+        """Lose power."""
+        self.is_serving = False
+        self.loop.kill()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is being decided, served or written; timers may wait."""
+        return (
+            self.is_serving
+            and not self.calls
+            and self.plane.is_idle
+            and not self.runtime.health().backlog_count
+            and self.store.health().ok
+            and not self.store.health().queued_changes
+        )
+
+    async def _start(self, cluster: ClusterFile, followers: Sequence[Follower]) -> None:
+        around = self._around
+        await self.store.open()
+        around.books.forget_seen(self.store.read().version)
+        self.store.subscribe(self._see)
+        await seed_cluster(self.store, cluster, now=around.epoch_now(), new_uid=around.new_uid)
+        self.plane.start()
+        await self.runtime.start()
+        self.is_serving = True
+        for follower in followers:
+            self._watch_over(follower.follow(self.store, self.loop), "follower")
+
+    async def _serve(self, call: Coroutine[Any, Any, None]) -> None:
+        try:
+            await call
+        finally:
+            self.calls -= 1
+
+    def _see(self, notices: Sequence[Notice]) -> None:
+        newest = notices[-1].version
+        if newest > self._around.disk.version:
+            self.loop.problems.append(f"version {newest} is visible, the disk is at {self._around.disk.version}")
+        self._around.books.see(self._around.time.now_s, newest)
+
+    def _is_busy(self) -> bool:
+        return self._around.steps_aside_for_calls and self.calls > 0
+
+    async def _breathe(self) -> None:
+        mood = self._around.runtime_mood
+        if self._rng.random() < mood.pause_chance:
+            await self.loop.pause(self._rng.random() * mood.pause_s)
+        else:
+            await self.loop.pause(0.0)
+
+    def _watch_over(self, coroutine: Coroutine[Any, Any, None], what: str) -> None:
+        task = self.loop.create_task(coroutine, name=what)
+
+        def check(done: Any) -> None:  # noqa: ANN401 -- a future of anything
+            if not done.cancelled() and done.exception() is not None:
+                self.loop.problems.append(f"{what} failed: {done.exception()!r}")
+
+        task.add_done_callback(check)
