@@ -318,7 +318,9 @@ class WorkloadLoop(Supervised):
         wanted = owner.spec.replicas or 0
         known = state.totals.copies.keys() | state.unvisited
         leaving = {copy for copy in state.totals.copies if copy >= wanted}
-        resized = {copy for copy in range(wanted) if copy not in known} | (leaving ^ state.leaving)
+        resized = {copy for copy in range(wanted) if copy not in known or copy in state.leaving} | (
+            leaving - state.leaving
+        )
         state.leaving = leaving
         self._queue_copies(owner, sorted(resized))
 
