@@ -161,11 +161,14 @@ def already_exists(kind: str, namespace: str, name: str) -> ApiError:
 
 
 def version_conflict(kind: str, namespace: str, name: str, current_version: int) -> ApiError:
-    """Return the refusal because the resource is at another version than the caller's."""
+    """Return the refusal because the resource is at another version than the caller's; 0: there is none (any more)."""
     shown = f"{namespace}/{name}" if namespace else name
+    state = "does not exist (any more), so it is at no resource version"
+    if current_version:
+        state = f"was changed by somebody else: it is at resource version {current_version}"
     return ApiError(
         reason=Reason.VERSION_CONFLICT,
-        message=f"{kind} {shown} was changed by somebody else: it is at resource version {current_version}",
+        message=f"{kind} {shown} {state}",
         metadata={"kind": kind, "namespace": namespace, "name": name, "current_resource_version": str(current_version)},
         subject=Subject(kind, shown),
     )

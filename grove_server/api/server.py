@@ -29,6 +29,7 @@ from grove_server.api.pages import Listings
 from grove_server.api.pipeline import LogPolicy, Pipeline, Service
 from grove_server.api.ports import HealthPort, PlacementPort
 from grove_server.api.reading import Shared
+from grove_server.api.reflected import reflected_pool
 from grove_server.api.services.cluster_topology_bindings import ClusterTopologyBindingService
 from grove_server.api.services.events import EventService
 from grove_server.api.services.manifests import ManifestService
@@ -53,6 +54,8 @@ RECEIVE_BYTES_MAX: Final = 8 * MIB
 SEND_BYTES_MAX: Final = 16 * MIB
 # Calls of other services (health, reflection) that still run when ours are done get this long.
 _STRAGGLERS_S: Final = 0.2
+# A message of the file with the details of errors, which tools look up by reflection, too.
+_DETAILS: Final = "google.rpc.ErrorInfo"
 
 _OPTIONS: Final = (
     # Without this a second server shares the port silently.
@@ -130,7 +133,7 @@ class ApiServer:
         if settings.reflection:
             names = [service.name for service in self._services]
             names += [reflection.SERVICE_NAME, "grpc.health.v1.Health"]
-            reflection.enable_server_reflection(names, server)
+            reflection.enable_server_reflection(names, server, pool=reflected_pool([*names, _DETAILS]))
         self.address = self.address.with_port(_bind(server, self.address, settings))
         await self.health.start()
         await server.start()

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import grpc
 import pytest
+from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # no stubs installed
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc  # type: ignore[import-untyped]  # as above
 
@@ -239,6 +240,24 @@ async def test_reflection_lists_all_services(rpc: Harness) -> None:
     names = {service.name for service in response.list_services_response.service}
     assert {"grove.v1.PodCliqueSetService", "grove.v1.ManifestService", "grpc.health.v1.Health"} <= names
     assert len([name for name in names if name.startswith("grove.v1.")]) == 11
+
+
+async def test_reflection_tells_the_names_of_manifests(rpc: Harness) -> None:
+    """Tools that learn the contract by reflection print the manifest's names, in error details too."""
+    stub = reflection_pb2_grpc.ServerReflectionStub(rpc.channel)
+    symbols = ("grove.v1.PodCliqueSetService", "google.rpc.BadRequest", "grpc.health.v1.Health")
+    requests = [reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol) for symbol in symbols]
+    call = stub.ServerReflectionInfo(iter(requests))
+    names: dict[str, str] = {}
+    for _ in symbols:
+        for serialized in (await call.read()).file_descriptor_response.file_descriptor_proto:
+            file = descriptor_pb2.FileDescriptorProto.FromString(serialized)
+            for message in [*file.message_type, *(inner for outer in file.message_type for inner in outer.nested_type)]:
+                names |= {f"{message.name}.{field.name}": field.json_name for field in message.field}
+    assert names["PodCliqueSetServiceApplyRequest.pod_clique_set"] == "podCliqueSet"
+    assert names["ObjectMeta.resource_version"] == "resourceVersion"
+    assert names["BadRequest.field_violations"] == "fieldViolations"
+    assert all(names.values())
 
 
 async def test_the_server_says_what_it_is(rpc: Harness) -> None:

@@ -105,6 +105,15 @@ async def test_apply_with_a_stale_version_is_refused(rpc: Harness) -> None:
     assert refusal.reason == "VERSION_CONFLICT"
 
 
+async def test_apply_with_a_version_of_nothing_is_refused(rpc: Harness) -> None:
+    """Where nothing is stored no version can match, and the message says so."""
+    wanted = sample_set()
+    wanted.metadata.resource_version = "7"
+    refusal = await refused(rpc.sets.Apply(pb.PodCliqueSetServiceApplyRequest(pod_clique_set=wanted)))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "VERSION_CONFLICT")
+    assert "does not exist" in refusal.message
+
+
 async def test_concurrent_applies_all_succeed(rpc: Harness) -> None:
     """Applies that do not name a version never see a race: each is decided anew on what the others left."""
     responses = await asyncio.gather(*(rpc.apply(image=f"image:{number}") for number in range(10)))
