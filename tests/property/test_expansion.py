@@ -236,7 +236,8 @@ def test_whatever_happens_it_converges(document: Json, actions: list[tuple[str, 
     assert {c.identity.copy for c in world.of(PodClique)} <= set(range(copies))
     for found in world.of(PodClique):
         pods = [pod for pod in world.of(Pod) if pod.identity.name == found.metadata.name]
-        assert sorted(pod.index for pod in pods) == list(range(found.replicas))
+        # Victims are chosen by what they are worth, so a scale-in may leave holes; an index is never used twice.
+        assert len({pod.index for pod in pods}) == len(pods) == found.replicas
         status = found.status
         counts = (status.replicas, status.ready_replicas, status.scheduled_replicas, status.terminating_replicas)
         assert counts == (found.replicas, found.replicas, found.replicas, 0)
