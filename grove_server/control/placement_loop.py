@@ -299,12 +299,13 @@ class PlacementLoop(Supervised):
         if reason:
             self._wait(gang, scene, draft, Decision(waiting_reason=reason, waiting_message=message))
             return
-        is_left = False
-        for ask in ask_minimum(scene):
-            if not self._decide(gang, scene, draft, ask):
+        while asks := ask_minimum(scene):
+            # One part at a time, each on what the last one left: where that went may bind the next one, and if the
+            # next one has to wait, what the last one got must not be taken for waiting, too.
+            if not self._decide(gang, scene, draft, asks[0]):
                 return
-            is_left |= any(len(pods) > ask.take[name] for name, pods in ask.pods.items())
-        if is_left:
+            scene = self.scenes.scene(gang, draft)
+        if scene.pods.unbound:
             draft.surplus[key] = True
         else:
             self._waiting.pop(key, None)
