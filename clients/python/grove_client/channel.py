@@ -20,6 +20,8 @@ KEEPALIVE_TIMEOUT_MS: Final = 20_000
 RECEIVE_SIZE_MAX_BYTES: Final = 32 * MIB
 # The server refuses what is too large, with a better message than gRPC's; this bound is only a backstop.
 SEND_SIZE_MAX_BYTES: Final = 32 * MIB
+# gRPC's own first step of one second would leave watchers blind for several after a restart that takes one.
+RECONNECT_BACKOFF_MIN_MS: Final = 100
 RECONNECT_BACKOFF_MAX_MS: Final = 5_000
 
 
@@ -49,6 +51,7 @@ def open_channel(target: str, credentials: grpc.ChannelCredentials | None, *, in
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ("grpc.max_receive_message_length", RECEIVE_SIZE_MAX_BYTES),
         ("grpc.max_send_message_length", SEND_SIZE_MAX_BYTES),
+        ("grpc.initial_reconnect_backoff_ms", RECONNECT_BACKOFF_MIN_MS),
         ("grpc.max_reconnect_backoff_ms", RECONNECT_BACKOFF_MAX_MS),
         ("grpc.service_config", service_config(all_methods())),
     ]
