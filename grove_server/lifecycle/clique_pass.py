@@ -9,7 +9,9 @@ from grove_server.lifecycle.availability import PodCounts, clique_conditions, co
 from grove_server.lifecycle.blueprint import CliqueBlueprint
 from grove_server.lifecycle.copy import CliqueState
 from grove_server.lifecycle.identifiers import derive_uid
+from grove_server.lifecycle.orders import CopyOrders
 from grove_server.lifecycle.plan import EVENT_WARNING, Note, Plan
+from grove_server.lifecycle.removal import StopReason, continue_drains, stop_pod
 from grove_server.resources.labels import clique_labels, pod_labels, selector_of_clique
 from grove_server.resources.meta import Kind, Metadata, with_condition
 from grove_server.resources.names import pod_name
@@ -45,19 +47,30 @@ class CliqueTarget:
 
 
 def plan_clique(
-    plan: Plan, target: CliqueTarget, observed: PodClique | None, pods: Sequence[Pod], *, now: float
+    plan: Plan,
+    target: CliqueTarget,
+    observed: PodClique | None,
+    pods: Sequence[Pod],
+    *,
+    orders: CopyOrders,
+    now: float,
 ) -> CliqueState:
     """Plan one clique: create or adjust it, add or remove pods, compute its status. Append the changes to *plan*."""
     clique = _create_clique(target, now) if observed is None else _follow_template(plan, target, observed)
-    finished = [pod for pod in pods if pod.phase in (PodPhase.FAILED, PodPhase.SUCCEEDED) and not pod.is_terminating]
     active = [pod for pod in pods if pod.is_active]
-    remove_unplaced_terminating(plan, pods)
-    sized = _size(plan, target, clique, active, finished, now)
+    going = [pod for pod in pods if pod.is_terminating or pod.is_draining]
+    finished = (
+        [pod for pod in pods if not pod.is_active and pod not in going] if len(active) + len(going) < len(pods) else []
+    )
+    if going:
+        remove_unplaced_terminating(plan, going)
+        continue_drains(plan, going, orders, now)
+    sized = _size(plan, target, clique, active, finished, orders, now)
     clique, active = sized.clique, sized.active
     active.sort(key=_by_index)
     counts = count_pods(active, target.blueprint.pod_template.hash)
     # Counted as it is after the plan: a plan is complete, so nobody would come back to correct it.
-    counts.terminating = sum(1 for pod in pods if pod.is_terminating and pod.node) + sized.stopping
+    counts.terminating = sum(1 for pod in going if pod.node) + sized.stopping
     counts.failed = sum(1 for pod in sized.waiting if pod.phase is PodPhase.FAILED)
     counts.succeeded = len(sized.waiting) - counts.failed
     clique = with_status(clique, counts, now)
@@ -96,14 +109,6 @@ def with_status(clique: PodClique, counts: PodCounts, now: float) -> PodClique:
         first_scheduled_at=first,
     )
     return clique if status == old else replace(clique, status=status)
-
-
-def remove_pod(plan: Plan, pod: Pod, now: float) -> None:
-    """Stop *pod*: at once if it never had a node, else by asking whoever runs it."""
-    if not pod.node:
-        plan.deletes.append(pod)
-    elif not pod.is_terminating:
-        plan.updates.append(replace(pod, metadata=replace(pod.metadata, deleted_at=now)))
 
 
 def remove_unplaced_terminating(plan: Plan, pods: Sequence[Pod]) -> None:
@@ -226,26 +231,32 @@ class _Sized:
 
 
 def _size(
-    plan: Plan, target: CliqueTarget, clique: PodClique, active: list[Pod], finished: list[Pod], now: float
+    plan: Plan,
+    target: CliqueTarget,
+    clique: PodClique,
+    active: list[Pod],
+    finished: list[Pod],
+    orders: CopyOrders,
+    now: float,
 ) -> _Sized:
     """Add missing pods, stop those beyond the size, and replace finished ones when their back-off is over."""
     missing = clique.replicas - len(active)
     waiting = _waiting(plan, finished, missing, now) if finished and missing > 0 else []
-    leaving = [pod for pod in finished if pod not in waiting] if finished else []
+    leaving = [(pod, StopReason.REPLACED) for pod in finished if pod not in waiting] if finished else []
     if missing < 0:
         template_hash = target.blueprint.pod_template.hash
         active.sort(key=lambda pod: victim_order(pod, template_hash))
-        leaving += active[:-missing]
+        leaving += [(pod, StopReason.SCALE_IN) for pod in active[:-missing]]
         active = active[-missing:]
     elif missing > len(waiting):
-        attempts = {pod.index: _next_attempt(pod) for pod in leaving}
+        attempts = {pod.index: _next_attempt(pod) for pod, _ in leaving}
         used = {pod.index for pod in active} | {pod.index for pod in waiting}
         created = _create_pods(plan, clique, free_indices(used, missing - len(waiting)), attempts, now)
         clique = replace(clique, pod_serial=clique.pod_serial + len(created))
         active = active + created
-    for pod in leaving:
-        remove_pod(plan, pod, now)
-    return _Sized(clique=clique, active=active, waiting=waiting, stopping=sum(1 for pod in leaving if pod.node))
+    for pod, why in leaving:
+        stop_pod(plan, pod, why, orders, now)
+    return _Sized(clique=clique, active=active, waiting=waiting, stopping=sum(1 for pod, _ in leaving if pod.node))
 
 
 def _waiting(plan: Plan, finished: list[Pod], missing: int, now: float) -> list[Pod]:

@@ -1,7 +1,7 @@
 """One pass over one copy of a set: from what is to what should be, as one plan.
 
-The pass is level-triggered: it looks at the state alone, so it may run at any time, any number of times. Start order,
-gang termination and rolling updates will decide here too; their decisions come between the sizes and the statuses.
+The pass is level-triggered: it looks at the state alone, so it may run at any time, any number of times. What a pass
+knows of the set's level comes as orders.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from dataclasses import replace
 
 from grove_server.lifecycle.availability import PodCounts
 from grove_server.lifecycle.blueprint import Blueprint, CliqueBlueprint, GroupBlueprint
-from grove_server.lifecycle.clique_pass import CliqueTarget, plan_clique, remove_pod, with_status
+from grove_server.lifecycle.clique_pass import CliqueTarget, plan_clique, with_status
 from grove_server.lifecycle.copy import CliqueState, CopySummary, CopyView
 from grove_server.lifecycle.gang_pass import plan_gangs
 from grove_server.lifecycle.group_pass import is_group_available, plan_group, with_group_status
+from grove_server.lifecycle.orders import NO_ORDERS, CopyOrders
 from grove_server.lifecycle.plan import Plan
+from grove_server.lifecycle.removal import StopReason, continue_drains, stop_pod
 from grove_server.lifecycle.start_order import parents_of
 from grove_server.resources.names import (
     base_gang,
@@ -24,7 +26,6 @@ from grove_server.resources.names import (
     standalone_clique,
 )
 from grove_server.resources.workload import (
-    NO_GROUP_REPLICA,
     CliqueIdentity,
     GangSummary,
     PodCliqueScalingGroup,
@@ -32,40 +33,17 @@ from grove_server.resources.workload import (
 )
 
 
-def plan_copy(blueprint: Blueprint, view: CopyView, *, now: float) -> tuple[Plan, CopySummary]:
+def plan_copy(
+    blueprint: Blueprint, view: CopyView, orders: CopyOrders = NO_ORDERS, *, now: float
+) -> tuple[Plan, CopySummary]:
     """Return what to do for one wanted copy, and its summary after the plan is carried out."""
-    plan = Plan()
-    owner = blueprint.pod_clique_set
-    copy = view.copy
-    planned: set[str] = set()
-    standalone = [_plan_standalone(plan, blueprint, view, c, now) for c in blueprint.standalone]
-    planned.update(state.clique.metadata.name for state in standalone)
-    groups: dict[str, dict[int, list[CliqueState]]] = {}
-    group_objects = []
-    for group_blueprint in blueprint.groups:
-        observed = view.groups.get(group_blueprint.name)
-        group = plan_group(plan, group_blueprint, observed, owner, copy, now)
-        replicas = {
-            j: [_plan_member(plan, blueprint, view, group, group_blueprint, c, j, now) for c in group_blueprint.cliques]
-            for j in range(group.replicas)
-        }
-        planned.update(state.clique.metadata.name for states in replicas.values() for state in states)
-        group = with_group_status(group, replicas, now=now)
-        if observed is None:
-            plan.creates.append(group)
-        elif group is not observed:
-            plan.updates.append(group)
-        groups[group_blueprint.name] = replicas
-        group_objects.append(group)
-    _remove_cliques(plan, view, keep=planned, now=now)
-    gangs = plan_gangs(plan, blueprint, view, standalone, groups, now=now)
-    return plan, _summarise(copy, standalone, groups, group_objects, gangs)
+    return _CopyPass(blueprint, view, orders, now).run()
 
 
-def plan_removal(view: CopyView, *, now: float) -> tuple[Plan, CopySummary]:
+def plan_removal(view: CopyView, orders: CopyOrders = NO_ORDERS, *, now: float) -> tuple[Plan, CopySummary]:
     """Return what to do for a copy that is no longer wanted: pods first, then what they belonged to."""
     plan = Plan()
-    _remove_cliques(plan, view, keep=set(), now=now)
+    remove_cliques(plan, view, set(), orders, now)
     if not any(pod.node for pods in view.pods.values() for pod in pods):
         plan.deletes.extend(view.gangs.values())
         plan.deletes.extend(view.groups.values())
@@ -73,14 +51,15 @@ def plan_removal(view: CopyView, *, now: float) -> tuple[Plan, CopySummary]:
     return plan, CopySummary(copy=view.copy, exists=True)
 
 
-def _remove_cliques(plan: Plan, view: CopyView, *, keep: set[str], now: float) -> None:
-    """Remove cliques that are not wanted: their pods are asked to stop; a clique goes when none is left."""
+def remove_cliques(plan: Plan, view: CopyView, keep: set[str], orders: CopyOrders, now: float) -> None:
+    """Remove cliques that are not wanted: their pods are stopped; a clique goes when none is left."""
     for name in sorted(view.cliques.keys() | view.pods.keys()):
         if name in keep:
             continue
         pods = view.pods.get(name, ())
+        continue_drains(plan, pods, orders, now)
         for pod in pods:
-            remove_pod(plan, pod, now)
+            stop_pod(plan, pod, StopReason.SCALE_IN, orders, now)
         clique = view.cliques.get(name)
         if clique is None:
             continue
@@ -93,55 +72,83 @@ def _remove_cliques(plan: Plan, view: CopyView, *, keep: set[str], now: float) -
             plan.updates.append(told)
 
 
-def _plan_standalone(
-    plan: Plan, blueprint: Blueprint, view: CopyView, clique: CliqueBlueprint, now: float
-) -> CliqueState:
-    metadata = blueprint.pod_clique_set.metadata
-    name = standalone_clique(metadata.name, view.copy, clique.name)
-    observed = view.cliques.get(name)
-    identity = (
-        observed.identity
-        if observed
-        else CliqueIdentity(
-            set_name=metadata.name,
-            set_uid=metadata.uid,
-            copy=view.copy,
-            clique=clique.name,
-            name=name,
-            gang=base_gang(metadata.name, view.copy),
-            headless_service=headless_service(metadata.name, view.copy),
+class _CopyPass:
+    """The pass over one wanted copy; used once."""
+
+    def __init__(self, blueprint: Blueprint, view: CopyView, orders: CopyOrders, now: float) -> None:
+        self._blueprint = blueprint
+        self._owner = blueprint.pod_clique_set
+        self._view = view
+        self._orders = orders
+        self._now = now
+        self._plan = Plan()
+
+    def run(self) -> tuple[Plan, CopySummary]:
+        plan, view, now = self._plan, self._view, self._now
+        planned: set[str] = set()
+        standalone = [self._standalone(clique) for clique in self._blueprint.standalone]
+        planned.update(state.clique.metadata.name for state in standalone)
+        groups: dict[str, dict[int, list[CliqueState]]] = {}
+        group_objects = []
+        for drawn in self._blueprint.groups:
+            observed = view.groups.get(drawn.name)
+            group = plan_group(plan, drawn, observed, self._owner, view.copy, now)
+            replicas = {j: [self._member(group, drawn, c, j) for c in drawn.cliques] for j in range(group.replicas)}
+            planned.update(state.clique.metadata.name for states in replicas.values() for state in states)
+            group = with_group_status(group, replicas, now=now)
+            if observed is None:
+                plan.creates.append(group)
+            elif group is not observed:
+                plan.updates.append(group)
+            groups[drawn.name] = replicas
+            group_objects.append(group)
+        remove_cliques(plan, view, planned, self._orders, now)
+        gangs = plan_gangs(plan, self._blueprint, view, standalone, groups, now=now)
+        return plan, _summarise(view.copy, standalone, groups, group_objects, gangs)
+
+    def _standalone(self, clique: CliqueBlueprint) -> CliqueState:
+        metadata, copy = self._owner.metadata, self._view.copy
+        name = standalone_clique(metadata.name, copy, clique.name)
+        observed = self._view.cliques.get(name)
+        identity = (
+            observed.identity
+            if observed
+            else CliqueIdentity(
+                set_name=metadata.name,
+                set_uid=metadata.uid,
+                copy=copy,
+                clique=clique.name,
+                name=name,
+                gang=base_gang(metadata.name, copy),
+                headless_service=headless_service(metadata.name, copy),
+            )
         )
-    )
-    target = CliqueTarget(
-        blueprint=clique,
-        identity=identity,
-        starts_after=observed.starts_after if observed else parents_of(blueprint, view.copy, clique, NO_GROUP_REPLICA),
-        owner_uid=metadata.uid,
-    )
-    return plan_clique(plan, target, observed, view.pods.get(name, ()), now=now)
+        return self._clique(clique, identity, metadata.uid)
 
+    def _member(
+        self, group: PodCliqueScalingGroup, drawn: GroupBlueprint, clique: CliqueBlueprint, group_replica: int
+    ) -> CliqueState:
+        observed = self._view.cliques.get(member_clique(group.metadata.name, group_replica, clique.name))
+        identity = (
+            _with_group_counts(observed.identity, drawn, clique)
+            if observed
+            else _member_identity(self._blueprint, self._view.copy, group, drawn, clique, group_replica)
+        )
+        return self._clique(clique, identity, group.metadata.uid)
 
-def _plan_member(
-    plan: Plan,
-    blueprint: Blueprint,
-    view: CopyView,
-    group: PodCliqueScalingGroup,
-    group_blueprint: GroupBlueprint,
-    clique: CliqueBlueprint,
-    group_replica: int,
-    now: float,
-) -> CliqueState:
-    name = member_clique(group.metadata.name, group_replica, clique.name)
-    observed = view.cliques.get(name)
-    target = CliqueTarget(
-        blueprint=clique,
-        identity=_with_group_counts(observed.identity, group_blueprint, clique)
-        if observed
-        else _member_identity(blueprint, view.copy, group, group_blueprint, clique, group_replica),
-        starts_after=observed.starts_after if observed else parents_of(blueprint, view.copy, clique, group_replica),
-        owner_uid=group.metadata.uid,
-    )
-    return plan_clique(plan, target, observed, view.pods.get(name, ()), now=now)
+    def _clique(self, clique: CliqueBlueprint, identity: CliqueIdentity, owner_uid: str) -> CliqueState:
+        view = self._view
+        observed = view.cliques.get(identity.name)
+        target = CliqueTarget(
+            blueprint=clique,
+            identity=identity,
+            starts_after=observed.starts_after
+            if observed
+            else parents_of(self._blueprint, view.copy, clique, identity.group_replica),
+            owner_uid=owner_uid,
+        )
+        pods = view.pods.get(identity.name, ())
+        return plan_clique(self._plan, target, observed, pods, orders=self._orders, now=self._now)
 
 
 def _member_identity(

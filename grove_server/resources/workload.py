@@ -349,6 +349,9 @@ class Pod:
     ``scheduled_at`` and ``ready_at`` are when the condition last became true, None while it is not; ``unready_at`` is
     when Ready last became false; ``started_at`` is when its containers last started; ``finished_at`` is when it
     failed or succeeded for good. ``attempt`` counts the predecessors at its index that finished one after the other.
+    ``released_at`` is when its containers were first allowed to start, None while start order holds them back.
+    ``draining_at`` is when routers were told to leave it, ``drain_deadline`` when it is stopped although not all of them
+    acknowledged; ``stop_reason`` says why it was stopped. ``previous_node`` is where its predecessor at this index ran.
     ``waiting_reason`` says why the pod has no node, or, with a node, why it does not serve (CrashLoopBackOff,
     NodeNotReady); a pod in phase Running whose ``started_at`` is None waits for its next start.
     """
@@ -372,6 +375,12 @@ class Pod:
     ready_at: float | None = None
     unready_at: float | None = None
     finished_at: float | None = None
+    released_at: float | None = None
+    draining_at: float | None = None
+    drain_deadline: float | None = None
+    drain_acks: tuple[str, ...] = ()
+    stop_reason: str = ""
+    previous_node: str = ""
     pod_ip: str = ""
     restart_count: int = 0
     last_exit_code: int | None = None
@@ -382,9 +391,18 @@ class Pod:
         return self.metadata.deleted_at is not None
 
     @property
+    def is_draining(self) -> bool:
+        """Whether routers were told to leave the pod; it still runs."""
+        return self.draining_at is not None
+
+    @property
     def is_active(self) -> bool:
-        """Whether the pod counts towards its clique: neither stopping nor finished."""
-        return self.metadata.deleted_at is None and self.phase not in (PodPhase.FAILED, PodPhase.SUCCEEDED)
+        """Whether the pod counts towards its clique: neither draining, stopping nor finished."""
+        return (
+            self.metadata.deleted_at is None
+            and self.draining_at is None
+            and self.phase not in (PodPhase.FAILED, PodPhase.SUCCEEDED)
+        )
 
     @property
     def is_scheduled(self) -> bool:
