@@ -47,15 +47,27 @@ class MovableClock:
 
     def __init__(self) -> None:
         self._shift_s = EPOCH_S - time.monotonic()
+        self._set_by_s = 0.0
         self._moved = asyncio.Event()
 
     def now(self) -> float:
         """Return the epoch time in seconds."""
+        return self.steady() + self._set_by_s
+
+    def steady(self) -> float:
+        """Return seconds that only go forward."""
         return time.monotonic() + self._shift_s
+
+    async def sleep(self, duration_s: float) -> None:
+        """Return when so many seconds have passed."""
+        await self._sleep_until(self.steady, self.steady() + duration_s)
 
     async def sleep_until(self, when_s: float) -> None:
         """Return when ``now()`` has reached *when_s*."""
-        while (left_s := when_s - self.now()) > 0:
+        await self._sleep_until(self.now, when_s)
+
+    async def _sleep_until(self, read: Callable[[], float], when_s: float) -> None:
+        while (left_s := when_s - read()) > 0:
             moved = self._moved
             try:
                 await asyncio.wait_for(moved.wait(), left_s)
@@ -67,6 +79,11 @@ class MovableClock:
         self._shift_s += duration_s
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
+
+    def set_by(self, duration_s: float) -> None:
+        """Set the clock by *duration_s*, forward or back, while time passes as before."""
+        self._set_by_s += duration_s
+        self.advance(0.0)
 
 
 class GatedJournal:

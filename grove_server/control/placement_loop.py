@@ -450,7 +450,7 @@ class PlacementLoop(Supervised):
             return
 
         async def bring_back() -> None:
-            await self._clock.sleep_until(self._clock.now() + delay_s)
+            await self._clock.sleep(delay_s)
             self._dirty[key] = None
             self._wake.set()
 

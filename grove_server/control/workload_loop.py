@@ -117,7 +117,7 @@ class WorkloadLoop(Supervised):
     # What changed.
 
     def _observe(self, notices: Sequence[Notice]) -> None:
-        now = self._clock.now()
+        now = self._clock.steady()
         queue = self._queue
         for notice in notices:
             if notice.cause == CAUSE:
@@ -146,7 +146,7 @@ class WorkloadLoop(Supervised):
         self._pace.begin()
         while True:
             self._wake.clear()
-            key = self._queue.take(self._clock.now())
+            key = self._queue.take(self._clock.steady())
             if key is None or self._changes_in_flight > _CHANGES_IN_FLIGHT_MAX:
                 if key is not None:
                     self._queue.done(key)
@@ -164,9 +164,9 @@ class WorkloadLoop(Supervised):
         if due_at is None or self._changes_in_flight > _CHANGES_IN_FLIGHT_MAX:
             await self._wake.wait()
             return
-        left_s = max(0.0, due_at - self._clock.now())
+        left_s = max(0.0, due_at - self._clock.steady())
         wait = asyncio.ensure_future(self._wake.wait())
-        sleep = asyncio.ensure_future(self._clock.sleep_until(self._clock.now() + left_s))
+        sleep = asyncio.ensure_future(self._clock.sleep(left_s))
         try:
             await asyncio.wait({wait, sleep}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -182,12 +182,12 @@ class WorkloadLoop(Supervised):
         except StoreUnavailableError:
             metrics.PLAN_REJECTED.labels("store_unavailable").inc()
             self._queue.done(key)
-            self._queue.add_at(key, self._clock.now() + _RETRY_S)
+            self._queue.add_at(key, self._clock.steady() + _RETRY_S)
         except Exception:  # noqa: BLE001 -- a supervised loop: one object's fault must not stop the others
             metrics.INTERNAL_ERRORS.labels("workload").inc()
             _log.exception("pass_failed", namespace=key.namespace, set=key.set_name, copy=key.copy)
             self._queue.done(key)
-            self._queue.add_at(key, self._clock.now() + _FAULT_RETRY_S)
+            self._queue.add_at(key, self._clock.steady() + _FAULT_RETRY_S)
 
     # One copy.
 
@@ -208,7 +208,9 @@ class WorkloadLoop(Supervised):
         if plan.notes:
             self._events.note(plan.notes)
         if plan.wake_at is not None:
-            self._queue.add_at(key, plan.wake_at)
+            # A plan's times are epoch times. If the clock is set meanwhile, the pass comes early and asks again, or it
+            # comes late by as much as the clock was set forward.
+            self._queue.add_at(key, self._clock.steady() + max(0.0, plan.wake_at - now))
         if plan.is_empty:
             self._finish_copy(key, summary)
         else:
@@ -241,7 +243,7 @@ class WorkloadLoop(Supervised):
             cause = "store_unavailable" if isinstance(error, StoreUnavailableError) else "store_error"
             metrics.PLAN_REJECTED.labels(cause).inc()
             self._queue.done(key)
-            self._queue.add_at(key, self._clock.now() + _RETRY_S)
+            self._queue.add_at(key, self._clock.steady() + _RETRY_S)
         elif all(isinstance(outcome, Applied | Missing) for outcome in future.result()):
             self._finish_copy(key, summary)
         else:
@@ -249,7 +251,7 @@ class WorkloadLoop(Supervised):
             self._queue.done(key)
             if any(isinstance(outcome, Exists) for outcome in future.result()):
                 # Somebody else's object has the name: that does not go away by trying again at once.
-                self._queue.add_at(key, self._clock.now() + _RETRY_S)
+                self._queue.add_at(key, self._clock.steady() + _RETRY_S)
             else:
                 self._queue.add(key)
 
@@ -265,7 +267,7 @@ class WorkloadLoop(Supervised):
         if state.totals.put(summary) or (first_visit and not state.unvisited):
             self._queue.add_at(
                 WorkKey(key.namespace, key.set_name, key.set_uid, SET_PASS),
-                max(state.status_not_before, self._clock.now() + _STATUS_REST_MIN_S),
+                max(state.status_not_before, self._clock.steady() + _STATUS_REST_MIN_S),
             )
         self._queue.done(key)
 
@@ -311,7 +313,7 @@ class WorkloadLoop(Supervised):
         changed = with_set_status(owner, state.totals, self._topology(owner, state, now), now=now)
         self._show_sizes(owner, state)
         self._commit_status(key, owner, changed)
-        state.status_not_before = self._clock.now() + _STATUS_REST_FACTOR * (self._pace.stopwatch() - began_s)
+        state.status_not_before = self._clock.steady() + _STATUS_REST_FACTOR * (self._pace.stopwatch() - began_s)
 
     def _queue_resized(self, owner: PodCliqueSet, state: SetState) -> None:
         """Queue the copies that are missing, those beyond the size, and those that were but are wanted again."""
@@ -346,7 +348,7 @@ class WorkloadLoop(Supervised):
     def _settle_set(self, key: WorkKey, future: asyncio.Future[tuple[Outcome, ...]]) -> None:
         self._queue.done(key)
         if future.exception() is not None:
-            self._queue.add_at(key, self._clock.now() + _RETRY_S)
+            self._queue.add_at(key, self._clock.steady() + _RETRY_S)
         elif not all(isinstance(outcome, Applied | Missing) for outcome in future.result()) or self._owner(key) is None:
             self._queue.add(key)
         self._wake.set()

@@ -15,7 +15,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class WorkQueue(Generic[K]):
-    """A queue of keys. Times are epoch seconds and come from the caller."""
+    """A queue of keys. Times are steady seconds, which never go back, and come from the caller."""
 
     def __init__(self, *, soon_s: float) -> None:
         self._soon_s = soon_s

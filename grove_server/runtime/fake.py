@@ -191,7 +191,7 @@ class FakeRuntime:
                 metrics.INTERNAL_ERRORS.labels("fake-runtime").inc()
                 self._problem = f"failed on {type(error).__name__}"
                 _log.exception("fake_runtime_failed", retry_s=_RETRY_S)
-            await self._clock.sleep_until(self._clock.now() + _RETRY_S)
+            await self._clock.sleep(_RETRY_S)
             await self._adopt()
 
     async def _work(self) -> None:

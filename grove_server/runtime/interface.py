@@ -68,3 +68,6 @@ class Clock(Protocol):
 
     async def sleep_until(self, when_s: float) -> None:
         """Return when ``now()`` has reached *when_s* (epoch seconds); at once if it has already."""
+
+    async def sleep(self, duration_s: float) -> None:
+        """Return after so many seconds, whatever the clock is set to meanwhile."""

@@ -38,6 +38,10 @@ class SteppedClock:
         heapq.heappush(self._sleepers, (when_s, next(self._order), sleeper))
         await sleeper
 
+    async def sleep(self, duration_s: float) -> None:
+        """Return when the clock was moved on by so many seconds."""
+        await self.sleep_until(self._now + duration_s)
+
     def advance(self, duration_s: float) -> None:
         """Move on by *duration_s* and wake whoever waited for a time up to then."""
         self._now += duration_s
