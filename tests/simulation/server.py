@@ -20,6 +20,7 @@ from grove_server.runtime.cluster_file import ClusterFile
 from grove_server.runtime.cluster_seed import seed_cluster
 from grove_server.runtime.fake import FakeRuntime
 from grove_server.store.engine import EmbeddedStore
+from grove_server.store.errors import StoreUnavailableError
 from grove_server.store.interface import Notice
 from grove_server.store.watch.hub import WatchLimits
 from tests.simulation.books import Books
@@ -79,8 +80,9 @@ class SimServer:
         self._rng = rng
         self.loop = VirtualLoop(around.time)
         self.is_serving = False
+        self._gave_up = False
         self.calls = 0
-        clock = SystemClock(around.epoch_now)
+        clock = SystemClock(around.epoch_now, self.loop.time)
         journal = SimJournal(around.disk, around.disk_mood, around.auditor, self.loop, rng)
         self.store = EmbeddedStore(journal, indexes=store_indexes(), watch_limits=WATCH_LIMITS)
         self.plane = ControlPlane(self.store, clock, self._is_busy, around.stopwatch.read)
@@ -97,6 +99,11 @@ class SimServer:
     def start(self, cluster: ClusterFile, followers: Sequence[Follower]) -> None:
         """Begin to start; serving comes when the loop has run."""
         self._watch_over(self._start(cluster, followers), "start")
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether the disk let the server not even start; whoever supervises it starts it again."""
+        return self._gave_up
 
     def call(self, call: Coroutine[Any, Any, None]) -> None:
         """Serve one call."""
@@ -125,7 +132,11 @@ class SimServer:
         await self.store.open()
         around.books.forget_seen(self.store.read().version)
         self.store.subscribe(self._see)
-        await seed_cluster(self.store, cluster, now=around.epoch_now(), new_uid=around.new_uid)
+        try:
+            await seed_cluster(self.store, cluster, now=around.epoch_now(), new_uid=around.new_uid)
+        except StoreUnavailableError:
+            self._gave_up = True
+            return
         self.plane.start()
         await self.runtime.start()
         self.is_serving = True

@@ -30,6 +30,8 @@ from tests.simulation.server import RuntimeMood, SimServer, Stopwatch, Surroundi
 from tests.simulation.users import Users
 from tests.simulation.virtual_loop import VirtualTime
 
+# How long whoever supervises the server waits before starting it again.
+RESTART_S: Final = 1.0
 EPOCH_S: Final = 1_700_000_000.0
 FOLLOWED: Final = (
     (Kind.POD, None),
@@ -125,6 +127,9 @@ class World:
             if self.server is not None:
                 self.server.loop.run_ready()
             self._raise_problems()
+            if self.server is not None and self.server.gave_up:
+                self.crash_server()
+                self.at(RESTART_S, self.ensure_server)
             next_s = self._next_at()
             if next_s is None or next_s > end_s:
                 self.time.now_s = end_s
@@ -157,6 +162,11 @@ class World:
         nodes = tuple(self._described(self._nodes[name]) for name in sorted(self.present))
         bindings = (manifests.topology(uid="", now=0.0),) if self.has_topology else ()
         self.server.start(ClusterFile(nodes=nodes, bindings=bindings), self.followers)
+
+    def ensure_server(self) -> None:
+        """Start the server unless it is there."""
+        if self.server is None:
+            self.start_server()
 
     @property
     def serving(self) -> SimServer:
