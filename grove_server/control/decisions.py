@@ -25,7 +25,10 @@ _NO_NAMES: Final[Mapping[str, str]] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """Placement's last word on one gang, for explanations. Times are epoch seconds."""
+    """Placement's last word on one gang, for explanations. Times are epoch seconds.
+
+    ``others`` are further parts of the gang that have no room either: growth may help them and not the first.
+    """
 
     request: GangRequest | None = None
     outcome: Placement | Verdict | None = None
@@ -34,6 +37,7 @@ class Decision:
     since: float | None = None
     evaluated_at: float | None = None
     level_names: Mapping[str, str] = field(default_factory=lambda: _NO_NAMES)
+    others: tuple[Decision, ...] = ()
 
     @property
     def reason(self) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from grove_server.control.clock import Clock
@@ -226,13 +227,16 @@ class PlacementLoop(Supervised):
         if not self._may_retry():
             return []
         self._retry_generation = self.cluster.generation
-        helped = []
-        for key, decision in self._waiting.items():
-            if key in dirty or not isinstance(decision.outcome, Verdict) or decision.request is None:
-                continue
-            if self.cluster.may_help(decision.request, decision.outcome.generation):
-                helped.append(key)
-        return helped
+        return [key for key, decision in self._waiting.items() if key not in dirty and self._may_help(decision)]
+
+    def _may_help(self, decision: Decision) -> bool:
+        """Return whether what grew may help any part of what waits."""
+        return any(
+            isinstance(each.outcome, Verdict)
+            and each.request is not None
+            and self.cluster.may_help(each.request, each.outcome.generation)
+            for each in (decision, *decision.others)
+        )
 
     def _following(self, candidates: Iterable[Key]) -> list[Key]:
         """Return the gangs that wait for a base gang among *candidates*.
@@ -299,13 +303,10 @@ class PlacementLoop(Supervised):
         if reason:
             self._wait(gang, scene, draft, Decision(waiting_reason=reason, waiting_message=message))
             return
-        while asks := ask_minimum(scene):
-            # One part at a time, each on what the last one left: where that went may bind the next one, and if the
-            # next one has to wait, what the last one got must not be taken for waiting, too.
-            if not self._decide(gang, scene, draft, asks[0]):
-                return
-            scene = self.scenes.scene(gang, draft)
-        if scene.pods.unbound:
+        after = self._place_parts(gang, draft, ask_minimum)
+        if after is None:
+            return
+        if after.pods.unbound:
             draft.surplus[key] = True
         else:
             self._waiting.pop(key, None)
@@ -326,24 +327,32 @@ class PlacementLoop(Supervised):
         key = key_of(gang)
         if not draft.surplus.get(key):
             return
-        is_all = True
-        for ask in ask_surplus(self.scenes.scene(gang, draft)):
-            scene = self.scenes.scene(gang, draft)
-            if not self._decide(gang, scene, draft, ask):
-                is_all = False
-            elif self._rest_of(ask, draft) is not None:
-                # Some found room: ask for the others, to hear what they lack.
-                scene = self.scenes.scene(gang, draft)
-                rest = next(a for a in ask_surplus(scene) if a.pods.keys() == ask.pods.keys())
-                is_all &= self._decide(gang, scene, draft, rest)
-        if is_all:
+        if self._place_parts(gang, draft, ask_surplus) is not None:
             self._waiting.pop(key, None)
 
-    @staticmethod
-    def _rest_of(ask: Ask, draft: CopyDraft) -> Pod | None:
-        """Return a pod of *ask* that got no node."""
-        pods = (pod for group in ask.pods.values() for pod in group)
-        return next((pod for pod in pods if not draft.pods.get(pod.metadata.name, pod).node), None)
+    def _place_parts(
+        self, gang: PodGang, draft: CopyDraft, asks_of: Callable[[GangScene], Sequence[Ask]]
+    ) -> GangScene | None:
+        """Ask part by part for what a gang lacks; return the scene afterwards, None if some of it has to wait.
+
+        Each part is asked for on what the last one left: where that went may bind the next, and what it got must not
+        be told to wait when another part has to. A part without room holds nothing back from the others.
+        """
+        failed: list[Decision] = []
+        tried: set[tuple[str, ...]] = set()
+        while True:
+            scene = self.scenes.scene(gang, draft)
+            ask = next((each for each in asks_of(scene) if tuple(each.pods) not in tried), None)
+            if ask is None:
+                break
+            decision = self._decide(gang, draft, ask)
+            if isinstance(decision.outcome, Verdict):
+                tried.add(tuple(ask.pods))
+                failed.append(decision)
+        if not failed:
+            return scene
+        self._wait(gang, scene, draft, replace(failed[0], others=tuple(failed[1:])))
+        return None
 
     def _obstacle(self, gang: PodGang, scene: GangScene, draft: CopyDraft) -> tuple[str, str]:
         """Return what keeps a gang from being asked for at all: reason and sentence, empty if nothing does."""
@@ -358,8 +367,8 @@ class PlacementLoop(Supervised):
                 return WAITING_FOR_BASE, f"its base gang {gang.base_gang} is not placed yet"
         return "", ""
 
-    def _decide(self, gang: PodGang, scene: GangScene, draft: CopyDraft, ask: Ask) -> bool:
-        """Ask once; return whether there was room."""
+    def _decide(self, gang: PodGang, draft: CopyDraft, ask: Ask) -> Decision:
+        """Ask once, and take the places if there are any."""
         began_s = self._pace.stopwatch()
         outcome = place(self.cluster, ask.request)
         _SECONDS[isinstance(outcome, Verdict)].observe(self._pace.stopwatch() - began_s)
@@ -372,8 +381,7 @@ class PlacementLoop(Supervised):
             level_names=self.scenes.level_names(gang.topology_name),
         )
         if isinstance(outcome, Verdict):
-            self._wait(gang, scene, draft, decision)
-            return False
+            return decision
         taken = draft.take(gang, ask, outcome, decision.level_names, now)
         self.cluster.reserve(taken)
         for pod, shape in draft.last_taken:
@@ -381,7 +389,7 @@ class PlacementLoop(Supervised):
         if any(clique.minimum for clique in taken.cliques):
             # Why a gang is where it is was decided with its minimum; surplus only follows.
             draft.decisions[key_of(gang)] = decision
-        return True
+        return decision
 
     def _wait(self, gang: PodGang, scene: GangScene, draft: CopyDraft, decision: Decision) -> None:
         """Keep the verdict; tell the gang and its pods if the reason is new."""
@@ -394,11 +402,8 @@ class PlacementLoop(Supervised):
             since = now
             if not is_placed(gang, scene.pods) or old is None:
                 self._events.note([waiting_note(gang, decision)])
-        self._waiting[key] = Decision(
-            request=decision.request,
-            outcome=decision.outcome,
-            waiting_reason=decision.waiting_reason,
-            waiting_message=decision.waiting_message,
+        self._waiting[key] = replace(
+            decision,
             since=since,
             evaluated_at=now,
             level_names=decision.level_names or self.scenes.level_names(gang.topology_name),
