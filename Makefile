@@ -34,6 +34,12 @@ run: setup ## Run the server until Ctrl-C, with simulated nodes; DEMO=off is the
 test: setup ## Run the tests; PYTEST="…" hands arguments on
 	$(BIN)/pytest -q -n $(JOBS) --dist loadfile $(PYTEST)
 
+# How many seeds are simulated; `make sim ARGS="--first 5000"` goes on from there, ARGS="--replay 7" runs one again.
+SEEDS ?= 200
+.PHONY: sim
+sim: setup ## Simulate the server on virtual time, SEEDS=200 times, each with its own faults (no network, no disk)
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
+
 .PHONY: test-crash
 test-crash: setup ## Kill the server under load, 50 times, and look what is left (minutes)
 	$(BIN)/pytest -q -m crash tests/crash $(PYTEST)

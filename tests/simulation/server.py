@@ -105,7 +105,7 @@ class SimServer:
         """Whether the disk let the server not even start; whoever supervises it starts it again."""
         return self._gave_up
 
-    def call(self, call: Coroutine[Any, Any, None]) -> None:
+    def call(self, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Serve one call."""
         self.calls += 1
         self._watch_over(self._serve(call), "call")
@@ -143,9 +143,9 @@ class SimServer:
         for follower in followers:
             self._watch_over(follower.follow(self.store, self.loop), "follower")
 
-    async def _serve(self, call: Coroutine[Any, Any, None]) -> None:
+    async def _serve(self, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            await call
+            await call()
         finally:
             self.calls -= 1
 

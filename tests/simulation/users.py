@@ -10,6 +10,7 @@ import copy
 import random
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -67,7 +68,7 @@ class Users:
         # Names come back: a set that is being deleted, or was, may be applied again.
         name, namespace = f"s{self._count % (2 * self._sets_max)}", self._rng.choice(NAMESPACES)
         document = self._documents[namespace, name] = self._author.write(name, namespace)
-        server.call(self._apply(server, copy.deepcopy(document)))
+        server.call(partial(self._apply, server, copy.deepcopy(document)))
         return f"{namespace}/{name}"
 
     def edit(self, server: SimServer) -> str:
@@ -80,7 +81,7 @@ class Users:
         if document is None:
             return ""
         self._author.edit(document)
-        server.call(self._apply(server, copy.deepcopy(document)))
+        server.call(partial(self._apply, server, copy.deepcopy(document)))
         return f"{metadata.namespace}/{metadata.name}"
 
     def scale_set(self, server: SimServer) -> str:
@@ -100,7 +101,7 @@ class Users:
             admitted = admit_scale_of_set(target, size, context, owner=by, pod_count=count)
             return admitted.resource if admitted.changed else None
 
-        server.call(self._change(server, [key], decide, "api.scale"))
+        server.call(partial(self._change, server, [key], decide, "api.scale"))
         return f"{key.namespace}/{key.name} to {size} by {by}"
 
     def scale_clique(self, server: SimServer) -> str:
@@ -119,7 +120,7 @@ class Users:
             admitted = admit_scale_of_clique(clique, size, context, owner=by, live=live)
             return admitted.resource if admitted.changed else None
 
-        server.call(self._change(server, [key_of(target)], decide, "api.scale"))
+        server.call(partial(self._change, server, [key_of(target)], decide, "api.scale"))
         return f"{target.metadata.name} to {size} by {by}"
 
     def scale_group(self, server: SimServer) -> str:
@@ -137,7 +138,7 @@ class Users:
             admitted = admit_scale_of_group(group, size, context, owner=by, live=live)
             return admitted.resource if admitted.changed else None
 
-        server.call(self._change(server, [key_of(target)], decide, "api.scale"))
+        server.call(partial(self._change, server, [key_of(target)], decide, "api.scale"))
         return f"{target.metadata.name} to {size} by {by}"
 
     def delete_set(self, server: SimServer) -> str:
@@ -147,7 +148,7 @@ class Users:
 
     def delete(self, server: SimServer, owner: PodCliqueSet) -> str:
         """Ask for the deletion of this set."""
-        server.call(self._change(server, [key_of(owner)], mark_deleted(self._now()), "api.delete"))
+        server.call(partial(self._change, server, [key_of(owner)], mark_deleted(self._now()), "api.delete"))
         return owner.metadata.name
 
     def delete_pods(self, server: SimServer) -> str:
@@ -155,7 +156,7 @@ class Users:
         pods = {key_of(pod) for _ in range(self._rng.randint(1, 3)) if (pod := self.some_pod()) is not None}
         if not pods:
             return ""
-        server.call(self._change(server, sorted(pods), mark_deleted(self._now()), "api.delete"))
+        server.call(partial(self._change, server, sorted(pods), mark_deleted(self._now()), "api.delete"))
         return ", ".join(sorted(key.name for key in pods))
 
     def cordon(self, server: SimServer, *, is_on: bool) -> str:
@@ -230,7 +231,7 @@ class Users:
     def _change_nodes(self, server: SimServer, names: list[str], decide: Callable[[Any], Any], cause: str) -> str:
         if not names:
             return ""
-        server.call(self._change(server, [Key(Kind.NODE, "", name) for name in names], decide, cause))
+        server.call(partial(self._change, server, [Key(Kind.NODE, "", name) for name in names], decide, cause))
         return ", ".join(names)
 
     async def _end(self, call: Coroutine[Any, Any, None]) -> None:
