@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import Final
 
 from grove_server.resources.meta import Kind
+from grove_server.resources.routing import RouterRegistration
 from grove_server.resources.workload import (
     Pod,
     PodClique,
@@ -23,6 +24,8 @@ PODS_BY_COPY: Final = "pods_by_copy"
 PODS_BY_GANG: Final = "pods_by_gang"
 TEMPLATES_BY_SET: Final = "templates_by_set"
 SETS_BY_NAME_STEM: Final = "sets_by_name_stem"
+DRAINING_BY_SET: Final = "draining_by_set"
+ROUTERS_BY_SET: Final = "routers_by_set"
 
 
 def _clique_copy(clique: PodClique) -> Iterable[Hashable]:
@@ -47,6 +50,16 @@ def _pod_gang(pod: Pod) -> Iterable[Hashable]:
 
 def _template_set(template: PodTemplate) -> Iterable[Hashable]:
     return (template.metadata.owner_uid,)
+
+
+def _draining_set(pod: Pod) -> Iterable[Hashable]:
+    if pod.draining_at is None or pod.metadata.deleted_at is not None:
+        return ()
+    return ((pod.metadata.namespace, pod.identity.set_name),)
+
+
+def _router_set(registration: RouterRegistration) -> Iterable[Hashable]:
+    return ((registration.metadata.namespace, registration.set_name),)
 
 
 def name_stems(set_name: str) -> tuple[str, ...]:
@@ -74,4 +87,6 @@ def store_indexes() -> Mapping[str, Index]:
         PODS_BY_GANG: (Kind.POD, _pod_gang),
         TEMPLATES_BY_SET: (Kind.POD_TEMPLATE, _template_set),
         SETS_BY_NAME_STEM: (Kind.POD_CLIQUE_SET, _set_stems),
+        DRAINING_BY_SET: (Kind.POD, _draining_set),
+        ROUTERS_BY_SET: (Kind.ROUTER_REGISTRATION, _router_set),
     }

@@ -7,10 +7,13 @@ from collections.abc import Callable, Mapping
 
 from grove_server.control.clock import Clock
 from grove_server.control.events import EventRecorder
+from grove_server.control.orders import OrdersDesk
 from grove_server.control.pace import Pace
 from grove_server.control.placement_loop import PlacementLoop
 from grove_server.control.planning import Planning
+from grove_server.control.routers import Routers
 from grove_server.control.workload_loop import WorkloadLoop
+from grove_server.lifecycle.orders import DRAIN_TIMEOUT_S
 from grove_server.store.interface import Store
 
 
@@ -23,16 +26,21 @@ class ControlPlane:
         clock: Clock,
         busy: Callable[[], bool],
         stopwatch: Callable[[], float] = time.perf_counter,
+        *,
+        drain_timeout_s: float = DRAIN_TIMEOUT_S,
     ) -> None:
         self._store = store
         self.events = EventRecorder(store, clock)
         self.placement = PlacementLoop(store, clock, Pace(busy, stopwatch), self.events)
-        self.workload = WorkloadLoop(store, clock, Pace(busy, stopwatch), self.events)
+        self.routers = Routers(store, clock)
+        self.orders = OrdersDesk(store, self.routers, drain_timeout_s)
+        self.workload = WorkloadLoop(store, clock, Pace(busy, stopwatch), self.events, self.orders)
         self.planning = Planning(store, self.placement, clock)
 
     def start(self) -> None:
         """Take over what the store holds and begin."""
         self.events.adopt()
+        self.routers.start()
         self.placement.start()
         self.workload.start()
 
@@ -40,6 +48,7 @@ class ControlPlane:
         """End the loops; what they committed stays."""
         await self.workload.stop()
         await self.placement.stop()
+        await self.routers.stop()
         self.events.close()
 
     @property
@@ -49,4 +58,4 @@ class ControlPlane:
 
     def problems(self) -> Mapping[str, str]:
         """Return what is wrong, by part; empty when all is well."""
-        return {loop.name: loop.problem for loop in (self.workload, self.placement) if loop.problem}
+        return {loop.name: loop.problem for loop in (self.workload, self.placement, self.routers) if loop.problem}

@@ -14,18 +14,28 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from grove_server.control.clock import Clock
+from grove_server.control.drains import count_drains
 from grove_server.control.events import EventRecorder
-from grove_server.control.indexes import CLIQUES_BY_COPY, GANGS_BY_COPY, GROUPS_BY_COPY, PODS_BY_COPY
+from grove_server.control.indexes import (
+    CLIQUES_BY_COPY,
+    DRAINING_BY_SET,
+    GANGS_BY_COPY,
+    GROUPS_BY_COPY,
+    PODS_BY_COPY,
+)
+from grove_server.control.orders import OrdersDesk
 from grove_server.control.pace import Pace
 from grove_server.control.set_state import SetState, topology_levels
 from grove_server.control.supervision import Supervised
 from grove_server.control.workqueue import WorkQueue
 from grove_server.lifecycle.copy import CopySummary, CopyView
 from grove_server.lifecycle.copy_pass import plan_copy, plan_removal
+from grove_server.lifecycle.orders import CopyOrders
 from grove_server.lifecycle.plan import Plan
 from grove_server.lifecycle.set_pass import topology_condition, with_set_status
 from grove_server.resources.cluster import ClusterTopologyBinding
 from grove_server.resources.meta import Condition, key_of
+from grove_server.resources.routing import RouterRegistration
 from grove_server.resources.workload import Pod, PodClique, PodCliqueScalingGroup, PodCliqueSet, PodGang
 from grove_server.store.errors import StoreUnavailableError
 from grove_server.store.interface import Applied, Change, Delete, Exists, Missing, Notice, Outcome, Put, Store
@@ -64,12 +74,13 @@ class WorkKey(NamedTuple):
 class WorkloadLoop(Supervised):
     """Owns the tree under every set."""
 
-    def __init__(self, store: Store, clock: Clock, pace: Pace, events: EventRecorder) -> None:
+    def __init__(self, store: Store, clock: Clock, pace: Pace, events: EventRecorder, orders: OrdersDesk) -> None:
         super().__init__("workload-loop")
         self._store = store
         self._clock = clock
         self._pace = pace
         self._events = events
+        self._desk = orders
         self._queue: WorkQueue[WorkKey] = WorkQueue(soon_s=_SOON_S)
         self._sets: dict[str, SetState] = {}
         self._topology_epoch = 0
@@ -138,7 +149,19 @@ class WorkloadLoop(Supervised):
                 self._topology_epoch += 1
                 for owner in self._store.read().list(PodCliqueSet):
                     queue.add(_set_key(owner))
+            elif isinstance(resource, RouterRegistration):
+                self._queue_draining(resource)
         self._wake.set()
+
+    def _queue_draining(self, router: RouterRegistration) -> None:
+        """Look again at the copies whose drains may be over now that *router* has left."""
+        namespace, reader = router.metadata.namespace, self._store.read()
+        names = (
+            [router.set_name] if router.set_name else [o.metadata.name for o in reader.list(PodCliqueSet, namespace)]
+        )
+        for name in names:
+            for pod in reader.indexed(DRAINING_BY_SET, (namespace, name)):
+                self._queue.add(_copy_key(pod))
 
     # The loop.
 
@@ -196,14 +219,15 @@ class WorkloadLoop(Supervised):
         now = self._clock.now()
         owner = self._owner(key)
         view = self._view(key)
+        orders = self._orders(key)
         if owner is not None and owner.metadata.deleted_at is None and key.copy < (owner.spec.replicas or 0):
             state = self._state(key.set_uid)
             if not state.is_current(owner, self._topology_epoch):
                 state.draw(self._store, owner, self._topology_epoch, now)
             assert state.blueprint is not None
-            plan, summary = plan_copy(state.blueprint, view, now=now)
+            plan, summary = plan_copy(state.blueprint, view, orders, now=now)
         else:
-            plan, summary = plan_removal(view, now=now)
+            plan, summary = plan_removal(view, orders, now=now)
         metrics.PLAN_SECONDS.observe(self._pace.stopwatch() - began_s)
         if plan.notes:
             self._events.note(plan.notes)
@@ -223,6 +247,7 @@ class WorkloadLoop(Supervised):
         for action, resources in (("create", plan.creates), ("update", plan.updates), ("delete", plan.deletes)):
             if resources:
                 _ACTIONS[action].inc(len(resources))
+        count_drains(plan.updates)
         size = len(changes)
         # None for what is left of a set that is forgotten.
         state = self._sets.get(key.set_uid, SetState())
@@ -270,6 +295,9 @@ class WorkloadLoop(Supervised):
                 max(state.status_not_before, self._clock.steady() + _STATUS_REST_MIN_S),
             )
         self._queue.done(key)
+
+    def _orders(self, key: WorkKey) -> CopyOrders:
+        return self._desk.for_set(key.namespace, key.set_name)
 
     def _view(self, key: WorkKey) -> CopyView:
         reader = self._store.read()

@@ -12,6 +12,7 @@ from grove_server.lifecycle.identifiers import derive_uid
 from grove_server.lifecycle.orders import CopyOrders
 from grove_server.lifecycle.plan import EVENT_WARNING, Note, Plan
 from grove_server.lifecycle.removal import StopReason, continue_drains, stop_pod
+from grove_server.lifecycle.victims import victim_order
 from grove_server.resources.labels import clique_labels, pod_labels, selector_of_clique
 from grove_server.resources.meta import Kind, Metadata, with_condition
 from grove_server.resources.names import pod_name
@@ -32,8 +33,6 @@ GATED_MESSAGE = "waiting for its gang to be placed"
 REPLACEMENT_DELAY_FIRST_S = 10.0
 REPLACEMENT_DELAY_MAX_S = 300.0
 REPLACEMENT_FORGOTTEN_S = 600.0
-
-_ORDER_OF_PHASES = {PodPhase.PENDING: 0, PodPhase.RUNNING: 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,18 +113,6 @@ def with_status(clique: PodClique, counts: PodCounts, now: float) -> PodClique:
 def remove_unplaced_terminating(plan: Plan, pods: Sequence[Pod]) -> None:
     """Forget pods that somebody deleted before they had a node, since nobody runs them."""
     plan.deletes.extend(pod for pod in pods if pod.is_terminating and not pod.node)
-
-
-def victim_order(pod: Pod, template_hash: str) -> tuple[bool, int, bool, bool, float, str]:
-    """Return the sort key of scale-in: unplaced, pending, not ready, old revision, youngest first (Grove §2.10)."""
-    return (
-        pod.node != "",
-        _ORDER_OF_PHASES.get(pod.phase, 0),
-        pod.ready_at is not None,
-        pod.template.hash == template_hash,
-        -pod.metadata.created_at,
-        pod.metadata.name,
-    )
 
 
 def free_indices(used: set[int], count: int) -> list[int]:
@@ -245,7 +232,7 @@ def _size(
     leaving = [(pod, StopReason.REPLACED) for pod in finished if pod not in waiting] if finished else []
     if missing < 0:
         template_hash = target.blueprint.pod_template.hash
-        active.sort(key=lambda pod: victim_order(pod, template_hash))
+        active.sort(key=lambda pod: victim_order(pod, template_hash, orders.loads))
         leaving += [(pod, StopReason.SCALE_IN) for pod in active[:-missing]]
         active = active[-missing:]
     elif missing > len(waiting):

@@ -33,12 +33,14 @@ class NodeTrouble:
 class CopyOrders:
     """Orders for one pass.
 
-    ``routers`` are the leases of routers that serve the set, by name; ``nodes`` holds only nodes in trouble.
+    ``routers`` are the leases of routers that serve the set, by name; ``nodes`` holds only nodes in trouble. ``loads``
+    are the requests in flight that routers report, by pod name: scale-in takes idle pods first.
     """
 
     routers: tuple[RouterLease, ...] = ()
     nodes: Mapping[str, NodeTrouble] = field(default_factory=dict)
     drain_timeout_s: float = DRAIN_TIMEOUT_S
+    loads: Mapping[str, float] = field(default_factory=dict)
 
 
 NO_ORDERS: Final = CopyOrders()

@@ -2,17 +2,25 @@
 
 A draining pod still runs but counts nowhere, so its replacement is made at once. The drain ends when every living
 router has acknowledged it, when the last lease has run out, or at the deadline; then the pod is asked to stop.
+Routers that come while a pod drains are waited for as well: their watch tells them of it first of all.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 from grove_server.lifecycle.orders import CopyOrders
-from grove_server.lifecycle.plan import Plan
+from grove_server.lifecycle.plan import EVENT_WARNING, Note, Plan
+from grove_server.resources.duration import DurationError, parse_duration
+from grove_server.resources.labels import DRAIN_TIMEOUT
+from grove_server.resources.meta import Kind
 from grove_server.resources.workload import Pod
+
+DRAIN_DEADLINE_PASSED: Final = "DrainDeadlinePassed"
+DRAIN_TIMEOUT_MAX_S: Final = 86_400.0
 
 
 class StopReason(enum.StrEnum):
@@ -27,18 +35,33 @@ class StopReason(enum.StrEnum):
     DELETED = "Deleted"
 
 
+class DrainEnd(enum.StrEnum):
+    """How a drain ended, in the order in which it is looked at."""
+
+    DEADLINE = "deadline"
+    NOT_READY = "not_ready"
+    ACKNOWLEDGED = "acknowledged"
+    NO_ROUTERS = "no_routers"
+
+
 def stop_pod(plan: Plan, pod: Pod, why: StopReason, orders: CopyOrders, now: float) -> None:
     """Plan the stop of *pod*; harmless for one that is stopping already."""
     if not pod.node:
         plan.deletes.append(pod)
     elif pod.is_terminating or pod.is_draining:
         return
-    elif pod.is_ready and _living(orders, now):
-        deadline = now + orders.drain_timeout_s
-        plan.updates.append(replace(pod, draining_at=now, drain_deadline=deadline, stop_reason=why))
-        _wake_for_drain(plan, deadline, orders, now)
     else:
-        plan.updates.append(_deleted(pod, why, now))
+        stopping = stopped(pod, why, orders, now)
+        plan.updates.append(stopping)
+        if stopping.drain_deadline is not None:
+            _wake_for_drain(plan, stopping.drain_deadline, orders, now)
+
+
+def stopped(pod: Pod, why: StopReason, orders: CopyOrders, now: float) -> Pod:
+    """Return *pod*, which has a node and is not stopping, on its way out: draining, or asked to stop at once."""
+    if pod.is_ready and _living(orders, now):
+        return replace(pod, draining_at=now, drain_deadline=now + orders.drain_timeout_s, stop_reason=why)
+    return _deleted(pod, why, now)
 
 
 def continue_drains(plan: Plan, pods: Sequence[Pod], orders: CopyOrders, now: float) -> int:
@@ -46,15 +69,54 @@ def continue_drains(plan: Plan, pods: Sequence[Pod], orders: CopyOrders, now: fl
     ended = 0
     living = _living(orders, now)
     for pod in pods:
-        if not pod.is_draining or pod.is_terminating:
+        if pod.draining_at is None or pod.is_terminating:
             continue
         deadline = pod.drain_deadline if pod.drain_deadline is not None else now
-        if deadline <= now or not pod.is_ready or living <= set(pod.drain_acks):
+        if pod.draining_at > now:
+            # The clock was set back. The deadline is as far away as it was at the most, not by as much as that.
+            deadline = now + orders.drain_timeout_s
+            pod = replace(pod, draining_at=now, drain_deadline=deadline)  # noqa: PLW2901 -- the pod as it goes on
+            plan.updates.append(pod)
+        elif (end := _drain_end(pod, deadline, living, now)) is not None:
             plan.updates.append(_deleted(pod, StopReason(pod.stop_reason or StopReason.DELETED), now))
             ended += 1
-        else:
-            _wake_for_drain(plan, deadline, orders, now)
+            if end is DrainEnd.DEADLINE and living:
+                plan.notes.append(_deadline_passed(pod, living - set(pod.drain_acks)))
+            continue
+        _wake_for_drain(plan, deadline, orders, now)
     return ended
+
+
+def drain_end(pod: Pod) -> DrainEnd:
+    """Return how the drain of *pod*, which was asked to stop, ended; for counting."""
+    stopped_at = pod.metadata.deleted_at
+    if stopped_at is not None and pod.drain_deadline is not None and stopped_at >= pod.drain_deadline:
+        return DrainEnd.DEADLINE
+    if not pod.is_ready:
+        return DrainEnd.NOT_READY
+    return DrainEnd.ACKNOWLEDGED if pod.drain_acks else DrainEnd.NO_ROUTERS
+
+
+def drain_timeout_s(annotations: Mapping[str, str], default_s: float) -> float:
+    """Return how long pods of a set with these *annotations* may drain, in seconds."""
+    text = annotations.get(DRAIN_TIMEOUT)
+    if text is None:
+        return default_s
+    try:
+        return min(max(parse_duration(text), 0.0), DRAIN_TIMEOUT_MAX_S)
+    except DurationError:
+        # Admission refuses it now; a set from before that rule keeps the default.
+        return default_s
+
+
+def _drain_end(pod: Pod, deadline: float, living: set[str], now: float) -> DrainEnd | None:
+    if deadline <= now:
+        return DrainEnd.DEADLINE
+    if not pod.is_ready:
+        return DrainEnd.NOT_READY
+    if not living:
+        return DrainEnd.NO_ROUTERS
+    return DrainEnd.ACKNOWLEDGED if living <= set(pod.drain_acks) else None
 
 
 def _deleted(pod: Pod, why: StopReason, now: float) -> Pod:
@@ -63,6 +125,19 @@ def _deleted(pod: Pod, why: StopReason, now: float) -> Pod:
 
 def _living(orders: CopyOrders, now: float) -> set[str]:
     return {lease.router for lease in orders.routers if lease.expires_at > now}
+
+
+def _deadline_passed(pod: Pod, silent: set[str]) -> Note:
+    metadata = pod.metadata
+    return Note(
+        kind=Kind.POD,
+        namespace=metadata.namespace,
+        name=metadata.name,
+        uid=metadata.uid,
+        reason=DRAIN_DEADLINE_PASSED,
+        message=f"stopped although routers did not acknowledge its drain in time: {', '.join(sorted(silent))}",
+        type=EVENT_WARNING,
+    )
 
 
 def _wake_for_drain(plan: Plan, deadline: float, orders: CopyOrders, now: float) -> None:

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from grove_server.resources.cluster import ClusterTopologyBinding, Event, Node
 from grove_server.resources.meta import Kind, Resource
 from grove_server.resources.reference import TemplateLookup
+from grove_server.resources.routing import RouterRegistration
 from grove_server.resources.workload import (
     Pod,
     PodClique,
@@ -34,6 +35,7 @@ DECODE_ORDER: Final = (
     Kind.POD_GANG,
     Kind.POD,
     Kind.EVENT,
+    Kind.ROUTER_REGISTRATION,
 )
 
 _ADAPTERS: Final[Mapping[Kind, TypeAdapter[Any]]] = {
@@ -46,6 +48,7 @@ _ADAPTERS: Final[Mapping[Kind, TypeAdapter[Any]]] = {
     Kind.CLUSTER_TOPOLOGY_BINDING: TypeAdapter(ClusterTopologyBinding),
     Kind.POD_TEMPLATE: TypeAdapter(PodTemplate),
     Kind.EVENT: TypeAdapter(Event),
+    Kind.ROUTER_REGISTRATION: TypeAdapter(RouterRegistration),
 }
 
 

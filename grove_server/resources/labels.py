@@ -35,6 +35,7 @@ MNNVL_GROUP: Final = "grove.io/mnnvl-group"
 MNNVL_NONE: Final = "none"
 TOPOLOGY_NAME: Final = "grove.io/topology-name"
 GPU_IDS: Final = "grove.io/gpu-ids"
+DRAIN_TIMEOUT: Final = "grove.io/drain-timeout"
 RECONCILE_TRIGGER: Final = "grove.io/reconcile-trigger"
 DISABLE_RESOURCE_PROTECTION: Final = "grove.io/disable-managed-resource-protection"
 

@@ -42,6 +42,7 @@ class Kind(enum.StrEnum):
     CLUSTER_TOPOLOGY_BINDING = "ClusterTopologyBinding"
     POD_TEMPLATE = "PodTemplate"
     EVENT = "Event"
+    ROUTER_REGISTRATION = "RouterRegistration"
 
 
 CLUSTER_SCOPED: Final = frozenset({Kind.NODE, Kind.CLUSTER_TOPOLOGY_BINDING})
@@ -56,6 +57,7 @@ API_VERSIONS: Final[Mapping[Kind, str]] = {
     Kind.CLUSTER_TOPOLOGY_BINDING: GROVE_API_VERSION,
     Kind.POD_TEMPLATE: GROVE_API_VERSION,
     Kind.EVENT: CORE_API_VERSION,
+    Kind.ROUTER_REGISTRATION: GROVE_API_VERSION,
 }
 
 

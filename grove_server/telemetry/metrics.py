@@ -120,6 +120,13 @@ PLAN_ACTIONS: Final = Counter(
 PLAN_REJECTED: Final = Counter(
     "grove_plan_rejected_total", "Passes whose changes were not made, by cause.", ("cause",), registry=REGISTRY
 )
+DRAINS: Final = Counter("grove_drains_total", "Drains of pods that ended, by how.", ("outcome",), registry=REGISTRY)
+DRAIN_SECONDS: Final = Histogram(
+    "grove_drain_seconds",
+    "From telling routers to leave a pod until it was asked to stop.",
+    buckets=_WAIT_BUCKETS_S,
+    registry=REGISTRY,
+)
 PLACEMENT_SECONDS: Final = Histogram(
     "grove_placement_duration_seconds",
     "One placement decision for one gang.",
