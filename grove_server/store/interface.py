@@ -125,8 +125,9 @@ class EventType(enum.StrEnum):
 class WatchEvent:
     """One event of a watch. Events are shared between watchers: nobody changes them but for ``wire``.
 
-    ``resource`` is None for SYNCED and BOOKMARK. ``token`` resumes after this event. ``wire`` is a place for the
-    serialised form: whoever serialises first leaves it here for the other streams.
+    ``resource`` is None for SYNCED and BOOKMARK. ``token`` resumes after this event; it is empty before
+    SYNCED of a list, which can only be told anew. ``wire`` is a place for the serialised form: whoever serialises first
+    leaves it here for the other streams.
     """
 
     type: EventType

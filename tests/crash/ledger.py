@@ -17,16 +17,20 @@ STEP: Final = "test/step"
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a client knows of its set. Absent sets have no copies and no step; `generation` is a lower bound."""
+    """What a client knows of its set. Absent sets have no copies and no step; `generation` is a lower bound.
+
+    `group_size` is that of the first copy's group; 0 if it was not scaled since the copy was made.
+    """
 
     is_there: bool = False
     copies: int = 0
+    group_size: int = 0
     step: str = ""
     uid: str = ""
     generation: int = 0
     version: int = 0
 
-    def is_shown_by(self, found: PodCliqueSet | None) -> bool:
+    def is_shown_by(self, found: PodCliqueSet | None, group_size: int) -> bool:
         """Return whether what was found is this state."""
         if not self.is_there:
             # On its way out counts as gone, if it is the one that was deleted.
@@ -39,6 +43,7 @@ class State:
             and (not self.uid or found.metadata.uid == self.uid)
             and found.metadata.generation >= self.generation
             and int(found.metadata.resource_version) >= self.version
+            and self.group_size in (0, group_size)
         )
 
 
@@ -69,25 +74,31 @@ class Ledger:
         del self.under_way[name]
         self.answers += 1
 
-    def settle(self, found: Mapping[str, PodCliqueSet]) -> list[str]:
-        """Compare with what is there after a crash; return what was lost, and go on from what was found."""
+    def settle(self, found: Mapping[str, PodCliqueSet], group_sizes: Mapping[str, int]) -> list[str]:
+        """Compare with what is there after a crash; return what was lost, and go on from what was found.
+
+        *group_sizes* are those of the first copies' groups, by the names of the sets.
+        """
         lost = []
         for name in sorted(self.acknowledged.keys() | self.under_way.keys()):
             told, wanted, seen = self.state(name), self.under_way.get(name), found.get(name)
-            if not told.is_shown_by(seen) and not (wanted is not None and wanted.is_shown_by(seen)):
-                lost.append(f"{name}: told {told}, under way {wanted}, found {_words(seen)}")
-            self.acknowledged[name] = _state_of(seen)
+            size = group_sizes.get(name, 0)
+            if not told.is_shown_by(seen, size) and not (wanted is not None and wanted.is_shown_by(seen, size)):
+                lost.append(f"{name}: told {told}, under way {wanted}, found {_words(seen)} and group size {size}")
+            # After a call without an answer the copy may just be being made anew.
+            self.acknowledged[name] = replace(_state_of(seen), group_size=0 if wanted is not None else told.group_size)
         self.under_way.clear()
         strangers = found.keys() - self.acknowledged.keys()
         return lost + [f"{name} was never made" for name in sorted(strangers)]
 
 
-def told_by(resource: PodCliqueSet) -> State:
-    """Return the state that an answer shows."""
+def told_by(resource: PodCliqueSet, group_size: int = 0) -> State:
+    """Return the state that an answer shows; *group_size* is what is known of the group."""
     metadata = resource.metadata
     return State(
         is_there=True,
         copies=resource.spec.replicas,
+        group_size=group_size if resource.spec.replicas else 0,
         step=metadata.annotations.get(STEP, ""),
         uid=metadata.uid,
         generation=metadata.generation,
@@ -97,7 +108,7 @@ def told_by(resource: PodCliqueSet) -> State:
 
 def deleted(state: State) -> State:
     """Return the state after a deletion."""
-    return replace(state, is_there=False)
+    return replace(state, is_there=False, group_size=0)
 
 
 def _state_of(found: PodCliqueSet | None) -> State:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Final
 
 import grove_client
@@ -33,6 +34,11 @@ spec:
     - {domain: rack, key: example.com/rack}
     - {domain: host, key: kubernetes.io/hostname}
 """
+
+
+def group_of(set_name: str) -> str:
+    """Return the name of the first copy's group."""
+    return f"{set_name}-0-group"
 
 
 def manifest(name: str, step: str) -> PodCliqueSet:
@@ -90,22 +96,23 @@ class Client:
             await self._apply(grove, name, state)
         elif choice < 0.75:
             copies = self._dice.randint(0, 3)
-            self._ledger.begin(name, State(is_there=True, copies=copies, step=state.step, uid=state.uid))
+            wanted = replace(state, copies=copies, group_size=state.group_size if copies else 0)
+            self._ledger.begin(name, wanted)
             scaled = await grove.pod_clique_sets.scale(name, copies, namespace=NAMESPACE)
-            self._ledger.answer(name, told_by(scaled.resource))
+            self._ledger.answer(name, told_by(scaled.resource, state.group_size))
         else:
-            self._ledger.begin(name, state)
-            await grove.pod_clique_scaling_groups.scale(
-                f"{name}-0-group", self._dice.randint(1, 4), namespace=NAMESPACE
-            )
-            self._ledger.answer(name, state)
+            size = self._dice.randint(1, 4)
+            self._ledger.begin(name, replace(state, group_size=size))
+            await grove.pod_clique_scaling_groups.scale(group_of(name), size, namespace=NAMESPACE)
+            # Without copies it may have been scaled in its last moment.
+            self._ledger.answer(name, replace(state, group_size=size if state.copies else 0))
 
     async def _apply(self, grove: GroveClient, name: str, state: State) -> None:
         step = str(self._dice.randrange(10**9))
         # The same number each time, so that after the first time the live one is kept, whatever it was scaled to.
         copies = state.copies if state.is_there and state.uid else COPIES
-        self._ledger.begin(name, State(is_there=True, copies=copies, step=step, uid=state.uid))
+        self._ledger.begin(name, replace(state, is_there=True, copies=copies, step=step))
         applied = await grove.pod_clique_sets.apply(manifest(name, step))
-        told = told_by(applied.resource)
+        told = told_by(applied.resource, state.group_size)
         assert (told.copies, told.step) == (copies, step), f"asked {copies} and {step}, answered {told}"
         self._ledger.answer(name, told)

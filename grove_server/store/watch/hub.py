@@ -215,13 +215,14 @@ class WatchHub:
         return self._whole_events(filter_, resources, floor)
 
     def _whole_events(self, filter_: Filter, resources: Sequence[Resource], floor: int) -> Iterator[WatchEvent]:
-        token, added = self._start_token, EventType.ADDED
+        added = EventType.ADDED
         for resource in resources:
             metadata = resource.metadata
             if filter_.name is not None and metadata.name != filter_.name:
                 continue
             if filter_.labels is None or filter_.labels.matches(metadata.labels):
-                yield WatchEvent(added, resource, resource.resource_version, token)
+                # No token: from the middle of the state there is no way to go on but to hear it all again.
+                yield WatchEvent(added, resource, resource.resource_version, "")
         yield self._event(EventType.SYNCED, None, floor)
 
     def _since(self, filter_: Filter, version: int, floor: int) -> list[WatchEvent]:

@@ -97,7 +97,7 @@ class Stream:
         while True:
             events = self._take(count_max)
             if events:
-                self._token = events[-1].token
+                self._token = events[-1].token or self._token
                 self.sent_at_s = self.channel.loop.time()
                 return events
             self._waiter = waiter = self.channel.loop.create_future()
