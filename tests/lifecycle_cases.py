@@ -16,6 +16,7 @@ from grove_server.admission.context import AdmissionContext
 from grove_server.lifecycle.blueprint import Blueprint, TopologyLevels, draw_blueprint
 from grove_server.lifecycle.copy import CopySummary, CopyView
 from grove_server.lifecycle.copy_pass import plan_copy, plan_removal
+from grove_server.lifecycle.orders import NO_ORDERS, CopyOrders
 from grove_server.lifecycle.plan import Plan
 from grove_server.lifecycle.set_pass import CopyTotals, pod_template, with_set_status
 from grove_server.resources.manifest import TopologyLevel
@@ -102,6 +103,7 @@ class World:
     owner: PodCliqueSet
     topologies: TopologyLevels = field(default_factory=lambda: TOPOLOGIES)
     now: float = NOW
+    orders: CopyOrders = NO_ORDERS
     rows: dict[Key, Any] = field(default_factory=dict)
     totals: CopyTotals = field(default_factory=CopyTotals)
     last: Plan = field(default_factory=Plan)
@@ -164,8 +166,8 @@ class World:
         wanted = self.owner.metadata.deleted_at is None and copy < (self.owner.spec.replicas or 0)
         view = self.view(copy)
         if wanted:
-            return plan_copy(self.blueprint, view, now=self.now)
-        return plan_removal(view, now=self.now)
+            return plan_copy(self.blueprint, view, self.orders, now=self.now)
+        return plan_removal(view, self.orders, now=self.now)
 
     def step(self, copy: int = 0) -> Plan:
         """Plan one copy, carry the plan out, and check that the same pass then finds nothing left to do."""

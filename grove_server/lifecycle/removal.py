@@ -59,7 +59,7 @@ def stop_pod(plan: Plan, pod: Pod, why: StopReason, orders: CopyOrders, now: flo
 
 def stopped(pod: Pod, why: StopReason, orders: CopyOrders, now: float) -> Pod:
     """Return *pod*, which has a node and is not stopping, on its way out: draining, or asked to stop at once."""
-    if pod.is_ready and _living(orders, now):
+    if pod.is_ready and orders.drain_timeout_s > 0 and _living(orders, now):
         return replace(pod, draining_at=now, drain_deadline=now + orders.drain_timeout_s, stop_reason=why)
     return _deleted(pod, why, now)
 
