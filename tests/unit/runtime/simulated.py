@@ -30,6 +30,10 @@ class SteppedClock:
         self.look_count += 1
         return self._now
 
+    def steady(self) -> float:
+        """Return seconds since the clock was made; it is never set, only moved on."""
+        return self._now - EPOCH_S
+
     async def sleep_until(self, when_s: float) -> None:
         """Return when the clock was moved to *when_s*."""
         if when_s <= self._now:
