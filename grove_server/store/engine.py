@@ -30,11 +30,13 @@ from grove_server.store.errors import (
     StoreUnavailableError,
 )
 from grove_server.store.interface import (
+    NO_ORIGIN,
     Change,
     Health,
     Index,
     Listener,
     Notice,
+    Origin,
     Outcome,
     Reader,
     Selector,
@@ -127,12 +129,14 @@ class EmbeddedStore:
         """Return the live view."""
         return self._state
 
-    async def commit(self, changes: Sequence[Change], *, atomic: bool = True, cause: str = "") -> tuple[Outcome, ...]:
+    async def commit(
+        self, changes: Sequence[Change], *, atomic: bool = True, cause: str = "", origin: Origin = NO_ORIGIN
+    ) -> tuple[Outcome, ...]:
         """Commit and wait until it is durable and visible."""
-        return await self.commit_soon(changes, atomic=atomic, cause=cause)
+        return await self.commit_soon(changes, atomic=atomic, cause=cause, origin=origin)
 
     def commit_soon(
-        self, changes: Sequence[Change], *, atomic: bool = True, cause: str = ""
+        self, changes: Sequence[Change], *, atomic: bool = True, cause: str = "", origin: Origin = NO_ORIGIN
     ) -> asyncio.Future[tuple[Outcome, ...]]:
         """Decide now; see Store."""
         future: asyncio.Future[tuple[Outcome, ...]] = self._loop.create_future()
@@ -150,7 +154,7 @@ class EmbeddedStore:
         # the old state, try again, and be refused again, for as long as the disk takes.
         if not self._outbox:
             self._loop.call_soon(self._flush)
-        commit = Commit(decision.writes, decision.outcomes, future, cause, self._loop.time())
+        commit = Commit(decision.writes, decision.outcomes, future, cause, self._loop.time(), origin)
         self._outbox.append(commit)
         self._inflight.append(commit)
         self._queued_changes += len(decision.writes)
@@ -269,6 +273,7 @@ class EmbeddedStore:
                 notice = apply(write)
                 if notice is not None:
                     notice.cause = commit.cause
+                    notice.origin = commit.origin
                     notices.append(notice)
             self._decider.settle(commit.writes)
         self._finishing = commits

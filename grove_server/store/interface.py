@@ -18,7 +18,7 @@ import asyncio
 import enum
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, overload
+from typing import Any, Final, Protocol, TypeVar, overload
 
 from grove_server.resources.meta import Key, Kind, Resource
 
@@ -97,11 +97,27 @@ class ChangeType(enum.StrEnum):
     DELETED = "DELETED"
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who wanted a commit and why: the caller of a call and its request id, or the sentence of a plan.
+
+    Carried from commit to notices and never stored, so that the story of a resource can tell why it changed.
+    """
+
+    actor: str = ""
+    request_id: str = ""
+    reason: str = ""
+
+
+NO_ORIGIN: Final = Origin()
+
+
 @dataclass(slots=True)
 class Notice:
     """One visible change, for the server's own loops. A deletion carries the last state in both places.
 
-    ``cause`` is the one given to ``commit_soon``, so that a loop can tell its own changes from those of others.
+    ``cause`` and ``origin`` are those given to ``commit_soon``; by the cause a loop can tell its own changes from those
+    of others.
     """
 
     kind: ChangeType
@@ -109,6 +125,7 @@ class Notice:
     previous: Resource | None
     version: int
     cause: str = ""
+    origin: Origin = NO_ORIGIN
 
 
 class EventType(enum.StrEnum):
@@ -242,15 +259,17 @@ class Store(Protocol):
         """Return the live view."""
 
     def commit_soon(
-        self, changes: Sequence[Change], *, atomic: bool = True, cause: str = ""
+        self, changes: Sequence[Change], *, atomic: bool = True, cause: str = "", origin: Origin = NO_ORIGIN
     ) -> asyncio.Future[tuple[Outcome, ...]]:
         """Decide *changes* now; the future has one outcome per change, in order, once they are durable and visible.
 
-        ``cause`` names the caller for logs and metrics. The future fails with StoreUnavailableError when nothing of
-        it was made durable.
+        ``cause`` names the caller for logs and metrics, ``origin`` tells more of it. The future fails with
+        StoreUnavailableError when nothing of it was made durable.
         """
 
-    async def commit(self, changes: Sequence[Change], *, atomic: bool = True, cause: str = "") -> tuple[Outcome, ...]:
+    async def commit(
+        self, changes: Sequence[Change], *, atomic: bool = True, cause: str = "", origin: Origin = NO_ORIGIN
+    ) -> tuple[Outcome, ...]:
         """Do the same and wait."""
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:

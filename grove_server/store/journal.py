@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from grove_server.resources.meta import Resource
-from grove_server.store.interface import Outcome
+from grove_server.store.interface import NO_ORIGIN, Origin, Outcome
 from grove_server.store.state import Write
 
 
@@ -28,6 +28,7 @@ class Commit:
     future: asyncio.Future[tuple[Outcome, ...]]
     cause: str
     decided_at_s: float
+    origin: Origin = NO_ORIGIN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
