@@ -86,6 +86,8 @@ class PlacementLoop(Supervised):
         self._drafts: dict[CopyKey, CopyDraft] = {}
         self._drafts_in_flight: dict[CopyKey, CopyDraft] = {}
         self._retry_generation = 0
+        # Set while the store takes no changes: giving back what could not be written must not look like help.
+        self._is_resting = False
         self._shown_waiting = False
         self._wake = asyncio.Event()
         self._unsubscribe: Callable[[], None] | None = None
@@ -196,7 +198,9 @@ class PlacementLoop(Supervised):
         self._dirty.update(dict.fromkeys(key_of(gang) for gang in self._store.read().list(PodGang)))
 
     def _may_retry(self) -> bool:
-        return bool(self._waiting) and self.cluster.capacity_grew_since(self._retry_generation)
+        if self._is_resting or not self._waiting:
+            return False
+        return self.cluster.capacity_grew_since(self._retry_generation)
 
     async def _round(self) -> None:
         """Decide everything that is due once, in order."""
@@ -443,6 +447,14 @@ class PlacementLoop(Supervised):
             metrics.PLAN_REJECTED.labels("store_unavailable" if is_down else "conflict").inc()
             for key in draft.touched | draft.again:
                 self._later(key, _RETRY_S if is_down else 0.0)
+            if is_down and not self._is_resting:
+                self._is_resting = True
+                self.run_aside(self._rest())
+        self._wake.set()
+
+    async def _rest(self) -> None:
+        await self._clock.sleep(_RETRY_S)
+        self._is_resting = False
         self._wake.set()
 
     def _wake_scaled(self, copy: CopyKey) -> None:
