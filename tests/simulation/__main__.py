@@ -21,6 +21,7 @@ from tests.simulation.run import SIZES, Report, simulate
 _FAILURES_SHOWN: Final = 5
 _FAILURE_LENGTH_MAX: Final = 4_000
 _PROGRESS_INTERVAL_S: Final = 5.0
+_PROGRESS_LENGTH_MAX: Final = 300
 
 
 def main() -> int:
@@ -54,7 +55,9 @@ def _progress(reports: Iterable[Report], count: int, began_s: float) -> Iterator
     failed = 0
     for done, report in enumerate(reports, start=1):
         yield report
-        failed += report.failure != ""
+        if report.failure:
+            failed += 1
+            print(f"seed {report.seed} failed: {report.failure[:_PROGRESS_LENGTH_MAX]}", flush=True)
         now_s = time.perf_counter()
         if now_s - shown_s >= _PROGRESS_INTERVAL_S:
             shown_s = now_s

@@ -24,7 +24,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 # A step of the server takes tens of callbacks; this many at one instant are a loop that feeds itself.
-CALLBACKS_PER_INSTANT_MAX: Final = 200_000
+CALLBACKS_PER_INSTANT_MAX: Final = 20_000
 
 
 class LivelockError(AssertionError):
