@@ -54,7 +54,10 @@ def plan_clique(
     orders: CopyOrders,
     now: float,
 ) -> CliqueState:
-    """Plan one clique: create or adjust it, add or remove pods, compute its status. Append the changes to *plan*."""
+    """Plan one clique: add or remove pods, compute what it should be and its status.
+
+    Changes of pods are appended to *plan*; that of the clique is left to ``record_clique``.
+    """
     clique = _create_clique(target, now) if observed is None else _follow_template(plan, target, observed)
     active = [pod for pod in pods if pod.is_active]
     going = [pod for pod in pods if pod.is_terminating or pod.is_draining]
@@ -72,12 +75,15 @@ def plan_clique(
     counts.terminating = sum(1 for pod in going if pod.node) + sized.stopping
     counts.failed = sum(1 for pod in sized.waiting if pod.phase is PodPhase.FAILED)
     counts.succeeded = len(sized.waiting) - counts.failed
-    clique = with_status(clique, counts, now)
+    return CliqueState(clique=with_status(clique, counts, now), pods=tuple(active), counts=counts)
+
+
+def record_clique(plan: Plan, observed: PodClique | None, clique: PodClique) -> None:
+    """Append to *plan* what became of a clique when everything is known of it."""
     if observed is None:
         plan.creates.append(clique)
     elif clique is not observed:
         plan.updates.append(clique)
-    return CliqueState(clique=clique, pods=tuple(active), counts=counts)
 
 
 def with_status(clique: PodClique, counts: PodCounts, now: float) -> PodClique:
@@ -265,6 +271,7 @@ def _create_pods(
     labels = clique.metadata.labels
     identity = clique.identity
     uid = clique.metadata.uid
+    is_ordered = bool(clique.starts_after)
     for serial, index in enumerate(indices, start=clique.pod_serial):
         name = pod_name(identity.name, uid, serial)
         created.append(
@@ -282,6 +289,8 @@ def _create_pods(
                 index=index,
                 attempt=attempts.get(index, 0),
                 template=clique.template,
+                is_ordered=is_ordered,
+                released_at=None if is_ordered else now,
                 waiting_reason=GATED_REASON,
                 waiting_message=GATED_MESSAGE,
             )

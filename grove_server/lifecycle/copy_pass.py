@@ -10,14 +10,14 @@ from dataclasses import replace
 
 from grove_server.lifecycle.availability import PodCounts
 from grove_server.lifecycle.blueprint import Blueprint, CliqueBlueprint, GroupBlueprint
-from grove_server.lifecycle.clique_pass import CliqueTarget, plan_clique, with_status
+from grove_server.lifecycle.clique_pass import CliqueTarget, plan_clique, record_clique, with_status
 from grove_server.lifecycle.copy import CliqueState, CopySummary, CopyView
 from grove_server.lifecycle.gang_pass import plan_gangs
 from grove_server.lifecycle.group_pass import is_group_available, plan_group, with_group_status
 from grove_server.lifecycle.orders import NO_ORDERS, CopyOrders
 from grove_server.lifecycle.plan import Plan
 from grove_server.lifecycle.removal import StopReason, continue_drains, stop_pod
-from grove_server.lifecycle.start_order import parents_of
+from grove_server.lifecycle.start_order import keep_order, parents_of
 from grove_server.resources.names import (
     base_gang,
     headless_service,
@@ -31,6 +31,8 @@ from grove_server.resources.workload import (
     PodCliqueScalingGroup,
     PodGang,
 )
+
+_Groups = dict[str, dict[int, list[CliqueState]]]
 
 
 def plan_copy(
@@ -85,26 +87,45 @@ class _CopyPass:
 
     def run(self) -> tuple[Plan, CopySummary]:
         plan, view, now = self._plan, self._view, self._now
-        planned: set[str] = set()
         standalone = [self._standalone(clique) for clique in self._blueprint.standalone]
-        planned.update(state.clique.metadata.name for state in standalone)
-        groups: dict[str, dict[int, list[CliqueState]]] = {}
-        group_objects = []
-        for drawn in self._blueprint.groups:
-            observed = view.groups.get(drawn.name)
-            group = plan_group(plan, drawn, observed, self._owner, view.copy, now)
-            replicas = {j: [self._member(group, drawn, c, j) for c in drawn.cliques] for j in range(group.replicas)}
-            planned.update(state.clique.metadata.name for states in replicas.values() for state in states)
-            group = with_group_status(group, replicas, now=now)
-            if observed is None:
-                plan.creates.append(group)
-            elif group is not observed:
-                plan.updates.append(group)
-            groups[drawn.name] = replicas
-            group_objects.append(group)
+        sized = {
+            drawn.name: plan_group(plan, drawn, view.groups.get(drawn.name), self._owner, view.copy, now)
+            for drawn in self._blueprint.groups
+        }
+        groups: _Groups = {
+            drawn.name: {
+                j: [self._member(sized[drawn.name], drawn, c, j) for c in drawn.cliques]
+                for j in range(sized[drawn.name].replicas)
+            }
+            for drawn in self._blueprint.groups
+        }
+        standalone, groups = self._in_order(standalone, groups)
+        planned = set()
+        for state in _all_states(standalone, groups):
+            name = state.clique.metadata.name
+            planned.add(name)
+            record_clique(plan, view.cliques.get(name), state.clique)
+        group_objects = [self._group(sized[name], replicas) for name, replicas in groups.items()]
         remove_cliques(plan, view, planned, self._orders, now)
         gangs = plan_gangs(plan, self._blueprint, view, standalone, groups, now=now)
         return plan, _summarise(view.copy, standalone, groups, group_objects, gangs)
+
+    def _in_order(self, standalone: list[CliqueState], groups: _Groups) -> tuple[list[CliqueState], _Groups]:
+        """Let those pods start whose parents serve."""
+        kept = iter(keep_order(self._plan, _all_states(standalone, groups), self._now))
+        return [next(kept) for _ in standalone], {
+            name: {j: [next(kept) for _ in states] for j, states in replicas.items()}
+            for name, replicas in groups.items()
+        }
+
+    def _group(self, sized: PodCliqueScalingGroup, replicas: dict[int, list[CliqueState]]) -> PodCliqueScalingGroup:
+        observed = self._view.groups.get(sized.group)
+        group = with_group_status(sized, replicas, now=self._now)
+        if observed is None:
+            self._plan.creates.append(group)
+        elif group is not observed:
+            self._plan.updates.append(group)
+        return group
 
     def _standalone(self, clique: CliqueBlueprint) -> CliqueState:
         metadata, copy = self._owner.metadata, self._view.copy
@@ -190,15 +211,19 @@ def _with_group_counts(
     return replace(identity, group_pod_count=pod_count, group_pod_offset=offset)
 
 
+def _all_states(standalone: list[CliqueState], groups: _Groups) -> list[CliqueState]:
+    """Return the states of all cliques: standalone ones first, then group by group, replica by replica."""
+    return standalone + [state for replicas in groups.values() for states in replicas.values() for state in states]
+
+
 def _summarise(
     copy: int,
     standalone: list[CliqueState],
-    groups: dict[str, dict[int, list[CliqueState]]],
+    groups: _Groups,
     group_objects: list[PodCliqueScalingGroup],
     gangs: list[PodGang],
 ) -> CopySummary:
-    members = [state for replicas in groups.values() for states in replicas.values() for state in states]
-    states = standalone + members
+    states = _all_states(standalone, groups)
     return CopySummary(
         copy=copy,
         exists=True,

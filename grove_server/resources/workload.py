@@ -21,6 +21,11 @@ from grove_server.resources.reference import TemplateReference
 
 NO_GROUP_REPLICA: Final = -1
 
+# Why a pod with a node does not serve, where both those who decide and those who run pods have to know.
+WAITING_FOR_PARENTS: Final = "WaitingForParents"
+CRASH_LOOP_BACK_OFF: Final = "CrashLoopBackOff"
+NODE_NOT_READY: Final = "NodeNotReady"
+
 
 class ScaleOwner(enum.StrEnum):
     """Who set the live size of a target last."""
@@ -349,11 +354,13 @@ class Pod:
     ``scheduled_at`` and ``ready_at`` are when the condition last became true, None while it is not; ``unready_at`` is
     when Ready last became false; ``started_at`` is when its containers last started; ``finished_at`` is when it
     failed or succeeded for good. ``attempt`` counts the predecessors at its index that finished one after the other.
-    ``released_at`` is when its containers were first allowed to start, None while start order holds them back.
-    ``draining_at`` is when routers were told to leave it, ``drain_deadline`` when it is stopped although not all of them
-    acknowledged; ``stop_reason`` says why it was stopped. ``previous_node`` is where its predecessor at this index ran.
+    ``is_ordered`` says that its clique starts after others: its containers start only once ``released_at`` is set, and
+    whoever runs it takes that back (None) when they ended and have to start again.
+    ``draining_at`` is when routers were told to leave it, ``drain_deadline`` when it is stopped although not all of
+    them acknowledged; ``stop_reason`` says why it was stopped. ``previous_node`` is where its predecessor at this
+    index ran.
     ``waiting_reason`` says why the pod has no node, or, with a node, why it does not serve (CrashLoopBackOff,
-    NodeNotReady); a pod in phase Running whose ``started_at`` is None waits for its next start.
+    NodeNotReady, WaitingForParents); a pod in phase Running whose ``started_at`` is None waits for its next start.
     """
 
     __pydantic_config__: ClassVar[Any] = SCHEMA
@@ -375,6 +382,7 @@ class Pod:
     ready_at: float | None = None
     unready_at: float | None = None
     finished_at: float | None = None
+    is_ordered: bool = False
     released_at: float | None = None
     draining_at: float | None = None
     drain_deadline: float | None = None
@@ -408,6 +416,11 @@ class Pod:
     def is_scheduled(self) -> bool:
         """Whether the pod has a node."""
         return self.node != ""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether start order does not let the pod's containers start."""
+        return self.is_ordered and self.released_at is None
 
     @property
     def is_ready(self) -> bool:

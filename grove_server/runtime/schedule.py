@@ -7,6 +7,7 @@ with the moment to look again. Everything follows from the rows, so a restarted 
 row                                 what it stands for
 ==================================  ===================================================================================
 Pending, has a node                 containers are being created until the start delay is over
+held, not running                   its parents do not serve yet: containers wait for ``released_at``
 Running, ``started_at``             containers run; Ready once ``ready_at`` is set
 Running, no ``started_at``          crashed at ``unready_at`` and waiting out the back-off (CrashLoopBackOff)
 Failed, Succeeded                   over: the restart policy asks for no further start
@@ -32,13 +33,10 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from grove_server.resources.cluster import Node
-from grove_server.resources.workload import Pod, PodPhase
+from grove_server.resources.workload import CRASH_LOOP_BACK_OFF, NODE_NOT_READY, Pod, PodPhase
 from grove_server.runtime.behaviour import Behaviour
 
 NEVER: Final = math.inf
-
-REASON_CRASH_LOOP: Final = "CrashLoopBackOff"
-REASON_NODE_NOT_READY: Final = "NodeNotReady"
 
 # The kubelet's figures (pkg/kubelet: initial back-off 10 s, at most 5 min, forgotten after twice the maximum).
 _BACKOFF_FIRST_S: Final = 10.0
@@ -78,15 +76,24 @@ def advance(pod: Pod, behaviour: Behaviour, node: Node | None, *, pod_ip: str, n
         return _GONE
     if not node.ready:
         return _lose_node(pod, node, now)
+    if pod.is_held and pod.started_at is None:
+        return _hold(pod)
     if pod.phase is PodPhase.PENDING:
         bound_at = pod.metadata.created_at if pod.scheduled_at is None else pod.scheduled_at
-        start_at = max(bound_at, node.ready_changed_at) + behaviour.start_delay_s
+        start_at = max(bound_at, node.ready_changed_at, pod.released_at or 0.0) + behaviour.start_delay_s
         return _start(pod, behaviour, 0, pod_ip, now) if start_at <= now else Step(due_at=start_at)
     if pod.started_at is None:
         crashed_at = now if pod.unready_at is None else pod.unready_at
         start_at = crashed_at + backoff_s(pod.restart_count, behaviour)
         return _start(pod, behaviour, pod.restart_count + 1, pod_ip, now) if start_at <= now else Step(due_at=start_at)
     return _run(pod, pod.started_at, behaviour, now)
+
+
+def _hold(pod: Pod) -> Step:
+    """Wait for the release, which is a write of the row; what a node that is back said of it is no longer true."""
+    if pod.waiting_reason != NODE_NOT_READY:
+        return _NOTHING
+    return Step(pod=replace(pod, waiting_reason="", waiting_message=""))
 
 
 def backoff_s(restart_count: int, behaviour: Behaviour) -> float:
@@ -112,7 +119,7 @@ def _stop(pod: Pod, deleted_at: float, behaviour: Behaviour, node: Node | None, 
 
 
 def _lose_node(pod: Pod, node: Node, now: float) -> Step:
-    if pod.waiting_reason == REASON_NODE_NOT_READY:
+    if pod.waiting_reason == NODE_NOT_READY:
         return _NOTHING
     if pod.phase is PodPhase.RUNNING and pod.started_at is None:
         # It waits out a back-off that is counted from unready_at, and it is not ready anyhow.
@@ -122,7 +129,7 @@ def _lose_node(pod: Pod, node: Node, now: float) -> Step:
             pod,
             ready_at=None,
             unready_at=pod.unready_at if pod.ready_at is None else now,
-            waiting_reason=REASON_NODE_NOT_READY,
+            waiting_reason=NODE_NOT_READY,
             waiting_message=f"node {node.metadata.name} is not ready",
         )
     )
@@ -177,10 +184,21 @@ def _crash(pod: Pod, behaviour: Behaviour, now: float) -> Step:
     if behaviour.restart_policy == "Never" or (behaviour.restart_policy == "OnFailure" and not has_failed):
         phase = PodPhase.FAILED if has_failed else PodPhase.SUCCEEDED
         return Step(pod=replace(crashed, phase=phase, finished_at=now), exited=f"{exited}; the pod is {phase}")
+    if pod.is_ordered:
+        # Whoever starts again asks again: its parents may not serve any more.
+        waiting = f"back-off {wait_s:g}s restarting containers" if wait_s else "restarting containers"
+        held = replace(
+            crashed,
+            started_at=None,
+            released_at=None,
+            waiting_reason=CRASH_LOOP_BACK_OFF,
+            waiting_message=waiting,
+        )
+        return Step(pod=held, exited=f"{exited}; {waiting} when start order allows it")
     if wait_s == 0:
         # NB: not ready in this write even without a ready delay, so that watchers see the crash.
         restarted = replace(crashed, started_at=now, restart_count=pod.restart_count + 1)
         return Step(pod=restarted, exited=f"{exited}; they are started again at once")
     waiting = f"back-off {wait_s:g}s restarting containers"
-    backing_off = replace(crashed, started_at=None, waiting_reason=REASON_CRASH_LOOP, waiting_message=waiting)
+    backing_off = replace(crashed, started_at=None, waiting_reason=CRASH_LOOP_BACK_OFF, waiting_message=waiting)
     return Step(pod=backing_off, exited=f"{exited}; {waiting}")

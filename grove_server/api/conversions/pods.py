@@ -4,10 +4,11 @@ Conditions follow from times and phase, so they cannot contradict each other:
 
 * PodScheduled since ``scheduled_at``; before, False with reason Unschedulable or SchedulingGated.
 * Initialized since ``scheduled_at``: init containers are the runtime's; a started pod has passed them.
+* Draining since ``draining_at``, for as long as it is; Ready stays true meanwhile, since the pod still serves.
 * ContainersReady and Ready since ``ready_at``; False since ``unready_at`` once it had been ready.
 
 Why a pod does not serve stands where Kubernetes' users look: without a node in PodScheduled, in a back-off in the
-waiting container, on a node that is down in ``status.reason``.
+waiting container, on a node that is down, or behind parents in the start order, in ``status.reason``.
 
 The spec is most of a pod's bytes and nearly the same for all pods of a clique, so it is written to the wire form
 directly. An address of the host is not shown: it is the node's, and a cached pod must not go stale with another object.
@@ -24,7 +25,7 @@ from grove_server.api.conversions.timestamps import optional_rfc3339, rfc3339
 from grove_server.api.conversions.wire import nested, struct_bytes
 from grove_server.lifecycle.pod_manifest import pod_annotations, pod_spec
 from grove_server.resources.meta import API_VERSIONS, Kind
-from grove_server.resources.workload import Pod, PodPhase
+from grove_server.resources.workload import WAITING_FOR_PARENTS, Pod, PodPhase
 
 _SPEC_FIELD = pod_pb2.Pod.DESCRIPTOR.fields_by_name["spec"].number
 _UNSCHEDULABLE = ("SchedulingGated", "Unschedulable")
@@ -54,13 +55,13 @@ def pod_message(pod: Pod) -> pod_pb2.Pod:
 
 def _status(pod: Pod) -> pod_pb2.PodStatus:
     spec = pod.template.pod_spec
-    # With a node, a reason is either a container's back-off or the node itself.
-    is_held_by_node = pod.node != "" and not _is_backing_off(pod)
+    # With a node, a reason is a container's back-off, or the node itself, or whom the pod starts after.
+    is_held = pod.node != "" and (not _is_backing_off(pod) or pod.waiting_reason == WAITING_FOR_PARENTS)
     return pod_pb2.PodStatus(
         phase=pod.phase.value,
         conditions=_conditions(pod),
-        reason=pod.waiting_reason if is_held_by_node else "",
-        message=pod.waiting_message if is_held_by_node else "",
+        reason=pod.waiting_reason if is_held else "",
+        message=pod.waiting_message if is_held else "",
         pod_ip=pod.pod_ip,
         pod_ips=[pod_pb2.PodAddress(ip=pod.pod_ip)] if pod.pod_ip else (),
         start_time=optional_rfc3339(pod.scheduled_at),
@@ -93,7 +94,16 @@ def _conditions(pod: Pod) -> list[meta_pb2.Condition]:
         _condition("ContainersReady", since, holds=holds, reason=reason),
         _condition("Ready", since, holds=holds, reason=reason),
     )
+    if pod.draining_at is not None:
+        conditions.append(_draining(pod, pod.draining_at))
     return conditions
+
+
+def _draining(pod: Pod, since: float) -> meta_pb2.Condition:
+    message = f"routers are leaving it; stopped by {optional_rfc3339(pod.drain_deadline)} at the latest"
+    if pod.drain_acks:
+        message += f"; left by {', '.join(pod.drain_acks)}"
+    return _condition("Draining", rfc3339(since), holds=True, reason=pod.stop_reason, message=message)
 
 
 def _condition(
@@ -143,7 +153,8 @@ def _state(pod: Pod) -> pod_pb2.ContainerState:
             code = pod.last_exit_code if pod.last_exit_code is not None else int(pod.phase is PodPhase.FAILED)
             return pod_pb2.ContainerState(terminated=_terminated(code, optional_rfc3339(pod.finished_at)))
         case _:
-            return pod_pb2.ContainerState(waiting=pod_pb2.ContainerStateWaiting(reason="ContainerCreating"))
+            reason = "PodInitializing" if pod.is_held else "ContainerCreating"
+            return pod_pb2.ContainerState(waiting=pod_pb2.ContainerStateWaiting(reason=reason))
 
 
 def _terminated(exit_code: int, finished_at: str) -> pod_pb2.ContainerStateTerminated:

@@ -11,9 +11,8 @@ import pytest
 from grove_server.lifecycle.plan import Note
 from grove_server.resources.cluster import Node
 from grove_server.resources.meta import Key, Kind
-from grove_server.resources.workload import Pod, PodPhase
+from grove_server.resources.workload import NODE_NOT_READY, Pod, PodPhase
 from grove_server.runtime.fake import REASON_BAD_ANNOTATION, REASON_EXITED, FakeRuntime
-from grove_server.runtime.schedule import REASON_NODE_NOT_READY
 from grove_server.store import SqliteStore
 from grove_server.store.engine import EmbeddedStore
 from grove_server.store.interface import Delete, Notice, Outcome, Put
@@ -167,7 +166,7 @@ async def test_a_node_that_is_down_takes_readiness_from_its_pods_alone(
     before = read(store, "p1")
     await put(store, node(ready=False, ready_changed_at=EPOCH_S))
     await until(lambda: not is_ready(store), "the pod is not ready")
-    assert read(store).waiting_reason == REASON_NODE_NOT_READY
+    assert read(store).waiting_reason == NODE_NOT_READY
     await put(store, node(ready_changed_at=EPOCH_S))
     await until(lambda: is_ready(store), "the pod is ready again")
     assert (read(store).restart_count, read(store).waiting_reason) == (0, "")

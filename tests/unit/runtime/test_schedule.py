@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 
-from grove_server.resources.workload import Pod, PodPhase
+from grove_server.resources.workload import CRASH_LOOP_BACK_OFF, NODE_NOT_READY, WAITING_FOR_PARENTS, Pod, PodPhase
 from grove_server.runtime.behaviour import Behaviour, read_behaviour
 from grove_server.runtime.schedule import (
     NEVER,
-    REASON_CRASH_LOOP,
-    REASON_NODE_NOT_READY,
     Step,
     advance,
     backoff_s,
@@ -99,7 +97,7 @@ def test_later_restarts_back_off() -> None:
     assert fields_of(waiting, "phase", "started_at", "waiting_reason", "restart_count", "last_exit_code") == (
         PodPhase.RUNNING,
         None,
-        REASON_CRASH_LOOP,
+        CRASH_LOOP_BACK_OFF,
         1,
         1,
     )
@@ -223,7 +221,7 @@ def test_a_node_that_goes_down_takes_readiness_away() -> None:
         NOW - 10,
         None,
         NOW,
-        REASON_NODE_NOT_READY,
+        NODE_NOT_READY,
     )
     assert lost is not None
     assert step(lost, now=NOW + 1, ready=False) == Step()
@@ -314,3 +312,38 @@ def test_an_annotation_that_cannot_be_read_counts_as_the_default(name: str, valu
     (problem,) = read.problems
     assert problem.startswith(f"fake.grove.io/{name}: ")
     assert len(problem) < 250
+
+
+def test_a_held_pod_waits_for_its_release() -> None:
+    """Containers of an ordered pod are not created before it is released, and their start delay counts from there."""
+    held = pod(is_ordered=True, waiting_reason=WAITING_FOR_PARENTS)
+    assert step(held) == Step()
+    released = pod(is_ordered=True, released_at=NOW)
+    assert step(released, start_delay_s=5) == Step(due_at=NOW + 5)
+    assert fields_of(step(released).pod, "phase", "ready_at") == (PodPhase.RUNNING, NOW)
+
+
+def test_an_ordered_pod_asks_again_after_a_crash() -> None:
+    """The crash of an ordered pod takes its release back; it starts when it is released and its back-off is over."""
+    crash = step(running(is_ordered=True, released_at=NOW - 20), crash_after_s=10)
+    assert fields_of(crash.pod, "started_at", "released_at", "waiting_reason", "restart_count") == (
+        None,
+        None,
+        CRASH_LOOP_BACK_OFF,
+        0,
+    )
+    assert "start order" in crash.exited
+    assert crash.pod is not None
+    assert step(crash.pod, now=NOW + 400) == Step()
+    again = running(is_ordered=True, released_at=NOW, started_at=None, ready_at=None, unready_at=NOW, restart_count=1)
+    assert step(again, crash_after_s=10) == Step(due_at=NOW + 10)
+    assert fields_of(step(again, now=NOW + 10, crash_after_s=10).pod, "started_at", "restart_count") == (NOW + 10, 2)
+
+
+def test_a_held_pod_on_a_node_that_comes_back() -> None:
+    """A held pod says that its node is down, and stops saying so when it is back."""
+    down = step(pod(is_ordered=True), ready=False).pod
+    assert down is not None
+    assert down.waiting_reason == NODE_NOT_READY
+    assert step(down, ready=False) == Step()
+    assert fields_of(step(down).pod, "waiting_reason", "phase") == ("", PodPhase.PENDING)
