@@ -38,7 +38,19 @@ from grove_server.resources.meta import Condition, key_of
 from grove_server.resources.routing import RouterRegistration
 from grove_server.resources.workload import Pod, PodClique, PodCliqueScalingGroup, PodCliqueSet, PodGang
 from grove_server.store.errors import StoreUnavailableError
-from grove_server.store.interface import Applied, Change, Delete, Exists, Missing, Notice, Outcome, Put, Store
+from grove_server.store.interface import (
+    NO_ORIGIN,
+    Applied,
+    Change,
+    Delete,
+    Exists,
+    Missing,
+    Notice,
+    Origin,
+    Outcome,
+    Put,
+    Store,
+)
 from grove_server.telemetry import metrics
 from grove_server.telemetry.logs import get_logger
 
@@ -260,7 +272,8 @@ class WorkloadLoop(Supervised):
             self._settle(key, summary, future)
             self._wake.set()
 
-        self._store.commit_soon(changes, cause=CAUSE).add_done_callback(settle)
+        origin = Origin(reason="; ".join(plan.reasons)) if plan.reasons else NO_ORIGIN
+        self._store.commit_soon(changes, cause=CAUSE, origin=origin).add_done_callback(settle)
 
     def _settle(self, key: WorkKey, summary: CopySummary, future: asyncio.Future[tuple[Outcome, ...]]) -> None:
         error = future.exception()

@@ -243,6 +243,7 @@ def _size(
         active = active[-missing:]
     elif missing > len(waiting):
         attempts = {pod.index: _next_attempt(pod) for pod, _ in leaving}
+        plan.because(f"{clique.metadata.name} lacks {missing - len(waiting)} of {clique.replicas} pods")
         used = {pod.index for pod in active} | {pod.index for pod in waiting}
         created = _create_pods(plan, clique, free_indices(used, missing - len(waiting)), attempts, now)
         clique = replace(clique, pod_serial=clique.pod_serial + len(created))

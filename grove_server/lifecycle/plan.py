@@ -12,6 +12,7 @@ from grove_server.resources.meta import Kind, Resource
 
 EVENT_NORMAL = "Normal"
 EVENT_WARNING = "Warning"
+REASONS_MAX = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,20 +32,27 @@ class Note:
 class Plan:
     """Changes of one pass.
 
-    ``updates`` carry the version they were decided on. ``wake_at`` (epoch seconds) is when to look again although
-    nothing changed.
+    ``updates`` carry the version they were decided on. ``reasons`` say in short sentences why, for the story of what is
+    changed; most plans need none, because what they change tells it. ``wake_at`` (epoch seconds) is when to look again
+    although nothing changed.
     """
 
     creates: list[Resource] = field(default_factory=list)
     updates: list[Resource] = field(default_factory=list)
     deletes: list[Resource] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
     wake_at: float | None = None
 
     def wake(self, at: float) -> None:
         """Ask for another pass at *at*, or earlier if one was asked for already."""
         if self.wake_at is None or at < self.wake_at:
             self.wake_at = at
+
+    def because(self, reason: str) -> None:
+        """Say why something is done; the first REASONS_MAX different reasons are kept."""
+        if reason not in self.reasons and len(self.reasons) < REASONS_MAX:
+            self.reasons.append(reason)
 
     @property
     def is_empty(self) -> bool:

@@ -48,11 +48,13 @@ def stop_pod(plan: Plan, pod: Pod, why: StopReason, orders: CopyOrders, now: flo
     """Plan the stop of *pod*; harmless for one that is stopping already."""
     if not pod.node:
         plan.deletes.append(pod)
+        plan.because(f"pods of {pod.identity.name} stop: {why}")
     elif pod.is_terminating or pod.is_draining:
         return
     else:
         stopping = stopped(pod, why, orders, now)
         plan.updates.append(stopping)
+        plan.because(f"pods of {pod.identity.name} stop: {why}")
         if stopping.drain_deadline is not None:
             _wake_for_drain(plan, stopping.drain_deadline, orders, now)
 
