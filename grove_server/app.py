@@ -87,9 +87,9 @@ class Server:
         self.address = ""
         self.metrics_address = ""
         clock = SystemClock()
-        self.plane = ControlPlane(store, clock, load.busy)
+        self.plane = ControlPlane(store, clock, load.busy, drain_timeout_s=settings.pod_drain_timeout_s)
         self.runtime = FakeRuntime(store, clock, note=self.plane.events.note, breathe=Pace(load.busy).breathe)
-        self.api = ApiServer(settings, store, placement=self.plane.planning, health=self, load=load)
+        self.api = ApiServer(settings, store, control=self.plane, health=self, load=load)
         self.probes = ProbeServer(self.api.problems)
         self.probes.before_page(self._refresh)
 

@@ -81,6 +81,9 @@ class Settings(BaseModel):
     response_cache_bytes: int = Field(64 << 20, ge=0, le=1 << 34, description="memory for serialized resources")
     replica_metrics: bool = Field(default=True, description="metrics with the names of sets, cliques and groups")
     reflection: bool = Field(default=True, description="gRPC server reflection")
+    pod_drain_timeout_s: float = Field(
+        30.0, ge=0, le=86_400, description="longest time a pod waits for routers to leave it before it is stopped"
+    )
     drain_s: float = Field(4.0, ge=0, le=300, description="time for running calls after SIGTERM")
 
     def shown(self) -> dict[str, object]:

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from typing import Final
 
 from grove_server.admission.findings import Findings
+from grove_server.resources.duration import DurationError, format_duration, parse_duration
 from grove_server.resources.labels import (
     ANNOTATIONS_SIZE_MAX_BYTES,
     BASE_POD_GANG,
     COMPONENT,
+    DRAIN_TIMEOUT,
+    DRAIN_TIMEOUT_MAX_S,
     MANAGED_BY,
     MNNVL_GROUP,
     MNNVL_NONE,
@@ -58,6 +61,8 @@ def check_metadata(metadata: ManifestMetadata, labels_max: int, findings: Findin
         check_labels(metadata.labels, "metadata.labels", labels_max, findings)
     if metadata.annotations:
         check_annotations(metadata.annotations, "metadata.annotations", labels_max, findings)
+        if DRAIN_TIMEOUT in metadata.annotations:
+            _check_drain_timeout(metadata.annotations[DRAIN_TIMEOUT], findings)
     if metadata.finalizers:
         findings.warn("metadata.finalizers is ignored")
 
@@ -106,3 +111,15 @@ def check_annotations(annotations: Mapping[str, str], path: str, annotations_max
         problem = dns_label_problem(mnnvl)
         if problem is not None:
             findings.invalid(f"{path}[{MNNVL_GROUP}]", f"names no NVLink group and is not {MNNVL_NONE!r}: {problem}")
+
+
+def _check_drain_timeout(text: str, findings: Findings) -> None:
+    """Check how long pods may drain: a wait without a bound would keep a pod for ever."""
+    path = f"metadata.annotations[{DRAIN_TIMEOUT}]"
+    try:
+        timeout_s = parse_duration(text)
+    except DurationError as error:
+        findings.invalid(path, f"is no duration: {error}")
+        return
+    if not 0 <= timeout_s <= DRAIN_TIMEOUT_MAX_S:
+        findings.invalid(path, f"must be between 0s and {format_duration(DRAIN_TIMEOUT_MAX_S)}, is {text}")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from grove_server.api.changes import Changes
-from grove_server.api.ports import PlacementPort
+from grove_server.api.ports import OrdersPort, PlacementPort, RoutersPort
 from grove_server.api.reading import Shared
 
 
@@ -28,6 +28,8 @@ class Backend:
     shared: Shared
     changes: Changes
     placement: PlacementPort
+    routers: RoutersPort
+    orders: OrdersPort
     now: Callable[[], float]
     facts: ServerFacts
     gangs_per_question_max: int = 2_000

@@ -22,19 +22,19 @@ NAMES_MAX: Final = 1_000
 Decide = Callable[[Any], Any]
 
 
-def check_names(names: Sequence[str], names_max: int = NAMES_MAX) -> None:
-    """Raise ApiError unless *names* is a list of 1 to *names_max* different names."""
+def check_names(names: Sequence[str], names_max: int = NAMES_MAX, *, field: str = "names") -> None:
+    """Raise ApiError unless *names*, a *field* of the request, is a list of 1 to *names_max* different names."""
     if not names:
-        raise invalid_request("names", "at least one name is required", reason=FieldReason.REQUIRED)
+        raise invalid_request(field, "at least one name is required", reason=FieldReason.REQUIRED)
     if len(names) > names_max:
         raise invalid_request(
-            "names", f"must have at most {names_max} names, has {len(names)}", reason=FieldReason.TOO_MANY
+            field, f"must have at most {names_max} names, has {len(names)}", reason=FieldReason.TOO_MANY
         )
     seen: set[str] = set()
     for name in names:
         demand_name(name)
         if name in seen:
-            raise invalid_request("names", f"{name} is listed more than once", reason=FieldReason.DUPLICATE)
+            raise invalid_request(field, f"{name} is listed more than once", reason=FieldReason.DUPLICATE)
         seen.add(name)
 
 

@@ -8,8 +8,10 @@ wake by themselves.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
+from grove_server.lifecycle.orders import CopyOrders
 from grove_server.placement.requests import GangRequest
 from grove_server.placement.results import Placement, Verdict
 from grove_server.resources.cluster import ClusterTopologyBinding
@@ -104,6 +106,48 @@ class PlacementPort(Protocol):
 
         Sets that exist are taken as replaced, bindings likewise. Yields to the loop; may be cancelled.
         """
+
+
+class RoutersPort(Protocol):
+    """Who routes to which set. An empty set name means all sets of the namespace."""
+
+    def is_known(self, namespace: str, set_name: str, router: str) -> bool:
+        """Return whether the router is registered for the set, or for all sets of the namespace."""
+
+    def touch(self, namespace: str, set_name: str, router: str) -> None:
+        """Renew what leases the router has on the set."""
+
+    def watching(self, namespace: str, set_name: str, router: str) -> AbstractContextManager[None]:
+        """Keep a registered router's lease alive; a whole one is left at the end."""
+
+    async def renew(self, namespace: str, set_name: str, router: str) -> bool:
+        """Give a router a whole lease, durably; return whether it was new. Raises TooManyRoutersError."""
+
+    async def end(self, namespace: str, set_name: str, router: str) -> bool:
+        """Forget a router; return whether it was known."""
+
+
+class OrdersPort(Protocol):
+    """How pods of a set are stopped now."""
+
+    def for_set(self, namespace: str, set_name: str) -> CopyOrders:
+        """Return what holds for every copy of a set, whether or not the set still exists."""
+
+
+class ControlPort(Protocol):
+    """The loops and what they share, as far as the API asks them."""
+
+    @property
+    def planning(self) -> PlacementPort:
+        """Questions to placement."""
+
+    @property
+    def routers(self) -> RoutersPort:
+        """Who routes to which set."""
+
+    @property
+    def orders(self) -> OrdersPort:
+        """How pods are stopped."""
 
 
 class HealthPort(Protocol):

@@ -43,6 +43,8 @@ class Reason(enum.StrEnum):
     TOO_MANY_CALLS = "TOO_MANY_CALLS"
     TOO_MANY_WATCHES = "TOO_MANY_WATCHES"
     TOO_MANY_GANGS = "TOO_MANY_GANGS"
+    TOO_MANY_ROUTERS = "TOO_MANY_ROUTERS"
+    ROUTER_NOT_REGISTERED = "ROUTER_NOT_REGISTERED"
     STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
     STORE_OVERLOADED = "STORE_OVERLOADED"
     SERVER_DRAINING = "SERVER_DRAINING"
@@ -70,6 +72,8 @@ CODES: Final[Mapping[Reason, grpc.StatusCode]] = {
     Reason.TOO_MANY_CALLS: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.TOO_MANY_WATCHES: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.TOO_MANY_GANGS: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.TOO_MANY_ROUTERS: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.ROUTER_NOT_REGISTERED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.STORE_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     Reason.STORE_OVERLOADED: grpc.StatusCode.UNAVAILABLE,
     Reason.SERVER_DRAINING: grpc.StatusCode.UNAVAILABLE,
@@ -193,4 +197,25 @@ def nodes_not_simulated(runtime: str) -> ApiError:
         message=f"nodes of the runtime {runtime} are real: only simulated ones can be marked down or up",
         metadata={"runtime": runtime},
         preconditions=(("NODES_NOT_SIMULATED", runtime, "the runtime does not simulate its nodes"),),
+    )
+
+
+def too_many_routers(limit: int, *, of_set: bool) -> ApiError:
+    """Return the refusal to wait for one more router."""
+    whose = "the set" if of_set else "the server"
+    return ApiError(
+        reason=Reason.TOO_MANY_ROUTERS,
+        message=f"{whose} has {limit} routers already; those that went without a word are forgotten in a while",
+        metadata={"limit": str(limit)},
+        retry_after_s=5.0,
+    )
+
+
+def router_not_registered(router: str, set_name: str) -> ApiError:
+    """Return the refusal of an answer that nobody waits for, which is most likely a misspelt name."""
+    return ApiError(
+        reason=Reason.ROUTER_NOT_REGISTERED,
+        message=f"router {router} is not registered for PodCliqueSet {set_name}; watch its drains, or renew a lease",
+        metadata={"router": router, "pod_clique_set": set_name},
+        preconditions=(("ROUTER_NOT_REGISTERED", router, "the router has no lease on the set"),),
     )

@@ -27,10 +27,11 @@ from grove_server.api.health import HealthMonitor
 from grove_server.api.load import CallClass, Load
 from grove_server.api.pages import Listings
 from grove_server.api.pipeline import LogPolicy, Pipeline, Service
-from grove_server.api.ports import HealthPort, PlacementPort
+from grove_server.api.ports import ControlPort, HealthPort
 from grove_server.api.reading import Shared
 from grove_server.api.reflected import reflected_pool
 from grove_server.api.services.cluster_topology_bindings import ClusterTopologyBindingService
+from grove_server.api.services.endpoints import EndpointService
 from grove_server.api.services.events import EventService
 from grove_server.api.services.manifests import ManifestService
 from grove_server.api.services.nodes import NodeService
@@ -87,7 +88,7 @@ class ApiServer:
         settings: Settings,
         store: Store,
         *,
-        placement: PlacementPort,
+        control: ControlPort,
         health: HealthPort,
         load: Load,
         now: Callable[[], float] = time.time,
@@ -108,7 +109,9 @@ class ApiServer:
                 new_uid=new_uid,
                 gathering=Gathering(lambda: load.in_flight(CallClass.WRITE)),
             ),
-            placement=placement,
+            placement=control.planning,
+            routers=control.routers,
+            orders=control.orders,
             now=now,
             facts=ServerFacts(
                 version=version(),
@@ -172,6 +175,7 @@ def services(backend: Backend) -> list[Service]:
         PodService(backend),
         NodeService(backend),
         ClusterTopologyBindingService(backend),
+        EndpointService(backend),
         EventService(backend),
         ManifestService(backend),
         PlacementService(backend),

@@ -7,6 +7,7 @@ the last two carry the token to go on from.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -23,6 +24,12 @@ TYPE_FIELD: Final = 1
 OBJECT_FIELD: Final = 2
 TOKEN_FIELD: Final = 3
 LAG_SAMPLING: Final = 16
+# The store offers bookmarks to watches without events; those whose events are all left out get theirs here.
+QUIET_S_MAX: Final = 10.0
+
+# From an event to the message of the stream, None to leave it out.
+Encode = Callable[[WatchEvent], bytes | None]
+
 _TYPES: Final = {each: text(TYPE_FIELD, each.value) for each in EventType}
 
 
@@ -38,14 +45,24 @@ class Streams:
             cause: metrics.WATCH_ENDED.labels(cause) for cause in ("client_gone", "too_slow", "draining", "error")
         }
 
-    async def serve(self, watch: Watch, call: Call, wanted: Callable[[Any], bool] | None = None) -> None:
-        """Send the events of *watch* until it ends. Raises ApiError, StoreError, or what a lost client raises."""
+    async def serve(
+        self,
+        watch: Watch,
+        call: Call,
+        wanted: Callable[[Any], bool] | None = None,
+        *,
+        encode: Encode | None = None,
+    ) -> None:
+        """Send the events of *watch* until it ends, those that are *wanted*, or what *encode* makes of each.
+
+        Raises ApiError, StoreError, or what a lost client raises.
+        """
         cause = "error"
         self._open.add(watch)
         if self.is_draining:
             watch.close()
         try:
-            await self._send(watch, call, wanted)
+            await self._send(watch, call, wanted, encode)
         except StoreClosedError as error:
             cause = "draining"
             raise draining(watch.token) from error
@@ -60,17 +77,33 @@ class Streams:
             watch.close()
             self._ended[cause].inc()
 
-    async def _send(self, watch: Watch, call: Call, wanted: Callable[[Any], bool] | None) -> None:
+    async def _send(
+        self, watch: Watch, call: Call, wanted: Callable[[Any], bool] | None, encode: Encode | None
+    ) -> None:
         write, count_sent, next_batch = call.context.write, call.count_sent, watch.batch
+        clock = asyncio.get_running_loop().time
+        wrote_at_s = clock()
         while True:
             events = await next_batch()
             started_s = self._lag_started_s()
+            sent = 0
             for event in events:
                 if wanted is not None and event.resource is not None and not wanted(event.resource):
                     continue
-                payload = event.wire
-                await write(payload if payload is not None else self.wire(event))
-            count_sent(len(events))
+                payload = event.wire if encode is None else encode(event)
+                if payload is None:
+                    if encode is not None:
+                        continue
+                    payload = self.wire(event)
+                await write(payload)
+                sent += 1
+            if sent:
+                wrote_at_s = clock()
+            elif clock() - wrote_at_s >= QUIET_S_MAX:
+                # All that happens is not for this reader; without a word its token would grow too old.
+                await write(_TYPES[EventType.BOOKMARK] + text(TOKEN_FIELD, watch.token))
+                wrote_at_s, sent = clock(), 1
+            count_sent(sent)
             if started_s:
                 metrics.WATCH_LAG_SECONDS.observe(time.perf_counter() - started_s)
 

@@ -87,6 +87,13 @@ _SERVICES: Final[Mapping[str, Mapping[str, tuple[Access, Deadline]]]] = {
         "Delete": (Access.ADMIN, _CHANGE),
         "Watch": (Access.READ, _ENDLESS),
     },
+    # A router that watches is waited for, so watching drains is a router's business, not a reader's.
+    "EndpointService": {
+        "WatchDrains": (Access.WRITE, _ENDLESS),
+        "AcknowledgeDrain": (Access.WRITE, _CHANGE),
+        "RenewLease": (Access.WRITE, _CHANGE),
+        "EndLease": (Access.WRITE, _CHANGE),
+    },
     "EventService": {
         "List": (Access.READ, _LIST),
         "Watch": (Access.READ, _ENDLESS),

@@ -15,12 +15,11 @@ from typing import Final
 from grove_server.lifecycle.orders import CopyOrders
 from grove_server.lifecycle.plan import EVENT_WARNING, Note, Plan
 from grove_server.resources.duration import DurationError, parse_duration
-from grove_server.resources.labels import DRAIN_TIMEOUT
+from grove_server.resources.labels import DRAIN_TIMEOUT, DRAIN_TIMEOUT_MAX_S
 from grove_server.resources.meta import Kind
 from grove_server.resources.workload import Pod
 
 DRAIN_DEADLINE_PASSED: Final = "DrainDeadlinePassed"
-DRAIN_TIMEOUT_MAX_S: Final = 86_400.0
 
 
 class StopReason(enum.StrEnum):

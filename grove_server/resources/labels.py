@@ -36,6 +36,7 @@ MNNVL_NONE: Final = "none"
 TOPOLOGY_NAME: Final = "grove.io/topology-name"
 GPU_IDS: Final = "grove.io/gpu-ids"
 DRAIN_TIMEOUT: Final = "grove.io/drain-timeout"
+DRAIN_TIMEOUT_MAX_S: Final = 86_400.0
 RECONCILE_TRIGGER: Final = "grove.io/reconcile-trigger"
 DISABLE_RESOURCE_PROTECTION: Final = "grove.io/disable-managed-resource-protection"
 

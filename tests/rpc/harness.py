@@ -16,6 +16,7 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 
 from grove.v1 import (
     cluster_topology_binding_pb2_grpc,
+    endpoint_pb2_grpc,
     event_pb2_grpc,
     manifest_pb2,
     manifest_pb2_grpc,
@@ -116,6 +117,7 @@ class Clients:
         self.groups = pod_clique_scaling_group_pb2_grpc.PodCliqueScalingGroupServiceStub(channel)
         self.gangs = pod_gang_pb2_grpc.PodGangServiceStub(channel)
         self.pods = pod_pb2_grpc.PodServiceStub(channel)
+        self.endpoints = endpoint_pb2_grpc.EndpointServiceStub(channel)
         self.nodes = node_pb2_grpc.NodeServiceStub(channel)
         self.bindings = cluster_topology_binding_pb2_grpc.ClusterTopologyBindingServiceStub(channel)
         self.events = event_pb2_grpc.EventServiceStub(channel)
@@ -226,7 +228,7 @@ async def serving(folder: Path, *arguments: str, limits: WatchLimits | None = No
     api = ApiServer(
         settings,
         store,
-        placement=plane.planning,
+        control=plane,
         health=AlwaysHealthy(),
         load=calls,
         now=lambda: NOW,

@@ -15,6 +15,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from grove.v1 import (
     cluster_topology_binding_pb2,
+    endpoint_pb2,
     event_pb2,
     manifest_pb2,
     node_pb2,
@@ -33,6 +34,7 @@ _FILES: Final[tuple[FileDescriptor, ...]] = tuple(
     module.DESCRIPTOR
     for module in (
         cluster_topology_binding_pb2,
+        endpoint_pb2,
         event_pb2,
         manifest_pb2,
         node_pb2,

@@ -29,6 +29,9 @@ _DEADLINE_BY_VERB: Final = {
     "Uncordon": WRITE_S,
     "MarkDown": WRITE_S,
     "MarkUp": WRITE_S,
+    "AcknowledgeDrain": WRITE_S,
+    "RenewLease": WRITE_S,
+    "EndLease": WRITE_S,
     "Simulate": BATCH_S,
 }
 _DEADLINE_BY_METHOD: Final = {
@@ -36,7 +39,22 @@ _DEADLINE_BY_METHOD: Final = {
     "/grove.v1.ManifestService/Delete": BATCH_S,
 }
 _IDEMPOTENT_VERBS: Final = frozenset(
-    {"Get", "GetInfo", "Explain", "List", "Apply", "Scale", "Cordon", "Uncordon", "MarkDown", "MarkUp", "Simulate"}
+    {
+        "Get",
+        "GetInfo",
+        "Explain",
+        "List",
+        "Apply",
+        "Scale",
+        "Cordon",
+        "Uncordon",
+        "MarkDown",
+        "MarkUp",
+        "Simulate",
+        "AcknowledgeDrain",
+        "RenewLease",
+        "EndLease",
+    }
 )
 
 

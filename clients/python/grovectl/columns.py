@@ -83,6 +83,8 @@ def pod_status(pod: Pod) -> str:
     """Return one word for the state of a pod, as kubectl does: the most telling reason, else the phase."""
     if pod.metadata.deletion_timestamp:
         return "Terminating"
+    if any(condition.type == "Draining" and condition.status == "True" for condition in pod.status.conditions):
+        return "Draining"
     if pod.status.reason:
         return pod.status.reason
     for status in pod.status.container_statuses:

@@ -1,16 +1,20 @@
-"""PodService: pods are made by their clique; a deleted one is replaced."""
+"""PodService: pods are made by their clique; a deleted one is replaced, and drained first if routers use it."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from grove.v1 import pod_pb2 as pb
 from grove_server.api.backend import Backend
 from grove_server.api.conversions.requests import refuse_unknown_fields
-from grove_server.api.named import change_named, check_names, keys_of, mark_deleted
+from grove_server.api.named import change_named, check_names, keys_of
 from grove_server.api.pipeline import Awaited, Call, Method
 from grove_server.api.reading import DEFAULT_NAMESPACE, Reading, Requests
 from grove_server.api.reasons import invalid_request
+from grove_server.lifecycle.removal import StopReason, stopped
 from grove_server.resources.meta import Kind
 from grove_server.resources.violations import Reason as FieldReason
+from grove_server.resources.workload import Pod
 
 
 class PodService:
@@ -31,7 +35,7 @@ class PodService:
         return {**self._reading.methods(), "Delete": Awaited(pb.PodServiceDeleteRequest, self.delete)}
 
     async def delete(self, request: pb.PodServiceDeleteRequest, _call: Call) -> bytes:
-        """Ask pods to stop; whoever runs them removes them, and their clique makes new ones."""
+        """Ask pods to stop, those that routers use after a drain; their clique makes new ones at once."""
         refuse_unknown_fields(request)
         check_names(request.names)
         if request.resource_version and len(request.names) > 1:
@@ -39,9 +43,19 @@ class PodService:
         await change_named(
             self._backend.shared.store,
             keys_of(Kind.POD, request.namespace or DEFAULT_NAMESPACE, request.names),
-            mark_deleted(self._backend.now()),
+            self._stop,
             expected_version=request.resource_version,
             dry_run=request.validate_only,
             cause="api.delete",
         )
         return b""
+
+    def _stop(self, pod: Pod) -> Pod | None:
+        """Decide what deletion does to one pod; what is on its way out already stays as it is."""
+        if pod.is_terminating or pod.is_draining:
+            return None
+        now = self._backend.now()
+        if not pod.node:
+            return replace(pod, metadata=replace(pod.metadata, deleted_at=now))
+        orders = self._backend.orders.for_set(pod.metadata.namespace, pod.identity.set_name)
+        return stopped(pod, StopReason.DELETED, orders, now)

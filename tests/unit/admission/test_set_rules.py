@@ -55,6 +55,18 @@ def cliques(*templates: dict[str, Any], **template: object) -> Change:
             "bytes together",
         ),
         (
+            setting("metadata.annotations", {"grove.io/drain-timeout": "soon"}),
+            "metadata.annotations[grove.io/drain-timeout]",
+            Reason.INVALID,
+            "no duration",
+        ),
+        (
+            setting("metadata.annotations", {"grove.io/drain-timeout": "25h"}),
+            "metadata.annotations[grove.io/drain-timeout]",
+            Reason.INVALID,
+            "between 0s and 24h0m0s",
+        ),
+        (
             setting("metadata.annotations", {"grove.io/mnnvl-group": "A"}),
             "metadata.annotations[grove.io/mnnvl-group]",
             Reason.INVALID,
@@ -377,6 +389,8 @@ def test_refuses(change: Change, path: str, reason: Reason, message: str) -> Non
         setting(f"{CLIQUE}.spec.autoScalingConfig", {"maxReplicas": 4, "minReplicas": 0}),
         setting(f"{GROUP}.scaleConfig", {"maxReplicas": 6}),
         setting("metadata.annotations", {"grove.io/mnnvl-group": "none"}),
+        setting("metadata.annotations", {"grove.io/drain-timeout": "0s"}),
+        setting("metadata.annotations", {"grove.io/drain-timeout": "1m30s"}),
         setting("spec.template.resourceClaimTemplates", [CLAIM]),
         setting("spec.template.resourceSharing", [{**ALL_SHARED, "filter": {"childScalingGroupNames": ["prefill"]}}]),
         setting(f"{GROUP}.resourceSharing", [{**ALL_SHARED, "filter": {"childCliqueNames": ["leader"]}}]),

@@ -13,7 +13,7 @@ from grove_server.api.backend import Backend, ServerFacts
 from grove_server.api.changes import Changes
 from grove_server.api.pages import Listings
 from grove_server.api.pipeline import Call
-from grove_server.api.ports import PlacementPort
+from grove_server.api.ports import OrdersPort, PlacementPort, RoutersPort
 from grove_server.api.reading import Shared
 from grove_server.api.reasons import ApiError, Reason
 from grove_server.api.services.nodes import NodeService
@@ -46,6 +46,8 @@ def service(store: SqliteStore, runtime: str = "fake") -> NodeService:
             shared=Shared(store=store, views=views, listings=Listings(lambda: NOW), streams=Streams(views)),
             changes=cast("Changes", None),
             placement=cast("PlacementPort", None),
+            routers=cast("RoutersPort", None),
+            orders=cast("OrdersPort", None),
             now=lambda: NOW,
             facts=ServerFacts(version="1", commit="c", store="sqlite", runtime=runtime, started_at=NOW),
         )

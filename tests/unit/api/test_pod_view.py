@@ -40,6 +40,8 @@ LOST: dict[str, Any] = {
         (RUNNING, "Running"),
         (LOOPING, "CrashLoopBackOff"),
         (LOST, "NodeNotReady"),
+        ({**RUNNING, "draining_at": EPOCH_S}, "Draining"),
+        ({**RUNNING, "draining_at": EPOCH_S, "deleted_at": EPOCH_S}, "Terminating"),
         ({**RUNNING, "deleted_at": EPOCH_S}, "Terminating"),
         ({"phase": PodPhase.FAILED, "last_exit_code": 1, "finished_at": EPOCH_S}, "Error"),
         ({"phase": PodPhase.SUCCEEDED, "last_exit_code": 0, "finished_at": EPOCH_S}, "Completed"),
@@ -48,6 +50,23 @@ LOST: dict[str, Any] = {
 def test_one_word_for_each_state(fields: dict[str, Any], status: str) -> None:
     """The STATUS column says what kubectl would say, and names a node that is down."""
     assert pod_status(pod_message(pod(**fields))) == status
+
+
+def test_a_draining_pod_is_ready_and_says_what_it_waits_for() -> None:
+    """Draining stands beside Ready: why the pod is stopped, when at the latest, and who has left it."""
+    drained = pod(
+        **RUNNING,
+        draining_at=EPOCH_S + 1,
+        drain_deadline=EPOCH_S + 31,
+        drain_acks=("r1", "r2"),
+        stop_reason="ScaleIn",
+    )
+    ready, draining = pod_message(drained).status.conditions[-2:]
+    assert (ready.type, ready.status, draining.type, draining.status) == ("Ready", "True", "Draining", "True")
+    assert (draining.reason, draining.last_transition_time) == ("ScaleIn", "1970-01-12T13:46:41.000Z")
+    assert draining.message == (
+        "routers are leaving it; stopped by 1970-01-12T13:47:11.000Z at the latest; left by r1, r2"
+    )
 
 
 def test_a_pod_without_a_node_says_why_in_its_condition_alone() -> None:

@@ -99,7 +99,8 @@ class PodStatus(_message.Message):
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_meta_pb2.Condition]:
         """Types PodScheduled, Initialized, ContainersReady and Ready. A pending pod has PodScheduled
-        False with reason "Unschedulable" or "SchedulingGated" and a message.
+        False with reason "Unschedulable" or "SchedulingGated" and a message. A pod that routers are
+        leaving before it is stopped has Draining True, with the reason of the stop.
         """
 
     @_builtins.property

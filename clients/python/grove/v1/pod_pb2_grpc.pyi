@@ -58,7 +58,8 @@ class PodServiceStub:
     """
     Delete: _grpc.UnaryUnaryMultiCallable[_pod_pb2.PodServiceDeleteRequest, _pod_pb2.PodServiceDeleteResponse]
     """Deletes the resources named, all in one change or none. Answers after it is durable.
-    A pod that its clique still wants is replaced.
+    A pod that its clique still wants is replaced. A ready pod of a set with routers drains first
+    (see EndpointService); deleting it again does not hurry it.
     Codes: NOT_FOUND (names all that are missing), ABORTED (not at the version given).
     """
 
@@ -92,7 +93,8 @@ class PodServiceAsyncStub(PodServiceStub):
     """
     Delete: _aio.UnaryUnaryMultiCallable[_pod_pb2.PodServiceDeleteRequest, _pod_pb2.PodServiceDeleteResponse]  # type: ignore[assignment]
     """Deletes the resources named, all in one change or none. Answers after it is durable.
-    A pod that its clique still wants is replaced.
+    A pod that its clique still wants is replaced. A ready pod of a set with routers drains first
+    (see EndpointService); deleting it again does not hurry it.
     Codes: NOT_FOUND (names all that are missing), ABORTED (not at the version given).
     """
 
@@ -147,7 +149,8 @@ class PodServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_pod_pb2.PodServiceDeleteResponse, _abc.Awaitable[_pod_pb2.PodServiceDeleteResponse]]:
         """Deletes the resources named, all in one change or none. Answers after it is durable.
-        A pod that its clique still wants is replaced.
+        A pod that its clique still wants is replaced. A ready pod of a set with routers drains first
+        (see EndpointService); deleting it again does not hurry it.
         Codes: NOT_FOUND (names all that are missing), ABORTED (not at the version given).
         """
 
