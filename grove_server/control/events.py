@@ -19,6 +19,7 @@ from grove_server.resources.cluster import Event
 from grove_server.resources.meta import Key, Kind, Metadata
 from grove_server.store.errors import StoreUnavailableError
 from grove_server.store.interface import Change, Delete, Outcome, Put, Store
+from grove_server.telemetry import metrics
 
 RETENTION_S: Final = 3600.0
 EVENTS_MAX: Final = 5_000
@@ -60,6 +61,7 @@ class EventRecorder:
             )
             if old is None and len(self._pending) >= EVENTS_MAX:
                 self.dropped_count += 1
+                metrics.EVENTS_DROPPED.inc()
                 continue
             self._pending[key] = _event(note, key, old, now)
         self._set_timer()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
+from grove_server.control.chronicle import Chronicle
 from grove_server.control.clock import Clock
 from grove_server.control.events import EventRecorder
 from grove_server.control.orders import OrdersDesk
@@ -31,6 +32,7 @@ class ControlPlane:
     ) -> None:
         self._store = store
         self.events = EventRecorder(store, clock)
+        self.chronicle = Chronicle(store, clock, self.events)
         self.placement = PlacementLoop(store, clock, Pace(busy, stopwatch), self.events)
         self.routers = Routers(store, clock)
         self.orders = OrdersDesk(store, self.routers, drain_timeout_s)
@@ -40,6 +42,7 @@ class ControlPlane:
     def start(self) -> None:
         """Take over what the store holds and begin."""
         self.events.adopt()
+        self.chronicle.start()
         self.routers.start()
         self.placement.start()
         self.workload.start()
@@ -49,6 +52,7 @@ class ControlPlane:
         await self.workload.stop()
         await self.placement.stop()
         await self.routers.stop()
+        self.chronicle.stop()
         self.events.close()
 
     @property

@@ -135,6 +135,16 @@ PLACEMENT_SECONDS: Final = Histogram(
     registry=REGISTRY,
 )
 
+STORY_RESOURCES: Final = Gauge("grove_story_resources", "Resources with a remembered story.", registry=REGISTRY)
+STORY_TRANSITIONS: Final = Gauge("grove_story_transitions", "Transitions remembered in all stories.", registry=REGISTRY)
+STORY_FORGOTTEN: Final = Counter(
+    "grove_story_forgotten_total", "Stories forgotten because there were too many.", registry=REGISTRY
+)
+EVENTS_DROPPED: Final = Counter(
+    "grove_events_dropped_total", "Events not recorded because too many waited to be written.", registry=REGISTRY
+)
+DUMPS: Final = Counter("grove_dumps_total", "Dumps taken, by how they ended.", ("outcome",), registry=REGISTRY)
+
 REPLICAS: Final = ReplicaSeries()
 BUILD_INFO: Final = Gauge(
     "grove_build_info", "Always 1; the labels say what runs.", ("version", "commit", "python"), registry=REGISTRY
