@@ -53,7 +53,7 @@ def differences(server: SimServer, books: Books) -> Iterator[str]:
     yield from _pods(books)
     yield from _gangs(books)
     yield from _placeable(server)
-    yield from _account(server, books)
+    yield from account(server, books)
 
 
 def _memory_is_the_disk(server: SimServer, books: Books) -> Iterator[str]:
@@ -141,7 +141,7 @@ def _placeable(server: SimServer) -> Iterator[str]:
                 yield f"gang {gang.metadata.name} waits ({gang.status.reason}) and {ask.request.name} would fit"
 
 
-def _account(server: SimServer, books: Books) -> Iterator[str]:
+def account(server: SimServer, books: Books) -> Iterator[str]:
     """What placement believes to be free is what nodes have less what bound pods take."""
     placement = server.plane.placement
     for node in server.store.read().sorted_list(Node):

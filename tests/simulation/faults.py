@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from grove_server.resources.workload import Pod
+from tests.simulation.books import IndexKey
 from tests.simulation.follower import Habits
 from tests.simulation.manifests import label_key
 from tests.simulation.world import EPOCH_S, InvariantError, World
@@ -55,6 +57,7 @@ class Faults:
             "clock step": self._clock_step,
             "machine slow": self._machine_slow,
         }
+        self._crashed: list[IndexKey] = []
         known = {name: act for name, act in others.items() if self._rng.random() < _KNOWN_CHANCE}
         # What is taken away must come back within the run, too.
         for gone, back in (("cordon", "uncordon"), ("node gone", "node back"), ("topology gone", "topology back")):
@@ -174,9 +177,10 @@ class Faults:
 
     def _pod_crash(self) -> str:
         def crash(world: World) -> str:
-            pod = world.users.some_pod()
+            pod = self._pod_to_crash(world)
             if pod is None or not pod.node:
                 return ""
+            self._crashed.append((pod.metadata.namespace, pod.identity.name, pod.index))
             after = self._rng.choice(("0s", "300ms", "10s"))
             times = str(pod.restart_count + self._rng.choice((1, 2, 4)))
             code = self._rng.choice(("0", "1", "137"))
@@ -191,6 +195,13 @@ class Faults:
             return f"{pod.metadata.name} after {after}, up to {times} times, code {code}"
 
         return self._on_server(crash)
+
+    def _pod_to_crash(self, world: World) -> Pod | None:
+        """Return some pod; every other time in the place of an earlier victim, for back-offs need a second crash."""
+        if self._crashed and self._rng.random() < 0.5:
+            for pod in world.books.pod_at.get(self._rng.choice(self._crashed), {}).values():
+                return pod
+        return world.users.some_pod()
 
     def _topology_gone(self) -> str:
         def remove(world: World) -> str:

@@ -99,7 +99,7 @@ class Author:
         elif edit == 3:
             clique["spec"]["podSpec"]["containers"][0]["image"] = f"registry.example/app:{rng.randrange(4)}"
         elif edit == 4:
-            clique.setdefault("annotations", {}).update(self._behaviour())
+            clique.setdefault("annotations", {}).update(self._behaviour(may_crash=_restarts(clique["spec"])))
         elif edit == 5:
             document["metadata"]["labels"]["team"] = rng.choice("xyz")
         elif clique["spec"].get("replicas") is not None and rng.random() < 0.5:
@@ -119,9 +119,11 @@ class Author:
         }
         if minimum > 1 or rng.random() < 0.3:
             spec["minAvailable"] = minimum
+        if rng.random() < 0.3:
+            spec["podSpec"]["restartPolicy"] = rng.choice(("Never", "OnFailure"))
         clique: Json = {"name": name, "spec": spec}
         if rng.random() < 0.5:
-            clique["annotations"] = self._behaviour()
+            clique["annotations"] = self._behaviour(may_crash=_restarts(spec))
         if rng.random() < 0.2:
             clique["topologyConstraint"] = self._pack(("host", "rack"))
         return clique
@@ -153,7 +155,8 @@ class Author:
             return {"requests": requests}
         return {"requests": requests, "limits": {"nvidia.com/gpu": gpu_count}}
 
-    def _behaviour(self) -> dict[str, str]:
+    def _behaviour(self, *, may_crash: bool) -> dict[str, str]:
+        """Return annotations. Where pods are not restarted, each new one would crash, and no end would come."""
         rng = self._rng
         found: dict[str, str] = {}
         if rng.random() < 0.4:
@@ -162,7 +165,7 @@ class Author:
             found["fake.grove.io/ready-delay"] = rng.choice(("100ms", "2s", "30s"))
         if rng.random() < 0.3:
             found["fake.grove.io/stop-delay"] = rng.choice(("50ms", "1s", "8s"))
-        if rng.random() < 0.15:
+        if may_crash and rng.random() < 0.15:
             found["fake.grove.io/crash-after"] = rng.choice(("500ms", "4s"))
             found["fake.grove.io/crash-times"] = rng.choice(("1", "2", "3"))
         if rng.random() < 0.1:
@@ -173,6 +176,10 @@ class Author:
         level = self._rng.choice(domains)
         kind = self._rng.choice(("required", "required", "preferred"))
         return {"topologyName": TOPOLOGY, "pack": {kind: level}}
+
+
+def _restarts(spec: Json) -> bool:
+    return "restartPolicy" not in spec["podSpec"]
 
 
 def _split(names: list[str], count: int) -> tuple[list[str], list[str]]:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import structlog
 
-from tests.simulation.convergence import differences, leftovers
+from tests.simulation.convergence import account, differences, leftovers
 from tests.simulation.faults import Faults
 from tests.simulation.world import InvariantError, World
 
@@ -21,6 +21,8 @@ CONVERGE_MAX_S: Final = 1_800.0
 DELETE_MAX_S: Final = 120.0
 STEADY_S: Final = 60.0
 FOLLOW_MAX_S: Final = 120.0
+# Checking it costs as much as an action.
+ACCOUNT_CHANCE: Final = 0.25
 _DIFFERENCES_SHOWN: Final = 6
 
 
@@ -110,6 +112,7 @@ class _Run:
         faults.begin()
         gap_s = self._rng.choice(self._size.gaps_s)
         for _ in range(self._size.actions):
+            self._check_account()
             faults.act()
             # Now and then nothing comes between two actions: they meet in one step of the loop.
             world.run_for(self._rng.expovariate(1 / gap_s) if self._rng.random() < 0.9 else 0.0)
@@ -119,6 +122,13 @@ class _Run:
         self._count_pods()
         self._stay_steady()
         self._delete_all()
+
+    def _check_account(self) -> None:
+        """Now and then, check that placement's account is right if nothing is on its way."""
+        server = self.world.server
+        if server is not None and self._rng.random() < ACCOUNT_CHANCE and server.is_quiet:
+            for problem in account(server, self.world.books):
+                raise InvariantError(problem)
 
     def _converge(self, look: Callable[[], Iterator[str]], within_s: float, what: str) -> None:
         world = self.world

@@ -1,6 +1,8 @@
 """The whole server but gRPC survives what a seed does to it: every invariant holds, and it converges afterwards.
 
-SIMULATION_SEEDS sets how many seeds run (50 at a desk); SIMULATION_FIRST where they begin.
+SIMULATION_SEEDS sets how many seeds run (50 at a desk); SIMULATION_FIRST where they begin. A seed that fails becomes a
+test of its own in the room that was at fault, named after what went wrong: what a seed does changes whenever the
+simulator learns something new, so the number alone would soon prove nothing.
 """
 
 import os
