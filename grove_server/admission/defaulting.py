@@ -132,6 +132,8 @@ def _default_group(group: ScalingGroupTemplate, old: ScalingGroupTemplate | None
         replicas=replicas,
         min_available=minimum,
         scale_config=_default_scaling(group.scale_config, replicas, minimum),
+        # Left out it is the set's.
+        termination_delay=None if group.termination_delay is None else _default_delay(group.termination_delay),
     )
 
 

@@ -85,15 +85,18 @@ def _check_scalars(spec: PodCliqueSetSpec, findings: Findings) -> None:
         problem = dns_subdomain_problem(template.priority_class_name)
         if problem is not None:
             findings.invalid("spec.template.priorityClassName", problem)
-    delay = template.termination_delay
-    assert delay is not None  # Defaulting filled it in.
+    assert template.termination_delay is not None  # Defaulting filled it in.
+    _check_delay(template.termination_delay, "spec.template.terminationDelay", findings)
+
+
+def _check_delay(delay: str, path: str, findings: Findings) -> None:
     if delay == TERMINATION_NEVER:
         return
     try:
         if parse_duration_ns(delay) <= 0:
-            findings.invalid("spec.template.terminationDelay", f"must be more than 0, got {quoted(delay)}")
+            findings.invalid(path, f"must be more than 0, got {quoted(delay)}")
     except DurationError as error:
-        findings.invalid("spec.template.terminationDelay", f"{error}, or {TERMINATION_NEVER!r}; got {quoted(delay)}")
+        findings.invalid(path, f"{error}, or {TERMINATION_NEVER!r}; got {quoted(delay)}")
 
 
 def _check_name(name: str, path: str, seen: set[str], findings: Findings) -> None:
@@ -136,6 +139,8 @@ def _check_groups(template: PodCliqueSetTemplate, limits: Limits, findings: Find
         if group.annotations:
             check_annotations(group.annotations, f"{path}.annotations", limits.labels_max, findings)
         check_sizes(group.replicas, group.min_available, path, findings)
+        if group.termination_delay is not None:
+            _check_delay(group.termination_delay, f"{path}.terminationDelay", findings)
         if group.scale_config is not None:
             sizes = (group.replicas, group.min_available)
             check_scaling(group.scale_config, sizes, f"{path}.scaleConfig", limits, findings)

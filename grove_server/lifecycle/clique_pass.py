@@ -37,12 +37,16 @@ REPLACEMENT_FORGOTTEN_S = 600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CliqueTarget:
-    """What a clique should be in this copy."""
+    """What a clique should be in this copy.
+
+    A ``recycle_count`` above 0 says that all its pods are replaced now, and which recycle in a row that is.
+    """
 
     blueprint: CliqueBlueprint
     identity: CliqueIdentity
     starts_after: tuple[str, ...]
     owner_uid: str
+    recycle_count: int = 0
 
 
 def plan_clique(
@@ -59,6 +63,8 @@ def plan_clique(
     Changes of pods are appended to *plan*; that of the clique is left to ``record_clique``.
     """
     clique = _create_clique(target, now) if observed is None else _follow_template(plan, target, observed)
+    if target.recycle_count:
+        clique = _recycled(clique, target.recycle_count, now)
     active = [pod for pod in pods if pod.is_active]
     going = [pod for pod in pods if pod.is_terminating or pod.is_draining]
     finished = (
@@ -112,8 +118,16 @@ def with_status(clique: PodClique, counts: PodCounts, now: float) -> PodClique:
         conditions=conditions,
         current_pod_template_hash=clique.template.hash,
         first_scheduled_at=first,
+        recycled_at=old.recycled_at,
+        recycle_count=old.recycle_count,
     )
     return clique if status == old else replace(clique, status=status)
+
+
+def _recycled(clique: PodClique, count: int, now: float) -> PodClique:
+    """Return a clique whose pods gang termination replaces: whether it ever worked is to be seen anew."""
+    status = replace(clique.status, first_scheduled_at=None, recycled_at=now, recycle_count=count)
+    return replace(clique, status=status)
 
 
 def remove_unplaced_terminating(plan: Plan, pods: Sequence[Pod]) -> None:
@@ -233,16 +247,20 @@ def _size(
     now: float,
 ) -> _Sized:
     """Add missing pods, stop those beyond the size, and replace finished ones when their back-off is over."""
+    recycled: list[Pod] = []
+    if target.recycle_count:
+        recycled, active, finished = [*active, *finished], [], []
     missing = clique.replicas - len(active)
     waiting = _waiting(plan, finished, missing, now) if finished and missing > 0 else []
-    leaving = [(pod, StopReason.REPLACED) for pod in finished if pod not in waiting] if finished else []
+    leaving = [(pod, StopReason.RECYCLED) for pod in recycled]
+    leaving += [(pod, StopReason.REPLACED) for pod in finished if pod not in waiting] if finished else []
     if missing < 0:
         template_hash = target.blueprint.pod_template.hash
         active.sort(key=lambda pod: victim_order(pod, template_hash, orders.loads))
         leaving += [(pod, StopReason.SCALE_IN) for pod in active[:-missing]]
         active = active[-missing:]
     elif missing > len(waiting):
-        attempts = {pod.index: _next_attempt(pod) for pod, _ in leaving}
+        attempts = {pod.index: _next_attempt(pod) for pod, why in leaving if why is StopReason.REPLACED}
         plan.because(f"{clique.metadata.name} lacks {missing - len(waiting)} of {clique.replicas} pods")
         used = {pod.index for pod in active} | {pod.index for pod in waiting}
         created = _create_pods(plan, clique, free_indices(used, missing - len(waiting)), attempts, now)

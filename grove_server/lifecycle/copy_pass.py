@@ -18,6 +18,7 @@ from grove_server.lifecycle.orders import NO_ORDERS, CopyOrders
 from grove_server.lifecycle.plan import Plan
 from grove_server.lifecycle.removal import StopReason, continue_drains, stop_pod
 from grove_server.lifecycle.start_order import keep_order, parents_of
+from grove_server.lifecycle.termination import NO_TERMINATION, Termination, decide_termination, recycle_note
 from grove_server.resources.names import (
     base_gang,
     headless_service,
@@ -75,9 +76,21 @@ def remove_cliques(plan: Plan, view: CopyView, keep: set[str], orders: CopyOrder
 
 
 class _CopyPass:
-    """The pass over one wanted copy; used once."""
+    """The pass over one wanted copy; used once.
 
-    def __init__(self, blueprint: Blueprint, view: CopyView, orders: CopyOrders, now: float) -> None:
+    Whether something is recycled follows from the states that a pass ends with. So that pass is then made again from
+    the beginning, knowing what is recycled.
+    """
+
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        view: CopyView,
+        orders: CopyOrders,
+        now: float,
+        termination: Termination = NO_TERMINATION,
+    ) -> None:
+        self._termination = termination
         self._blueprint = blueprint
         self._owner = blueprint.pod_clique_set
         self._view = view
@@ -107,7 +120,13 @@ class _CopyPass:
             record_clique(plan, view.cliques.get(name), state.clique)
         group_objects = [self._group(sized[name], replicas) for name, replicas in groups.items()]
         remove_cliques(plan, view, planned, self._orders, now)
-        gangs = plan_gangs(plan, self._blueprint, view, standalone, groups, now=now)
+        gangs = plan_gangs(plan, self._blueprint, view, standalone, groups, self._termination, now=now)
+        whole = {group.group: (group, groups[group.group]) for group in group_objects}
+        decided = decide_termination(self._blueprint, standalone, whole, now)
+        if decided.units and not self._termination.units:
+            return _CopyPass(self._blueprint, view, self._orders, now, decided).run()
+        if decided.wake_at is not None:
+            plan.wake(decided.wake_at)
         return plan, _summarise(view.copy, standalone, groups, group_objects, gangs)
 
     def _in_order(self, standalone: list[CliqueState], groups: _Groups) -> tuple[list[CliqueState], _Groups]:
@@ -120,7 +139,9 @@ class _CopyPass:
 
     def _group(self, sized: PodCliqueScalingGroup, replicas: dict[int, list[CliqueState]]) -> PodCliqueScalingGroup:
         observed = self._view.groups.get(sized.group)
-        group = with_group_status(sized, replicas, now=self._now)
+        group = with_group_status(sized, replicas, self._termination, now=self._now)
+        for record in self._termination.of_group(group.group):
+            self._plan.notes.append(recycle_note(group, record))
         if observed is None:
             self._plan.creates.append(group)
         elif group is not observed:
@@ -167,6 +188,7 @@ class _CopyPass:
             if observed
             else parents_of(self._blueprint, view.copy, clique, identity.group_replica),
             owner_uid=owner_uid,
+            recycle_count=self._termination.count_of(identity.name),
         )
         pods = view.pods.get(identity.name, ())
         return plan_clique(self._plan, target, observed, pods, orders=self._orders, now=self._now)

@@ -14,6 +14,7 @@ from grove_server.lifecycle.copy import CliqueState, CopyView
 from grove_server.lifecycle.gang_status import PodGroupCounts, with_gang_status
 from grove_server.lifecycle.identifiers import derive_uid
 from grove_server.lifecycle.plan import Plan
+from grove_server.lifecycle.termination import NO_TERMINATION, RecycledUnit, Termination, recycle_note, with_record
 from grove_server.resources.labels import gang_annotations, gang_labels
 from grove_server.resources.meta import Metadata
 from grove_server.resources.names import base_gang, scaled_gang, scaling_group, topology_group
@@ -40,15 +41,21 @@ def plan_gangs(
     view: CopyView,
     standalone: Sequence[CliqueState],
     groups: Mapping[str, Mapping[int, Sequence[CliqueState]]],
+    termination: Termination = NO_TERMINATION,
     *,
     now: float,
 ) -> list[PodGang]:
-    """Plan all gangs of a copy and return them, base gang first; gangs without members are removed."""
+    """Plan all gangs of a copy and return them, base gang first; gangs without members are removed.
+
+    If *termination* recycles the copy, its base gang keeps the record.
+    """
     gangs = []
     for members in _members(blueprint, view.copy, standalone, groups):
         observed = view.gangs.get(members.name)
         gang = _gang(blueprint, members, observed, view.copy, now)
         gang = with_gang_status(gang, [_counts(s) for s in members.states if s.clique.replicas], now=now)
+        if termination.copy is not None and not members.base:
+            gang = _with_record(plan, gang, termination.copy)
         if observed is None:
             plan.creates.append(gang)
         elif gang is not observed:
@@ -105,6 +112,12 @@ def _topology_group(
             topology_constraint=group.constraint,
         ),
     )
+
+
+def _with_record(plan: Plan, gang: PodGang, recycled: RecycledUnit) -> PodGang:
+    status = replace(gang.status, recycles=with_record(gang.status.recycles, (recycled.record,)))
+    plan.notes.append(recycle_note(gang, recycled.record))
+    return replace(gang, status=status)
 
 
 def _gang(blueprint: Blueprint, members: GangMembers, observed: PodGang | None, copy: int, now: float) -> PodGang:

@@ -10,6 +10,7 @@ from grove_server.lifecycle.blueprint import GroupBlueprint
 from grove_server.lifecycle.copy import CliqueState
 from grove_server.lifecycle.identifiers import derive_uid
 from grove_server.lifecycle.plan import EVENT_WARNING, Note, Plan
+from grove_server.lifecycle.termination import NO_TERMINATION, RecycledUnit, Termination, with_record
 from grove_server.resources.labels import scaling_group_labels, selector_of_group
 from grove_server.resources.meta import Condition, Kind, Metadata, find_condition, with_condition
 from grove_server.resources.names import scaling_group
@@ -19,6 +20,8 @@ from grove_server.resources.workload import (
     ScaleOwner,
     ScalingGroupStatus,
 )
+
+GANG_TERMINATION_IN_PROGRESS = "GangTerminationInProgress"
 
 
 def plan_group(
@@ -52,12 +55,16 @@ def plan_group(
 
 
 def with_group_status(
-    group: PodCliqueScalingGroup, replicas: Mapping[int, Sequence[CliqueState]], *, now: float
+    group: PodCliqueScalingGroup,
+    replicas: Mapping[int, Sequence[CliqueState]],
+    termination: Termination = NO_TERMINATION,
+    *,
+    now: float,
 ) -> PodCliqueScalingGroup:
     """Return *group* with the status its cliques make true; the same object if nothing changed.
 
     *replicas* maps each group replica's index to the states of its cliques. At size 0 the group is absent: never
-    breached.
+    breached. *termination* is what of the copy is recycled in this pass.
     """
     scheduled = sum(1 for states in replicas.values() if all(s.is_scheduled for s in states))
     available = sum(1 for states in replicas.values() if all(s.is_scheduled and s.is_available for s in states))
@@ -81,8 +88,11 @@ def with_group_status(
         ),
     )
     first = old.first_available_at
-    if first is None and minimum > 0 and not breached:
+    if termination.copy is not None:
+        first = None
+    elif first is None and minimum > 0 and not breached:
         first = now
+    conditions = _with_termination(conditions, termination.copy, breached, generation, now)
     status = ScalingGroupStatus(
         observed_generation=generation,
         replicas=group.replicas,
@@ -92,8 +102,37 @@ def with_group_status(
         selector=old.selector or selector_of_group(group.set_name, group.metadata.name),
         conditions=conditions,
         first_available_at=first,
+        recycles=with_record(old.recycles, termination.of_group(group.group)) if termination.units else old.recycles,
     )
     return group if status == old else replace(group, status=status)
+
+
+def _with_termination(
+    conditions: tuple[Condition, ...],
+    recycled: RecycledUnit | None,
+    breached: bool,  # noqa: FBT001 -- the status of a condition
+    generation: int,
+    now: float,
+) -> tuple[Condition, ...]:
+    """Say that the copy was recycled and the group is not back yet; a group that never was says nothing."""
+    if recycled is not None:
+        status, reason, message = "True", "GangTerminationActive", recycled.record.message
+    else:
+        active = find_condition(conditions, GANG_TERMINATION_IN_PROGRESS)
+        if active is None or active.status != "True" or breached:
+            return conditions
+        status, reason, message = "False", "GangTerminationOver", "the group has its minimum again"
+    return with_condition(
+        conditions,
+        Condition(
+            type=GANG_TERMINATION_IN_PROGRESS,
+            status=status,
+            reason=reason,
+            message=message,
+            last_transition_at=now,
+            observed_generation=generation,
+        ),
+    )
 
 
 def is_group_available(group: PodCliqueScalingGroup) -> bool:

@@ -129,6 +129,7 @@ class ScalingGroupTemplate:
     scale_config: AutoScalingConfig | None = None
     resource_sharing: tuple[ResourceSharing, ...] = ()
     topology_constraint: TopologyConstraint | None = None
+    termination_delay: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,6 +76,19 @@ class Revision:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recycle:
+    """A gang termination that happened: to which scope ("Copy" or "GroupReplica"), why, and which one in a row."""
+
+    __pydantic_config__: ClassVar[Any] = SCHEMA
+
+    at: float
+    scope: str
+    group_replica: int = NO_GROUP_REPLICA
+    message: str
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GangSummary:
     """One gang as shown in the status of its set."""
 
@@ -174,7 +187,11 @@ class CliqueIdentity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodCliqueStatus:
-    """What is true of a clique; pods that are terminating count nowhere but in ``terminating_replicas``."""
+    """What is true of a clique; pods that are terminating count nowhere but in ``terminating_replicas``.
+
+    ``first_scheduled_at`` is when it first had its minimum on nodes since it was made or recycled. ``recycled_at`` is
+    when gang termination last replaced its pods, ``recycle_count`` how often that happened in a row.
+    """
 
     __pydantic_config__: ClassVar[Any] = SCHEMA
 
@@ -189,6 +206,8 @@ class PodCliqueStatus:
     conditions: tuple[Condition, ...] = ()
     current_pod_template_hash: str = ""
     first_scheduled_at: float | None = None
+    recycled_at: float | None = None
+    recycle_count: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +239,7 @@ class PodClique:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScalingGroupStatus:
-    """What is true of a group, counted in group replicas."""
+    """What is true of a group, counted in group replicas; ``recycles`` are those of its replicas, newest last."""
 
     __pydantic_config__: ClassVar[Any] = SCHEMA
 
@@ -232,6 +251,7 @@ class ScalingGroupStatus:
     selector: str = ""
     conditions: tuple[Condition, ...] = ()
     first_available_at: float | None = None
+    recycles: tuple[Recycle, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,7 +324,10 @@ class ChosenDomain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodGangStatus:
-    """What is true of a gang. ``reason`` and ``message`` say what it waits for while it is not placed."""
+    """What is true of a gang. ``reason`` and ``message`` say what it waits for while it is not placed.
+
+    ``recycles`` of a base gang are those of its whole copy, newest last.
+    """
 
     __pydantic_config__: ClassVar[Any] = SCHEMA
 
@@ -316,6 +339,7 @@ class PodGangStatus:
     topology: tuple[ChosenDomain, ...] = ()
     scheduled_at: float | None = None
     ready_at: float | None = None
+    recycles: tuple[Recycle, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

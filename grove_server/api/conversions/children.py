@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from grove.v1 import meta_pb2, pod_clique_pb2, pod_clique_scaling_group_pb2, pod_gang_pb2
@@ -13,10 +14,10 @@ from grove_server.api.conversions.metadata import (
     object_meta,
     owner_reference,
 )
-from grove_server.api.conversions.timestamps import optional_rfc3339
+from grove_server.api.conversions.timestamps import optional_rfc3339, rfc3339
 from grove_server.api.conversions.wire import nested, struct_bytes
 from grove_server.resources.meta import API_VERSIONS, Kind
-from grove_server.resources.workload import PodClique, PodCliqueScalingGroup, PodGang
+from grove_server.resources.workload import NO_GROUP_REPLICA, PodClique, PodCliqueScalingGroup, PodGang, Recycle
 
 _SPEC_FIELD: Final = pod_clique_pb2.PodClique.DESCRIPTOR.fields_by_name["spec"].number
 _POD_SPEC_FIELD: Final = pod_clique_pb2.PodCliqueSpec.DESCRIPTOR.fields_by_name["pod_spec"].number
@@ -84,6 +85,7 @@ def scaling_group_message(resource: PodCliqueScalingGroup) -> pod_clique_scaling
             selector=status.selector,
             conditions=condition_messages(status.conditions),
             scale_owner=resource.scale_owner.value,
+            recycles=_recycles(status.recycles),
         ),
     )
 
@@ -138,4 +140,18 @@ def _gang_status(resource: PodGang) -> pod_gang_pb2.PodGangStatus:
         scheduled_at=optional_rfc3339(status.scheduled_at),
         ready_at=optional_rfc3339(status.ready_at),
         observed_generation=resource.metadata.generation,
+        recycles=_recycles(status.recycles),
     )
+
+
+def _recycles(recycles: Iterable[Recycle]) -> list[meta_pb2.Recycle]:
+    return [
+        meta_pb2.Recycle(
+            at=rfc3339(each.at),
+            scope=each.scope,
+            group_replica=None if each.group_replica == NO_GROUP_REPLICA else each.group_replica,
+            message=each.message,
+            count=each.count,
+        )
+        for each in recycles
+    ]

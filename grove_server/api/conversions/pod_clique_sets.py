@@ -141,6 +141,7 @@ def _group(group: ScalingGroupTemplate) -> pod_clique_set_pb2.PodCliqueScalingGr
         scale_config=auto_scaling_config(group.scale_config),
         resource_sharing=_sharing(group.resource_sharing),
         topology_constraint=topology_constraint(group.topology_constraint),
+        termination_delay=group.termination_delay or "",
     )
 
 

@@ -229,6 +229,51 @@ class Condition(_message.Message):
 Global___Condition: _TypeAlias = Condition  # noqa: Y015
 
 @_typing.final
+class Recycle(_message.Message):
+    """A gang termination: what was broken for too long was recycled, all of its pods were replaced."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AT_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    GROUP_REPLICA_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    at: _builtins.str
+    """When."""
+    scope: _builtins.str
+    """"Copy" or "GroupReplica"."""
+    group_replica: _builtins.int
+    """Which group replica; absent for a copy."""
+    message: _builtins.str
+    """What was broken and how long, as a sentence for people. Not stable."""
+    count: _builtins.int
+    """Which one in a row this was; repetitions wait longer and longer."""
+    def __init__(
+        self,
+        *,
+        at: _builtins.str = ...,
+        scope: _builtins.str = ...,
+        group_replica: _builtins.int | None = ...,
+        message: _builtins.str = ...,
+        count: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_count", b"_count", "_group_replica", b"_group_replica", "count", b"count", "group_replica", b"group_replica"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_count", b"_count", "_group_replica", b"_group_replica", "at", b"at", "count", b"count", "group_replica", b"group_replica", "message", b"message", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__count: _TypeAlias = _typing.Literal["count"]  # noqa: Y015
+    _WhichOneofArgType__count: _TypeAlias = _typing.Literal["_count", b"_count"]  # noqa: Y015
+    _WhichOneofReturnType__group_replica: _TypeAlias = _typing.Literal["group_replica"]  # noqa: Y015
+    _WhichOneofArgType__group_replica: _TypeAlias = _typing.Literal["_group_replica", b"_group_replica"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__count) -> _WhichOneofReturnType__count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__group_replica) -> _WhichOneofReturnType__group_replica | None: ...
+
+Global___Recycle: _TypeAlias = Recycle  # noqa: Y015
+
+@_typing.final
 class LastError(_message.Message):
     """One error of the last failed pass over a resource."""
 

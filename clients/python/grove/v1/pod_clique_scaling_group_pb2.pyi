@@ -122,6 +122,7 @@ class PodCliqueScalingGroupStatus(_message.Message):
     CURRENT_POD_CLIQUE_SET_GENERATION_HASH_FIELD_NUMBER: _builtins.int
     UPDATE_PROGRESS_FIELD_NUMBER: _builtins.int
     SCALE_OWNER_FIELD_NUMBER: _builtins.int
+    RECYCLES_FIELD_NUMBER: _builtins.int
     observed_generation: _builtins.int
     """`metadata.generation` last handled."""
     replicas: _builtins.int
@@ -150,6 +151,10 @@ class PodCliqueScalingGroupStatus(_message.Message):
     def update_progress(self) -> Global___PodCliqueScalingGroupUpdateProgress:
         """The update under way, or the last one."""
 
+    @_builtins.property
+    def recycles(self) -> _containers.RepeatedCompositeFieldContainer[_meta_pb2.Recycle]:
+        """The last ten group replicas that were recycled, newest last."""
+
     def __init__(
         self,
         *,
@@ -164,10 +169,11 @@ class PodCliqueScalingGroupStatus(_message.Message):
         current_pod_clique_set_generation_hash: _builtins.str = ...,
         update_progress: Global___PodCliqueScalingGroupUpdateProgress | None = ...,
         scale_owner: _builtins.str = ...,
+        recycles: _abc.Iterable[_meta_pb2.Recycle] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_available_replicas", b"_available_replicas", "_observed_generation", b"_observed_generation", "_replicas", b"_replicas", "_scheduled_replicas", b"_scheduled_replicas", "_updated_replicas", b"_updated_replicas", "available_replicas", b"available_replicas", "observed_generation", b"observed_generation", "replicas", b"replicas", "scheduled_replicas", b"scheduled_replicas", "update_progress", b"update_progress", "updated_replicas", b"updated_replicas"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_available_replicas", b"_available_replicas", "_observed_generation", b"_observed_generation", "_replicas", b"_replicas", "_scheduled_replicas", b"_scheduled_replicas", "_updated_replicas", b"_updated_replicas", "available_replicas", b"available_replicas", "conditions", b"conditions", "current_pod_clique_set_generation_hash", b"current_pod_clique_set_generation_hash", "last_errors", b"last_errors", "observed_generation", b"observed_generation", "replicas", b"replicas", "scale_owner", b"scale_owner", "scheduled_replicas", b"scheduled_replicas", "selector", b"selector", "update_progress", b"update_progress", "updated_replicas", b"updated_replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_available_replicas", b"_available_replicas", "_observed_generation", b"_observed_generation", "_replicas", b"_replicas", "_scheduled_replicas", b"_scheduled_replicas", "_updated_replicas", b"_updated_replicas", "available_replicas", b"available_replicas", "conditions", b"conditions", "current_pod_clique_set_generation_hash", b"current_pod_clique_set_generation_hash", "last_errors", b"last_errors", "observed_generation", b"observed_generation", "recycles", b"recycles", "replicas", b"replicas", "scale_owner", b"scale_owner", "scheduled_replicas", b"scheduled_replicas", "selector", b"selector", "update_progress", b"update_progress", "updated_replicas", b"updated_replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__available_replicas: _TypeAlias = _typing.Literal["available_replicas"]  # noqa: Y015
     _WhichOneofArgType__available_replicas: _TypeAlias = _typing.Literal["_available_replicas", b"_available_replicas"]  # noqa: Y015

@@ -442,12 +442,17 @@ class PodCliqueScalingGroupConfig(_message.Message):
     SCALE_CONFIG_FIELD_NUMBER: _builtins.int
     RESOURCE_SHARING_FIELD_NUMBER: _builtins.int
     TOPOLOGY_CONSTRAINT_FIELD_NUMBER: _builtins.int
+    TERMINATION_DELAY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Unique among the groups."""
     replicas: _builtins.int
     """Number of group replicas: 0 or at least `minAvailable`. Default 1."""
     min_available: _builtins.int
     """Group replicas that belong to the copy's base gang. Default 1. Immutable."""
+    termination_delay: _builtins.str
+    """How long the group, or one of its replicas, may stay under its minimum before it is recycled;
+    empty means the set's.
+    """
     @_builtins.property
     def clique_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Cliques of the set; a clique is in one group at most. Immutable."""
@@ -479,10 +484,11 @@ class PodCliqueScalingGroupConfig(_message.Message):
         scale_config: _pod_clique_pb2.AutoScalingConfig | None = ...,
         resource_sharing: _abc.Iterable[Global___ResourceSharing] | None = ...,
         topology_constraint: _topology_pb2.TopologyConstraint | None = ...,
+        termination_delay: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_min_available", b"_min_available", "_replicas", b"_replicas", "min_available", b"min_available", "replicas", b"replicas", "scale_config", b"scale_config", "topology_constraint", b"topology_constraint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_available", b"_min_available", "_replicas", b"_replicas", "annotations", b"annotations", "clique_names", b"clique_names", "min_available", b"min_available", "name", b"name", "replicas", b"replicas", "resource_sharing", b"resource_sharing", "scale_config", b"scale_config", "topology_constraint", b"topology_constraint"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_available", b"_min_available", "_replicas", b"_replicas", "annotations", b"annotations", "clique_names", b"clique_names", "min_available", b"min_available", "name", b"name", "replicas", b"replicas", "resource_sharing", b"resource_sharing", "scale_config", b"scale_config", "termination_delay", b"termination_delay", "topology_constraint", b"topology_constraint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__min_available: _TypeAlias = _typing.Literal["min_available"]  # noqa: Y015
     _WhichOneofArgType__min_available: _TypeAlias = _typing.Literal["_min_available", b"_min_available"]  # noqa: Y015

@@ -200,6 +200,7 @@ class PodGangStatus(_message.Message):
     SCHEDULED_AT_FIELD_NUMBER: _builtins.int
     READY_AT_FIELD_NUMBER: _builtins.int
     OBSERVED_GENERATION_FIELD_NUMBER: _builtins.int
+    RECYCLES_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
     """"Pending": its minimum has no places. "Starting": placed, its minimum is not ready yet.
     "Running": its minimum is ready. "Failed", "Succeeded": its pods ended.
@@ -224,6 +225,10 @@ class PodGangStatus(_message.Message):
     def topology(self) -> _containers.RepeatedCompositeFieldContainer[_topology_pb2.ChosenDomain]:
         """The domains chosen for the gang, its groups and its cliques."""
 
+    @_builtins.property
+    def recycles(self) -> _containers.RepeatedCompositeFieldContainer[_meta_pb2.Recycle]:
+        """The last ten times that the whole copy was recycled, newest last; base gangs only."""
+
     def __init__(
         self,
         *,
@@ -236,10 +241,11 @@ class PodGangStatus(_message.Message):
         scheduled_at: _builtins.str = ...,
         ready_at: _builtins.str = ...,
         observed_generation: _builtins.int | None = ...,
+        recycles: _abc.Iterable[_meta_pb2.Recycle] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_observed_generation", b"_observed_generation", "_placement_score", b"_placement_score", "observed_generation", b"observed_generation", "placement_score", b"placement_score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_observed_generation", b"_observed_generation", "_placement_score", b"_placement_score", "conditions", b"conditions", "message", b"message", "observed_generation", b"observed_generation", "phase", b"phase", "placement_score", b"placement_score", "ready_at", b"ready_at", "reason", b"reason", "scheduled_at", b"scheduled_at", "topology", b"topology"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_observed_generation", b"_observed_generation", "_placement_score", b"_placement_score", "conditions", b"conditions", "message", b"message", "observed_generation", b"observed_generation", "phase", b"phase", "placement_score", b"placement_score", "ready_at", b"ready_at", "reason", b"reason", "recycles", b"recycles", "scheduled_at", b"scheduled_at", "topology", b"topology"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__observed_generation: _TypeAlias = _typing.Literal["observed_generation"]  # noqa: Y015
     _WhichOneofArgType__observed_generation: _TypeAlias = _typing.Literal["_observed_generation", b"_observed_generation"]  # noqa: Y015
