@@ -106,6 +106,7 @@ class Server:
 
     def _refresh(self) -> None:
         reader = self.store.read()
+        self.plane.chronicle.show()
         metrics.show_store(reader.version, {kind: reader.count(kind) for kind in Kind})
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from grove_server.api.changes import Changes
-from grove_server.api.ports import OrdersPort, PlacementPort, RoutersPort
+from grove_server.api.ports import ChroniclePort, OrdersPort, PlacementPort, RoutersPort
 from grove_server.api.reading import Shared
 
 
@@ -30,6 +30,7 @@ class Backend:
     placement: PlacementPort
     routers: RoutersPort
     orders: OrdersPort
+    chronicle: ChroniclePort
     now: Callable[[], float]
     facts: ServerFacts
     gangs_per_question_max: int = 2_000

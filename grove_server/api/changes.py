@@ -20,6 +20,7 @@ from grove_server.admission.admit import admit_pod_clique_set, read_pod_clique_s
 from grove_server.admission.binding import admit_cluster_topology_binding
 from grove_server.admission.context import AdmissionContext, Limits
 from grove_server.admission.findings import Admitted, InvalidResourceError
+from grove_server.api.attribution import origin
 from grove_server.api.conversions.pod_clique_sets import prepare_spec
 from grove_server.api.conversions.wire import NestingError
 from grove_server.api.errors import invalid_manifest
@@ -157,7 +158,7 @@ class Changes:
                 if dry_run or not puts:
                     return results
                 await self._gathering.wait()
-                outcomes = await self._store.commit(puts, cause="api.apply")
+                outcomes = await self._store.commit(puts, cause="api.apply", origin=origin())
             if all(isinstance(outcome, Applied) for outcome in outcomes):
                 stored = {outcome.key: outcome.resource for outcome in outcomes if isinstance(outcome, Applied)}
                 return [_as_stored(result, stored) for result in results]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from grove_server.api.attribution import origin
 from grove_server.api.changes import ATTEMPTS_MAX
 from grove_server.api.reading import demand_name
 from grove_server.api.reasons import ApiError, invalid_request, not_found_keys, version_conflict
@@ -64,7 +65,7 @@ async def change_named(
         settled = [(before, before if after is None else after) for before, after in pairs]
         if dry_run or not changed:
             return settled
-        outcomes = await store.commit(changed, cause=cause)
+        outcomes = await store.commit(changed, cause=cause, origin=origin())
         if all(isinstance(outcome, Applied) for outcome in outcomes):
             stored = {outcome.key: outcome.resource for outcome in outcomes if isinstance(outcome, Applied)}
             return [(before, stored.get(key_of(before), after)) for before, after in settled]

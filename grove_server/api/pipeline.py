@@ -27,6 +27,7 @@ from google.protobuf.message import DecodeError, Message
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # a compiled module without stubs
 
 from grove_server.api.access import LOCAL, AccessPolicy, Identity, demand
+from grove_server.api.attribution import attribute
 from grove_server.api.errors import classify, internal_status, to_status
 from grove_server.api.load import CallClass, Load
 from grove_server.api.reasons import ApiError, Reason
@@ -249,6 +250,7 @@ class Pipeline:
                 with load.slot(meter.call_class):
                     identity = self._access.identify(context)
                     demand(identity, meter.access)
+                    attribute(identity.name, call_id)
                     async with asyncio.timeout(budget_s(context, deadline.default_s, deadline.max_s)):
                         if meter.is_change:
                             await self._turns.take()

@@ -11,10 +11,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from grove_server.control.dump import DumpWriter
+from grove_server.control.story import Story
 from grove_server.lifecycle.orders import CopyOrders
 from grove_server.placement.requests import GangRequest
 from grove_server.placement.results import Placement, Verdict
 from grove_server.resources.cluster import ClusterTopologyBinding
+from grove_server.resources.meta import Key
 from grove_server.resources.workload import PodCliqueSet
 
 
@@ -134,6 +137,20 @@ class OrdersPort(Protocol):
         """Return what holds for every copy of a set, whether or not the set still exists."""
 
 
+class ChroniclePort(Protocol):
+    """What the server remembers of itself."""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether a dump would show one moment; a very large commit takes some steps to be noticed."""
+
+    def story(self, key: Key, *, uid: str = "") -> Story:
+        """Return what is remembered of *key*, or only of the resource with *uid*; empty if that is nothing."""
+
+    def dump(self, facts: Mapping[str, str]) -> DumpWriter:
+        """Take a dump of everything as it is now; *facts* tell where it comes from."""
+
+
 class ControlPort(Protocol):
     """The loops and what they share, as far as the API asks them."""
 
@@ -148,6 +165,10 @@ class ControlPort(Protocol):
     @property
     def orders(self) -> OrdersPort:
         """How pods are stopped."""
+
+    @property
+    def chronicle(self) -> ChroniclePort:
+        """What the server remembers of itself."""
 
 
 class HealthPort(Protocol):

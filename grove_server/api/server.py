@@ -31,6 +31,7 @@ from grove_server.api.ports import ControlPort, HealthPort
 from grove_server.api.reading import Shared
 from grove_server.api.reflected import reflected_pool
 from grove_server.api.services.cluster_topology_bindings import ClusterTopologyBindingService
+from grove_server.api.services.debug import DebugService
 from grove_server.api.services.endpoints import EndpointService
 from grove_server.api.services.events import EventService
 from grove_server.api.services.manifests import ManifestService
@@ -41,6 +42,7 @@ from grove_server.api.services.pod_cliques import PodCliqueScalingGroupService, 
 from grove_server.api.services.pod_gangs import PodGangService
 from grove_server.api.services.pods import PodService
 from grove_server.api.services.server_info import ServerService
+from grove_server.api.services.stories import StoryService
 from grove_server.api.streams import Streams
 from grove_server.api.tables import Access
 from grove_server.api.views import Views
@@ -112,6 +114,7 @@ class ApiServer:
             placement=control.planning,
             routers=control.routers,
             orders=control.orders,
+            chronicle=control.chronicle,
             now=now,
             facts=ServerFacts(
                 version=version(),
@@ -180,6 +183,8 @@ def services(backend: Backend) -> list[Service]:
         ManifestService(backend),
         PlacementService(backend),
         ServerService(backend),
+        StoryService(backend),
+        DebugService(backend),
     ]
 
 

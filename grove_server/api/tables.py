@@ -104,6 +104,9 @@ _SERVICES: Final[Mapping[str, Mapping[str, tuple[Access, Deadline]]]] = {
         "Delete": (Access.WRITE, _CHANGE),
     },
     "PlacementService": {"Simulate": (Access.READ, _QUESTION)},
+    "StoryService": {"Get": (Access.READ, _READ)},
+    # A dump shows every pod's specification, and whatever secrets people wrote there.
+    "DebugService": {"Dump": (Access.ADMIN, _ENDLESS)},
     "ServerService": {"GetInfo": (Access.NONE, _READ)},
 }
 

@@ -15,6 +15,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from grove.v1 import (
     cluster_topology_binding_pb2,
+    debug_pb2,
     endpoint_pb2,
     event_pb2,
     manifest_pb2,
@@ -26,6 +27,7 @@ from grove.v1 import (
     pod_gang_pb2,
     pod_pb2,
     server_pb2,
+    story_pb2,
 )
 from grove_client.deadlines import deadline_s
 from grove_client.errors import from_rpc_error
@@ -34,6 +36,7 @@ _FILES: Final[tuple[FileDescriptor, ...]] = tuple(
     module.DESCRIPTOR
     for module in (
         cluster_topology_binding_pb2,
+        debug_pb2,
         endpoint_pb2,
         event_pb2,
         manifest_pb2,
@@ -45,6 +48,7 @@ _FILES: Final[tuple[FileDescriptor, ...]] = tuple(
         pod_gang_pb2,
         pod_pb2,
         server_pb2,
+        story_pb2,
     )
 )
 
