@@ -9,6 +9,7 @@ from typing import cast
 import grpc
 
 from grove.v1.cluster_topology_binding_pb2 import ClusterTopologyBinding
+from grove.v1.debug_pb2 import DebugServiceDumpResponse
 from grove.v1.event_pb2 import Event
 from grove.v1.manifest_pb2 import ManifestServiceApplyResponse, ManifestServiceDeleteResponse
 from grove.v1.node_pb2 import (
@@ -25,8 +26,10 @@ from grove.v1.pod_clique_set_pb2 import PodCliqueSet
 from grove.v1.pod_gang_pb2 import PodGang, PodGangServiceExplainResponse
 from grove.v1.pod_pb2 import Pod
 from grove.v1.server_pb2 import ServerServiceGetInfoResponse
+from grove.v1.story_pb2 import StoryServiceGetResponse
 from grove_client.calls import Caller
 from grove_client.channel import open_channel
+from grove_client.errors import from_rpc_error
 from grove_client.resources import Applicable, Collection, Deletable, Listed, Scalable, ScalableApplicable
 
 DEFAULT_TARGET = "127.0.0.1:50051"
@@ -111,6 +114,27 @@ class GroveClient:
             "/grove.v1.PlacementService/Simulate", {"manifest": manifest, "default_namespace": default_namespace}
         )
         return cast("PlacementServiceSimulateResponse", answer)
+
+    async def story(
+        self, kind: str, name: str, *, namespace: str = "", uid: str = "", limit: int = 0
+    ) -> StoryServiceGetResponse:
+        """Return the last transitions of what has or had this name, as far as the server remembers."""
+        answer = await self._caller.call(
+            "/grove.v1.StoryService/Get",
+            {"kind": kind, "name": name, "namespace": namespace, "uid": uid, "limit": limit},
+        )
+        return cast("StoryServiceGetResponse", answer)
+
+    async def dump(self) -> AsyncIterator[str]:
+        """Yield a dump of the server, as JSON lines, some whole lines at a time; PermissionDeniedError."""
+        stream = self._caller.stream("/grove.v1.DebugService/Dump", {})
+        try:
+            async for piece in stream:
+                yield cast("DebugServiceDumpResponse", piece).lines
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from None
+        finally:
+            stream.cancel()
 
     async def server_info(self, *, timeout_s: float | None = None) -> ServerServiceGetInfoResponse:
         """Return version and mode of the server."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
@@ -20,8 +20,10 @@ from grovectl.output import now, object_of
 from grovectl.reading import PAGE_SIZE, Query, fetch
 from grovectl.session import Session, connected_command
 from grovectl.table import NONE
+from grovectl.telling import story_lines, story_of
 
 if TYPE_CHECKING:
+    from grove.v1.story_pb2 import StoryServiceGetResponse
     from grove_client import GroveClient
 
 EVENTS_SHOWN_MAX: Final = 50
@@ -35,27 +37,33 @@ _LABEL_WIDTH: Final = 28
 @click.option("-l", "--selector", default="", metavar="SELECTOR", help="Those that match a label selector.")
 @connected_command
 def describe(session: Session, *, words: tuple[str, ...], selector: str) -> None:
-    """Show all about resources, with their conditions and events."""
+    """Show all about resources, with their conditions, their last transitions and events."""
     targets = parse_targets(words)
     for target in targets:
         must_offer(target.info, "get")
     query = Query(tuple(targets), session.namespace, all_namespaces=False, selector=selector)
 
-    async def body(grove: GroveClient) -> tuple[list[tuple[Resource, list[Event]]], list[str]]:
+    async def body(grove: GroveClient) -> tuple[list[_Described], list[str]]:
         found, missing = await fetch(grove, query)
         described = []
         for kind in found:
             for resource in kind.resources:
-                about = _EventQuery(resource.metadata.namespace, kind.info.kind, resource.metadata.name)
-                described.append((resource, await _events(grove, about)))
+                metadata = resource.metadata
+                about = _EventQuery(metadata.namespace, kind.info.kind, metadata.name)
+                story = await story_of(grove, kind.info.kind, metadata.namespace, metadata.name)
+                described.append(_Described(resource, story, await _events(grove, about)))
         return described, missing
 
     described, missing = session.run(body)
-    for index, (resource, happened) in enumerate(described):
+    for index, (resource, story, happened) in enumerate(described):
         if index:
             click.echo("\n")
         for text in description(object_of(resource)):
             click.echo(text)
+        if story is not None:
+            click.echo("Story:")
+            for text in story_lines(story):
+                click.echo(f"  {text}")
         click.echo("Events:" if happened else _pair("Events", NONE, 0))
         for text in table.lines(_TITLES, [_row(event) for event in happened[-EVENTS_SHOWN_MAX:]]) if happened else []:
             click.echo(f"  {text}")
@@ -93,6 +101,14 @@ def events(
             click.echo(text)
     else:
         click.echo("No events found" + ("" if all_namespaces else f" in {session.namespace} namespace."), err=True)
+
+
+class _Described(NamedTuple):
+    """A resource, its story (None from a server that tells none), its events."""
+
+    resource: Resource
+    story: StoryServiceGetResponse | None
+    events: list[Event]
 
 
 class _EventQuery:

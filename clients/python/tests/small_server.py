@@ -103,6 +103,7 @@ class SmallServer:
         self.calls: list[tuple[str, Fields]] = []
         self.refusal: Refusal | None = None
         self.answers: dict[str, Message] = {}
+        self.dumped: list[Message] = []
         self.watch_end: Refusal | None = None
         self.on_watch: Callable[[SmallServer], None] | None = None
         self._watchers: list[queue.Queue[tuple[str, Fields] | None]] = []
@@ -154,6 +155,8 @@ class SmallServer:
         answer: Fields = METHODS[method].response()
         if kind == "Manifest":
             self._manifests(verb, request, answer, context)
+        elif kind == "Story":
+            pass
         elif verb == "Get":
             answered: Message = self._find(kind, getattr(request, "namespace", ""), request.name, context)
             return answered
@@ -219,7 +222,10 @@ class SmallServer:
             )
 
     def stream(self, method: str, request: Fields, context: grpc.ServicerContext) -> Iterator[Message]:
-        """Answer a watch: what is there, SYNCED, then changes until the client goes."""
+        """Answer a dump with `dumped`, and a watch: what is there, SYNCED, then changes until the client goes."""
+        if method == "/grove.v1.DebugService/Dump":
+            yield from self.dumped
+            return
         kind = method.split("/")[1].removeprefix("grove.v1.").removesuffix("Service")
         make = METHODS[method].response
         changes: queue.Queue[tuple[str, Fields] | None] = queue.Queue()

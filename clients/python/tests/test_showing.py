@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from samples import CLIQUE, fill, table
 from small_server import Grovectl, SmallServer
 
 from grove.v1 import placement_pb2, pod_gang_pb2, server_pb2
+from grove.v1.debug_pb2 import DebugServiceDumpResponse
+from grove.v1.story_pb2 import StoryServiceGetResponse
 
 
 def test_tree(server: SmallServer, grovectl: Grovectl) -> None:
@@ -66,6 +69,62 @@ def test_describe_and_events(server: SmallServer, grovectl: Grovectl) -> None:
         "2",
     ]
     assert grovectl("events", "--types", "Warning") == (0, "", "No events found in default namespace.\n")
+
+
+STORY: dict[str, Any] = {
+    "transitions": [
+        {
+            "time": "2026-01-02T15:04:05.000Z",
+            "cause": "workload",
+            "changes": [{"what": "created"}],
+            "reason": "why not",
+        },
+        {
+            "time": "2026-01-02T15:05:05.000Z",
+            "cause": "api.scale",
+            "actor": "alice",
+            "requestId": "r-1",
+            "changes": [
+                {"what": "replicas", "before": "2", "after": "3"},
+                {"what": "node", "after": "n1"},
+                {"what": "waitingReason", "before": "Unschedulable"},
+            ],
+        },
+    ],
+    "forgotten": 7,
+    "rememberedSince": "2026-01-01T00:00:00.000Z",
+}
+
+
+def test_describe_tells_the_story(server: SmallServer, grovectl: Grovectl) -> None:
+    """Each transition is a line: when, by whom, what, why; and it is said how many are not shown."""
+    fill(server)
+    server.answers["/grove.v1.StoryService/Get"] = json_format.ParseDict(STORY, StoryServiceGetResponse())
+    out = grovectl("describe", "pclq", "chat-0-router").out
+    story = out[out.index("Story:\n") : out.index("Events:")].splitlines()
+    assert story[1].split() == ["AGE", "BY", "WHAT", "WHY"]
+    assert story[2].split()[1:] == ["workload", "created", "why"]
+    assert "api.scale (alice)" in story[3]
+    assert "replicas 2 → 3; node n1; waitingReason Unschedulable → <none>   request r-1" in story[3]
+    assert story[4].endswith("7 earlier not shown)")
+    asked = next(request for method, request in server.calls if method == "/grove.v1.StoryService/Get")
+    assert (asked.kind, asked.namespace, asked.name) == ("PodClique", "default", "chat-0-router")
+
+
+def test_a_dump_is_written_for_its_owner_alone(server: SmallServer, grovectl: Grovectl, tmp_path: Path) -> None:
+    """The file appears whole or not at all, and only its owner may read it."""
+    file = tmp_path / "state.jsonl"
+    pieces = ['{"dump":{}}\n{"row":1}\n', '{"end":{"lines":2}}\n']
+    server.dumped = [DebugServiceDumpResponse(lines=piece) for piece in pieces]
+    assert grovectl("debug", "dump", str(file)) == (0, f"{file} written, 3 lines\n", "")
+    assert file.read_text() == "".join(pieces)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert grovectl("debug", "dump", "-").out == "".join(pieces)
+    server.dumped = server.dumped[:1]
+    cut = grovectl("debug", "dump", str(tmp_path / "other"))
+    assert (cut.code, cut.err) == (1, "error: the dump was cut off\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["state.jsonl"]
+    assert grovectl("debug", "dump", str(tmp_path / "none" / "x")).code == 1
 
 
 EXPLANATION: dict[str, Any] = {
