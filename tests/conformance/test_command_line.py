@@ -156,6 +156,7 @@ def test_tables(grovectl: Grovectl) -> None:
 def test_pending_is_explained(grovectl: Grovectl) -> None:
     """A set that does not fit is Pending everywhere, with its reason in wide tables, events, describe and explain."""
     grovectl("apply", "-f", TOO_BIG)
+    until_blocking(lambda: grovectl.run("get", "pg/too-big-0").code == 0, "the gang exists")
     grovectl("wait", "pg/too-big-0", "--for=jsonpath={.status.reason}=DomainTooSmall")
     pods = grovectl.table("get", "po", "-o", "wide")
     assert {(row["READY"], row["STATUS"], row["NODE"], row["REASON"]) for row in pods} == {
@@ -203,9 +204,13 @@ def test_status_of_pods_and_their_parts(grovectl: Grovectl, tmp_path: Path) -> N
         "troubled-0-slow": ("0/1", "Running"),
         "troubled-0-late": ("0/1", "ContainerCreating"),
     }
-    states = {row["NAME"].rpartition(" ")[2]: row["STATUS"] for row in grovectl.table("tree", "pcs", "troubled")}
-    assert states["podcliqueset/troubled"] == "Starting"
-    assert states["podclique/troubled-0-crash"] == "NotReady"
+
+    def states() -> dict[str, str]:
+        return {row["NAME"].rpartition(" ")[2]: row["STATUS"] for row in grovectl.table("tree", "pcs", "troubled")}
+
+    # The status of the clique follows its pods, a moment later.
+    until_blocking(lambda: states()["podclique/troubled-0-crash"] == "NotReady", "the clique tells of its pods")
+    assert states()["podcliqueset/troubled"] == "Starting"
     until_blocking(lambda: "ContainersExited" in grovectl.run("events").out, "the event is told")
 
 
@@ -282,7 +287,14 @@ def following(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[b
     def follow(*arguments: str) -> tuple[subprocess.Popen[bytes], Path]:
         output = tmp_path / f"output-{len(started)}"
         with output.open("wb") as file:
-            command = [sys.executable, "-m", "grovectl", *arguments]
+            # A shell without job control starts what runs in its background with SIGINT ignored, and that is inherited.
+            unignored = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+            command = [
+                sys.executable,
+                "-c",
+                unignored + "runpy.run_module('grovectl', run_name='__main__')",
+                *arguments,
+            ]
             started.append(subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT))
         return started[-1], output
 
