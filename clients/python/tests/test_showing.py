@@ -77,7 +77,7 @@ STORY: dict[str, Any] = {
             "time": "2026-01-02T15:04:05.000Z",
             "cause": "workload",
             "changes": [{"what": "created"}],
-            "reason": "why not",
+            "reason": "why",
         },
         {
             "time": "2026-01-02T15:05:05.000Z",
