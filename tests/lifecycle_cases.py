@@ -18,6 +18,7 @@ from grove_server.lifecycle.copy import CopySummary, CopyView
 from grove_server.lifecycle.copy_pass import plan_copy, plan_removal
 from grove_server.lifecycle.orders import NO_ORDERS, CopyOrders
 from grove_server.lifecycle.plan import Plan
+from grove_server.lifecycle.rollout.progress import advance, turns, update_order
 from grove_server.lifecycle.set_pass import CopyTotals, pod_template, with_set_status
 from grove_server.resources.manifest import TopologyLevel
 from grove_server.resources.meta import Condition, Key, Resource, find_condition, key_of
@@ -103,6 +104,7 @@ class World:
     owner: PodCliqueSet
     topologies: TopologyLevels = field(default_factory=lambda: TOPOLOGIES)
     now: float = NOW
+    settle_s: float = 0.0
     orders: CopyOrders = NO_ORDERS
     rows: dict[Key, Any] = field(default_factory=dict)
     totals: CopyTotals = field(default_factory=CopyTotals)
@@ -154,7 +156,7 @@ class World:
 
     def apply(self, document: Json) -> None:
         """Edit the set as a user would."""
-        self.owner = admitted(document, self.owner)
+        self.owner = admitted(document, self.owner, now=self.now)
 
     def put(self, resource: Resource) -> None:
         """Write a resource from outside, whatever is there."""
@@ -166,7 +168,8 @@ class World:
         wanted = self.owner.metadata.deleted_at is None and copy < (self.owner.spec.replicas or 0)
         view = self.view(copy)
         if wanted:
-            return plan_copy(self.blueprint, view, self.orders, now=self.now)
+            orders = replace(self.orders, update=update_order(self.owner, copy))
+            return plan_copy(self.blueprint, view, orders, now=self.now)
         return plan_removal(view, self.orders, now=self.now)
 
     def step(self, copy: int = 0) -> Plan:
@@ -194,13 +197,17 @@ class World:
             del self.rows[key_of(resource)]
 
     def settle(self) -> PodCliqueSet:
-        """Pass over all copies, those beyond the size too, then over the set; return the set."""
+        """Pass over all copies, those beyond the size too, then over the set, until no turn changes; return the set."""
         copies = {pod.identity.copy for pod in self.of(Pod)} | {c.identity.copy for c in self.of(PodClique)}
         copies |= {gang.copy for gang in self.of(PodGang)} | {g.copy for g in self.of(PodCliqueScalingGroup)}
-        for copy in sorted(copies | set(range(self.owner.spec.replicas or 0)) | set(self.totals.copies)):
-            self.step(copy)
-        self.owner = with_set_status(self.owner, self.totals, None, now=self.now)
-        return self.owner
+        while True:
+            had = turns(self.owner)
+            for copy in sorted(copies | set(range(self.owner.spec.replicas or 0)) | set(self.totals.copies)):
+                self.step(copy)
+            update = advance(self.owner, self.totals.copies, now=self.now, settle_s=self.settle_s)
+            self.owner = with_set_status(self.owner, self.totals, None, update, now=self.now)
+            if turns(self.owner) == had:
+                return self.owner
 
     def change_pods(self, change: Callable[[Pod], Pod | None], pods: Iterable[Pod] | None = None) -> None:
         """Change some pods (all active ones unless given) from outside; None removes one."""

@@ -156,7 +156,7 @@ class Plane:
         await self.store.open()
         if listener is not None:
             self.store.subscribe(listener)
-        self.control = ControlPlane(self.store, self.clock, lambda: False)
+        self.control = ControlPlane(self.store, self.clock, lambda: False, update_settle_s=0.0)
         self.control.start()
         self.runtime = FakeRuntime(self.store, self.clock, note=self.control.events.note)
         if has_runtime:

@@ -84,7 +84,7 @@ def _admit(
         return Admitted(
             resource=_created(metadata, defaulted, applied, context), warnings=findings.warnings, changed=True
         )
-    resource = _updated(metadata, defaulted, applied, owner, old)
+    resource = _updated(metadata, defaulted, applied, owner, old, context.now)
     return Admitted(resource=resource, warnings=findings.warnings, changed=resource != old)
 
 
@@ -133,6 +133,7 @@ def _created(
         ),
         spec=spec,
         revision=revision_of(spec.template),
+        revised_at=context.now,
         applied_replicas=applied,
     )
 
@@ -143,8 +144,10 @@ def _updated(
     applied: Mapping[str, int | None],
     owner: ScaleOwner,
     old: PodCliqueSet,
+    now: float,
 ) -> PodCliqueSet:
     is_same = spec == old.spec
+    revision = old.revision if is_same else revision_of(spec.template)
     return replace(
         old,
         metadata=replace(
@@ -154,7 +157,8 @@ def _updated(
             annotations=metadata.annotations or EMPTY_MAP,
         ),
         spec=old.spec if is_same else spec,
-        revision=old.revision if is_same else revision_of(spec.template),
+        revision=revision,
+        revised_at=old.revised_at if revision.hash == old.revision.hash else now,
         applied_replicas=applied,
         scale_owner=owner,
     )

@@ -42,7 +42,7 @@ def default_spec(
     """Return *spec* with every default filled in; *replicas* is the set's size, already decided."""
     strategy = spec.update_strategy
     if strategy is None or strategy.type is None:
-        strategy = UPDATE_STRATEGY
+        strategy = UPDATE_STRATEGY if strategy is None else replace(strategy, type=UPDATE_STRATEGY.type)
     template = _default_template(spec.template, None if old is None else old.template, findings)
     return PodCliqueSetSpec(replicas=replicas, update_strategy=strategy, template=template)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from grove_server.control.routers import Routers
 from grove_server.lifecycle.orders import CopyOrders
 from grove_server.lifecycle.removal import drain_timeout_s
+from grove_server.lifecycle.rollout.progress import update_order
 from grove_server.resources.workload import PodCliqueSet
 from grove_server.store.interface import Store
 
@@ -24,3 +27,9 @@ class OrdersDesk:
         if owner is not None and owner.metadata.annotations:
             timeout_s = drain_timeout_s(owner.metadata.annotations, timeout_s)
         return CopyOrders(routers=self._routers.leases(namespace, set_name), drain_timeout_s=timeout_s)
+
+    def for_copy(self, namespace: str, set_name: str, copy: int) -> CopyOrders:
+        """Return the orders for one copy: those for every copy, and whether it has its turn in an update."""
+        orders = self.for_set(namespace, set_name)
+        owner = self._store.read().get(PodCliqueSet, namespace, set_name)
+        return orders if owner is None else replace(orders, update=update_order(owner, copy))

@@ -15,6 +15,7 @@ from grove_server.control.planning import Planning
 from grove_server.control.routers import Routers
 from grove_server.control.workload_loop import WorkloadLoop
 from grove_server.lifecycle.orders import DRAIN_TIMEOUT_S
+from grove_server.lifecycle.rollout.progress import SETTLE_S
 from grove_server.store.interface import Store
 
 
@@ -29,6 +30,7 @@ class ControlPlane:
         stopwatch: Callable[[], float] = time.perf_counter,
         *,
         drain_timeout_s: float = DRAIN_TIMEOUT_S,
+        update_settle_s: float = SETTLE_S,
     ) -> None:
         self._store = store
         self.events = EventRecorder(store, clock)
@@ -36,7 +38,9 @@ class ControlPlane:
         self.placement = PlacementLoop(store, clock, Pace(busy, stopwatch), self.events)
         self.routers = Routers(store, clock)
         self.orders = OrdersDesk(store, self.routers, drain_timeout_s)
-        self.workload = WorkloadLoop(store, clock, Pace(busy, stopwatch), self.events, self.orders)
+        self.workload = WorkloadLoop(
+            store, clock, Pace(busy, stopwatch), self.events, self.orders, update_settle_s=update_settle_s
+        )
         self.planning = Planning(store, self.placement, clock)
 
     def start(self) -> None:

@@ -22,15 +22,17 @@ class SetState:
     """Blueprint and totals of one set.
 
     ``unvisited`` are copies whose summary is not known yet, ``adopting`` those of them that were there at the start,
-    ``leaving`` those beyond the size that were told so; ``plans_in_flight`` counts the copies' plans that wait for the
-    disk. ``is_spread``: all copies were queued since the blueprint was drawn. ``templates`` are the current templates
-    by clique; ``creating`` and ``removing`` count, by name, commits on their way to the disk.
+    ``leaving`` those beyond the size that were told so, ``turns`` those told that they have their turn in an update;
+    ``plans_in_flight`` counts the copies' plans that wait for the disk. ``is_spread``: all copies were queued since the
+    blueprint was drawn. ``templates`` are the current templates by clique; ``creating`` and ``removing`` count, by
+    name, commits on their way to the disk.
     """
 
     totals: CopyTotals = field(default_factory=CopyTotals)
     unvisited: set[int] = field(default_factory=set)
     adopting: set[int] = field(default_factory=set)
     leaving: set[int] = field(default_factory=set)
+    turns: frozenset[int] = frozenset()
     plans_in_flight: int = 0
     blueprint: Blueprint | None = None
     topology_epoch: int = -1
@@ -88,17 +90,21 @@ class SetState:
         """
         if not self.may_hold_stale_templates or self.plans_in_flight:
             return
-        self.may_hold_stale_templates = False
         reader = store.read()
         held = {t.metadata.name: t for t in reader.indexed(TEMPLATES_BY_SET, owner.metadata.uid)}
-        if len(held) <= len(self.templates):
+        surplus = len(held.keys() | self.creating.keys()) - len(self.templates)
+        if surplus <= 0:
+            self.may_hold_stale_templates = False
             return
         used: set[str] = set()
         for copy in self.totals.copies.keys() | self.unvisited:
             for index in (CLIQUES_BY_COPY, PODS_BY_COPY):
                 used.update(item.template.metadata.name for item in reader.indexed(index, (owner.metadata.uid, copy)))
         current = {template.metadata.name for template in self.templates.values()}
-        self._commit(store, [Delete(key_of(t)) for t in stale_templates(held, used, current)], self.removing)
+        stale = stale_templates(held, used, current)
+        # Those still in use become stale later: by the end of pods that are stopping, or of an update.
+        self.may_hold_stale_templates = surplus > len(stale)
+        self._commit(store, [Delete(key_of(t)) for t in stale], self.removing)
 
     def templates_of(self, store: Store, owner: PodCliqueSet) -> set[Key]:
         """Return the keys of all templates of the set, those on their way to the disk included."""

@@ -32,6 +32,7 @@ from grove_server.lifecycle.copy import CopySummary, CopyView
 from grove_server.lifecycle.copy_pass import plan_copy, plan_removal
 from grove_server.lifecycle.orders import CopyOrders
 from grove_server.lifecycle.plan import Plan
+from grove_server.lifecycle.rollout.progress import SETTLE_S, advance, turns
 from grove_server.lifecycle.set_pass import topology_condition, with_set_status
 from grove_server.resources.cluster import ClusterTopologyBinding
 from grove_server.resources.meta import Condition, key_of
@@ -86,13 +87,23 @@ class WorkKey(NamedTuple):
 class WorkloadLoop(Supervised):
     """Owns the tree under every set."""
 
-    def __init__(self, store: Store, clock: Clock, pace: Pace, events: EventRecorder, orders: OrdersDesk) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        pace: Pace,
+        events: EventRecorder,
+        orders: OrdersDesk,
+        *,
+        update_settle_s: float = SETTLE_S,
+    ) -> None:
         super().__init__("workload-loop")
         self._store = store
         self._clock = clock
         self._pace = pace
         self._events = events
         self._desk = orders
+        self._settle_s = update_settle_s
         self._queue: WorkQueue[WorkKey] = WorkQueue(soon_s=_SOON_S)
         self._sets: dict[str, SetState] = {}
         self._topology_epoch = 0
@@ -302,7 +313,8 @@ class WorkloadLoop(Supervised):
         first_visit = key.copy in state.unvisited
         state.unvisited.discard(key.copy)
         state.adopting.discard(key.copy)
-        if state.totals.put(summary) or (first_visit and not state.unvisited):
+        is_first_whole = first_visit and not state.unvisited
+        if state.totals.put(summary) or is_first_whole or state.may_hold_stale_templates:
             self._queue.add_at(
                 WorkKey(key.namespace, key.set_name, key.set_uid, SET_PASS),
                 max(state.status_not_before, self._clock.steady() + _STATUS_REST_MIN_S),
@@ -310,7 +322,7 @@ class WorkloadLoop(Supervised):
         self._queue.done(key)
 
     def _orders(self, key: WorkKey) -> CopyOrders:
-        return self._desk.for_set(key.namespace, key.set_name)
+        return self._desk.for_copy(key.namespace, key.set_name, key.copy)
 
     def _view(self, key: WorkKey) -> CopyView:
         reader = self._store.read()
@@ -346,15 +358,30 @@ class WorkloadLoop(Supervised):
             state.is_spread = True
             self._queue_copies(owner, sorted(state.totals.copies))
         self._queue_resized(owner, state)
-        state.remove_stale_templates(self._store, owner)
+        self._queue_turns(owner, state)
+        progress = owner.status.update_progress
+        if progress is None or not progress.is_active:
+            # During an update old templates are in use, and looking for the others costs a look at every pod.
+            state.remove_stale_templates(self._store, owner)
         if state.adopting:
             # After a start, a status made from some of the copies would be a lie; the last copy's pass comes back here.
             self._queue.done(key)
             return
-        changed = with_set_status(owner, state.totals, self._topology(owner, state, now), now=now)
+        update = advance(owner, state.totals.copies, now=now, settle_s=self._settle_s)
+        if update.wake_at is not None:
+            self._queue.add_at(key, self._clock.steady() + max(0.0, update.wake_at - now))
+        changed = with_set_status(owner, state.totals, self._topology(owner, state, now), update, now=now)
         self._show_sizes(owner, state)
         self._commit_status(key, owner, changed)
         state.status_not_before = self._clock.steady() + _STATUS_REST_FACTOR * (self._pace.stopwatch() - began_s)
+
+    def _queue_turns(self, owner: PodCliqueSet, state: SetState) -> None:
+        """Queue the copies whose turn in an update began or ended, so that they see their new orders."""
+        now_having = turns(owner)
+        affected = sorted(now_having ^ state.turns)
+        state.turns = now_having
+        for copy in affected:
+            self._queue.add(WorkKey(owner.metadata.namespace, owner.metadata.name, owner.metadata.uid, copy))
 
     def _queue_resized(self, owner: PodCliqueSet, state: SetState) -> None:
         """Queue the copies that are missing, those beyond the size, and those that were but are wanted again."""
@@ -390,8 +417,16 @@ class WorkloadLoop(Supervised):
         self._queue.done(key)
         if future.exception() is not None:
             self._queue.add_at(key, self._clock.steady() + _RETRY_S)
-        elif not all(isinstance(outcome, Applied | Missing) for outcome in future.result()) or self._owner(key) is None:
+            self._wake.set()
+            return
+        owner = self._owner(key)
+        if owner is None or not all(isinstance(outcome, Applied | Missing) for outcome in future.result()):
             self._queue.add(key)
+        elif owner.metadata.deleted_at is None:
+            state = self._state(key.set_uid)
+            self._queue_turns(owner, state)
+            if state.may_hold_stale_templates:
+                self._queue.add_at(key, max(state.status_not_before, self._clock.steady() + _STATUS_REST_MIN_S))
         self._wake.set()
 
     def _forget(self, key: WorkKey, state: SetState) -> None:

@@ -14,6 +14,7 @@ from grove_server.resources.workload import Pod, PodPhase
 AVAILABLE = "Available"
 POD_CLIQUE_SCHEDULED = "PodCliqueScheduled"
 MIN_AVAILABLE_BREACHED = "MinAvailableBreached"
+UPDATE_IN_PROGRESS = "UpdateInProgress"
 
 
 @dataclass(slots=True)
@@ -24,6 +25,7 @@ class PodCounts:
     scheduled: int = 0
     ready: int = 0
     updated: int = 0
+    updated_ready: int = 0
     lost: int = 0
     terminating: int = 0
     failed: int = 0
@@ -50,15 +52,23 @@ def count_pods(pods: Iterable[Pod], template_hash: str) -> PodCounts:
                 counts.lost += 1
             if pod.template.hash == template_hash:
                 counts.updated += 1
+                counts.updated_ready += pod.ready_at is not None
     return counts
 
 
 def clique_conditions(
-    counts: PodCounts, *, replicas: int, min_available: int, generation: int, now: float
+    counts: PodCounts,
+    *,
+    replicas: int,
+    min_available: int,
+    generation: int,
+    now: float,
+    is_updating: bool = False,
 ) -> tuple[Condition, Condition]:
     """Return PodCliqueScheduled and MinAvailableBreached with Grove's reasons.
 
-    A clique at size 0 is absent: satisfied and never breached.
+    A clique at size 0 is absent: satisfied and never breached. While one is updated nobody can tell what its missing
+    pods mean.
     """
     minimum = min(min_available, replicas)
     scheduled = counts.scheduled >= minimum
@@ -71,7 +81,9 @@ def clique_conditions(
         last_transition_at=now,
         observed_generation=generation,
     )
-    if not scheduled:
+    if is_updating:
+        status, reason = "Unknown", UPDATE_IN_PROGRESS
+    elif not scheduled:
         status, reason = "True", "ScheduledReplicasBelowMinAvailable"
     elif counts.scheduled - counts.lost < minimum:
         status, reason = "True", "InsufficientReadyPods"

@@ -12,10 +12,12 @@ from grove_server.lifecycle.identifiers import derive_uid
 from grove_server.lifecycle.orders import CopyOrders
 from grove_server.lifecycle.plan import EVENT_WARNING, Note, Plan
 from grove_server.lifecycle.removal import StopReason, continue_drains, stop_pod
+from grove_server.lifecycle.rollout.copy_rollout import NO_ROLLOUT, CliqueRollout, is_outdated
 from grove_server.lifecycle.victims import victim_order
 from grove_server.resources.labels import clique_labels, pod_labels, selector_of_clique
 from grove_server.resources.meta import Kind, Metadata, with_condition
 from grove_server.resources.names import pod_name
+from grove_server.resources.reference import SharedTemplate
 from grove_server.resources.workload import (
     CliqueIdentity,
     Pod,
@@ -39,6 +41,7 @@ REPLACEMENT_FORGOTTEN_S = 600.0
 class CliqueTarget:
     """What a clique should be in this copy.
 
+    Pods are made from ``template``; ``rollout`` is what an update under way asks.
     A ``recycle_count`` above 0 says that all its pods are replaced now, and which recycle in a row that is.
     """
 
@@ -46,7 +49,10 @@ class CliqueTarget:
     identity: CliqueIdentity
     starts_after: tuple[str, ...]
     owner_uid: str
+    template: SharedTemplate
     recycle_count: int = 0
+    rollout: CliqueRollout = NO_ROLLOUT
+    is_updating: bool = False
 
 
 def plan_clique(
@@ -77,11 +83,15 @@ def plan_clique(
     clique, active = sized.clique, sized.active
     active.sort(key=_by_index)
     counts = count_pods(active, target.blueprint.pod_template.hash)
+    if counts.updated < counts.active:
+        active = _relabel(plan, clique, active)
+        counts = count_pods(active, target.blueprint.pod_template.hash)
     # Counted as it is after the plan: a plan is complete, so nobody would come back to correct it.
     counts.terminating = sum(1 for pod in going if pod.node) + sized.stopping
     counts.failed = sum(1 for pod in sized.waiting if pod.phase is PodPhase.FAILED)
     counts.succeeded = len(sized.waiting) - counts.failed
-    return CliqueState(clique=with_status(clique, counts, now), pods=tuple(active), counts=counts)
+    clique = with_status(clique, counts, now, is_updating=target.is_updating)
+    return CliqueState(clique=clique, pods=tuple(active), counts=counts)
 
 
 def record_clique(plan: Plan, observed: PodClique | None, clique: PodClique) -> None:
@@ -92,13 +102,18 @@ def record_clique(plan: Plan, observed: PodClique | None, clique: PodClique) -> 
         plan.updates.append(clique)
 
 
-def with_status(clique: PodClique, counts: PodCounts, now: float) -> PodClique:
+def with_status(clique: PodClique, counts: PodCounts, now: float, *, is_updating: bool = False) -> PodClique:
     """Return *clique* with the status that *counts* make true; the same object if nothing changed."""
     old = clique.status
     generation = clique.metadata.generation
     conditions = old.conditions
     for condition in clique_conditions(
-        counts, replicas=clique.replicas, min_available=clique.min_available, generation=generation, now=now
+        counts,
+        replicas=clique.replicas,
+        min_available=clique.min_available,
+        generation=generation,
+        now=now,
+        is_updating=is_updating,
     ):
         conditions = with_condition(conditions, condition)
     first = old.first_scheduled_at
@@ -153,11 +168,11 @@ def _by_index(pod: Pod) -> int:
 def _create_clique(target: CliqueTarget, now: float) -> PodClique:
     blueprint = target.blueprint
     identity = target.identity
-    template = blueprint.pod_template
+    template = target.template
     return PodClique(
         metadata=Metadata(
             name=identity.name,
-            namespace=template.metadata.namespace,
+            namespace=blueprint.pod_template.metadata.namespace,
             uid=derive_uid(target.owner_uid, identity.name, repr(now)),
             created_at=now,
             labels=clique_labels(identity, template.labels, template.hash),
@@ -179,7 +194,7 @@ def _create_clique(target: CliqueTarget, now: float) -> PodClique:
 def _follow_template(plan: Plan, target: CliqueTarget, observed: PodClique) -> PodClique:
     """Return *observed* with what the template now says; its live size follows only an edit of the template's size."""
     blueprint = target.blueprint
-    template = blueprint.pod_template
+    template = target.template
     replicas, owner = observed.replicas, observed.scale_owner
     if blueprint.replicas != observed.template_replicas:
         if owner is ScaleOwner.AUTOSCALER:
@@ -250,9 +265,14 @@ def _size(
     recycled: list[Pod] = []
     if target.recycle_count:
         recycled, active, finished = [*active, *finished], [], []
-    missing = clique.replicas - len(active)
-    waiting = _waiting(plan, finished, missing, now) if finished and missing > 0 else []
+    outdated = [pod for pod in active if pod.metadata.name in target.rollout.stop] if target.rollout.stop else []
+    if outdated:
+        active = [pod for pod in active if pod.metadata.name not in target.rollout.stop]
+        plan.because(f"{clique.metadata.name} replaces {len(outdated)} pods of an old revision")
+    missing = clique.replicas + target.rollout.surge - len(active)
+    waiting = _waiting(plan, target, finished, missing, now) if finished and missing > 0 else []
     leaving = [(pod, StopReason.RECYCLED) for pod in recycled]
+    leaving += [(pod, StopReason.UPDATE) for pod in outdated]
     leaving += [(pod, StopReason.REPLACED) for pod in finished if pod not in waiting] if finished else []
     if missing < 0:
         template_hash = target.blueprint.pod_template.hash
@@ -260,10 +280,11 @@ def _size(
         leaving += [(pod, StopReason.SCALE_IN) for pod in active[:-missing]]
         active = active[-missing:]
     elif missing > len(waiting):
-        attempts = {pod.index: _next_attempt(pod) for pod, why in leaving if why is StopReason.REPLACED}
+        attempts = {pod.index: _next_attempt(target, pod) for pod, why in leaving if why is StopReason.REPLACED}
         plan.because(f"{clique.metadata.name} lacks {missing - len(waiting)} of {clique.replicas} pods")
         used = {pod.index for pod in active} | {pod.index for pod in waiting}
-        created = _create_pods(plan, clique, free_indices(used, missing - len(waiting)), attempts, now)
+        indices = free_indices(used, missing - len(waiting))
+        created = _create_pods(plan, clique, indices, attempts, _templates(target, active, len(indices)), now)
         clique = replace(clique, pod_serial=clique.pod_serial + len(created))
         active = active + created
     for pod, why in leaving:
@@ -271,11 +292,11 @@ def _size(
     return _Sized(clique=clique, active=active, waiting=waiting, stopping=sum(1 for pod, _ in leaving if pod.node))
 
 
-def _waiting(plan: Plan, finished: list[Pod], missing: int, now: float) -> list[Pod]:
+def _waiting(plan: Plan, target: CliqueTarget, finished: list[Pod], missing: int, now: float) -> list[Pod]:
     """Return the finished pods in back-off: at most as many as are missing, since no other has a place to keep."""
     waiting = []
     for pod in sorted(finished, key=_by_index)[:missing]:
-        due_at = _replacement_due_at(pod)
+        due_at = 0.0 if _is_superseded(target, pod) else _replacement_due_at(pod)
         if due_at > now:
             waiting.append(pod)
             plan.wake(due_at)
@@ -283,15 +304,22 @@ def _waiting(plan: Plan, finished: list[Pod], missing: int, now: float) -> list[
 
 
 def _create_pods(
-    plan: Plan, clique: PodClique, indices: Sequence[int], attempts: Mapping[int, int], now: float
+    plan: Plan,
+    clique: PodClique,
+    indices: Sequence[int],
+    attempts: Mapping[int, int],
+    templates: Sequence[SharedTemplate],
+    now: float,
 ) -> list[Pod]:
-    """Create pods at *indices*; *attempts* counts the predecessors that finished there."""
+    """Create pods at *indices*, each from its template; *attempts* counts the predecessors that finished there."""
     created = []
-    labels = clique.metadata.labels
     identity = clique.identity
     uid = clique.metadata.uid
     is_ordered = bool(clique.starts_after)
-    for serial, index in enumerate(indices, start=clique.pod_serial):
+    labels, template = clique.metadata.labels, clique.template
+    for serial, (index, own) in enumerate(zip(indices, templates, strict=True), start=clique.pod_serial):
+        if own is not template:
+            labels, template = clique_labels(identity, own.labels, own.hash), own
         name = pod_name(identity.name, uid, serial)
         created.append(
             Pod(
@@ -301,13 +329,13 @@ def _create_pods(
                     uid=derive_uid(uid, name, str(serial)),
                     created_at=now,
                     labels=pod_labels(labels, identity.name, index),
-                    annotations=clique.metadata.annotations,
+                    annotations=template.annotations,
                     owner_uid=uid,
                 ),
                 identity=identity,
                 index=index,
                 attempt=attempts.get(index, 0),
-                template=clique.template,
+                template=template,
                 is_ordered=is_ordered,
                 released_at=None if is_ordered else now,
                 waiting_reason=GATED_REASON,
@@ -318,6 +346,37 @@ def _create_pods(
     return created
 
 
+def _templates(target: CliqueTarget, active: Sequence[Pod], count: int) -> list[SharedTemplate]:
+    """Return what *count* new pods are made from: the clique's template; the old one where the update holds back."""
+    rollout = target.rollout
+    if rollout.old_template is None:
+        return [target.template] * count
+    running = sum(not is_outdated(pod.template, target.template) for pod in active)
+    new = min(count, max(0, rollout.new_target - running))
+    return [target.template] * new + [rollout.old_template] * (count - new)
+
+
+def _relabel(plan: Plan, clique: PodClique, active: list[Pod]) -> list[Pod]:
+    """Let pods take a template that differs in labels and annotations alone, where they are."""
+    template = clique.template
+    relabelled = []
+    for pod in active:
+        if pod.template.hash == template.hash or is_outdated(pod.template, template):
+            relabelled.append(pod)
+            continue
+        labels = pod_labels(clique.metadata.labels, clique.identity.name, pod.index)
+        metadata = replace(pod.metadata, labels=labels, annotations=template.annotations)
+        changed = replace(pod, metadata=metadata, template=template)
+        plan.updates.append(changed)
+        relabelled.append(changed)
+    return relabelled
+
+
+def _is_superseded(target: CliqueTarget, pod: Pod) -> bool:
+    """Return whether a replacement would run something else, so that what became of the pod says nothing about it."""
+    return target.rollout.old_template is None and is_outdated(pod.template, target.template)
+
+
 def _ran_long(pod: Pod) -> bool:
     """Return whether a finished pod ran long enough for what went wrong before it to be forgotten."""
     if pod.finished_at is None or pod.started_at is None:
@@ -325,7 +384,9 @@ def _ran_long(pod: Pod) -> bool:
     return pod.finished_at - pod.started_at >= REPLACEMENT_FORGOTTEN_S
 
 
-def _next_attempt(pod: Pod) -> int:
+def _next_attempt(target: CliqueTarget, pod: Pod) -> int:
+    if _is_superseded(target, pod):
+        return 0
     return 1 if _ran_long(pod) else pod.attempt + 1
 
 

@@ -54,14 +54,17 @@ class CliqueState:
 
     @property
     def is_updated(self) -> bool:
-        """Whether all pods are made from the current template."""
-        return self.counts.updated >= self.clique.replicas
+        """Whether there are all pods, and all of them run the current template."""
+        return self.clique.replicas <= self.counts.updated == self.counts.active
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopySummary:
     """What the set's own pass needs to know of one copy.
 
+    ``revision`` is the set's revision that the summary was made against. ``is_behind``: a clique's template is an older
+    one; ``has_old``: or a pod's is. ``is_placed``: a pod has a node. ``reached`` counts pods of the revision, and again
+    those that are ready. ``updated_cliques`` are standalone cliques and ``updated_groups`` groups wholly of it.
     ``sizes`` holds (wanted, ready) for each ("clique", template name) in pods and each ("group", template name) in
     group replicas.
     """
@@ -70,5 +73,12 @@ class CopySummary:
     exists: bool
     available: bool = False
     updated: bool = False
+    revision: str = ""
+    is_behind: bool = False
+    has_old: bool = False
+    is_placed: bool = False
+    reached: int = 0
+    updated_cliques: int = 0
+    updated_groups: int = 0
     gangs: tuple[GangSummary, ...] = ()
     sizes: Mapping[tuple[str, str], tuple[int, int]] = field(default_factory=dict)

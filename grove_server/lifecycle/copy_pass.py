@@ -17,6 +17,7 @@ from grove_server.lifecycle.group_pass import is_group_available, plan_group, wi
 from grove_server.lifecycle.orders import NO_ORDERS, CopyOrders
 from grove_server.lifecycle.plan import Plan
 from grove_server.lifecycle.removal import StopReason, continue_drains, stop_pod
+from grove_server.lifecycle.rollout.copy_rollout import plan_rollout, template_of
 from grove_server.lifecycle.start_order import keep_order, parents_of
 from grove_server.lifecycle.termination import NO_TERMINATION, Termination, decide_termination, recycle_note
 from grove_server.resources.names import (
@@ -97,6 +98,7 @@ class _CopyPass:
         self._orders = orders
         self._now = now
         self._plan = Plan()
+        self._rollout = plan_rollout(blueprint, view, orders.update)
 
     def run(self) -> tuple[Plan, CopySummary]:
         plan, view, now = self._plan, self._view, self._now
@@ -108,7 +110,7 @@ class _CopyPass:
         groups: _Groups = {
             drawn.name: {
                 j: [self._member(sized[drawn.name], drawn, c, j) for c in drawn.cliques]
-                for j in range(sized[drawn.name].replicas)
+                for j in range(sized[drawn.name].replicas + self._rollout.surge.get(drawn.name, 0))
             }
             for drawn in self._blueprint.groups
         }
@@ -127,7 +129,7 @@ class _CopyPass:
             return _CopyPass(self._blueprint, view, self._orders, now, decided).run()
         if decided.wake_at is not None:
             plan.wake(decided.wake_at)
-        return plan, _summarise(view.copy, standalone, groups, group_objects, gangs)
+        return plan, _summarise(self._blueprint, view.copy, standalone, groups, group_objects, gangs)
 
     def _in_order(self, standalone: list[CliqueState], groups: _Groups) -> tuple[list[CliqueState], _Groups]:
         """Let those pods start whose parents serve."""
@@ -139,7 +141,8 @@ class _CopyPass:
 
     def _group(self, sized: PodCliqueScalingGroup, replicas: dict[int, list[CliqueState]]) -> PodCliqueScalingGroup:
         observed = self._view.groups.get(sized.group)
-        group = with_group_status(sized, replicas, self._termination, now=self._now)
+        updating = any(self._rollout.is_updating(name) for name in sized.clique_names)
+        group = with_group_status(sized, replicas, self._termination, now=self._now, is_updating=updating)
         for record in self._termination.of_group(group.group):
             self._plan.notes.append(recycle_note(group, record))
         if observed is None:
@@ -189,6 +192,9 @@ class _CopyPass:
             else parents_of(self._blueprint, view.copy, clique, identity.group_replica),
             owner_uid=owner_uid,
             recycle_count=self._termination.count_of(identity.name),
+            template=template_of(self._rollout, view, identity.name, clique),
+            rollout=self._rollout.of(identity.name),
+            is_updating=self._rollout.is_updating(clique.name),
         )
         pods = view.pods.get(identity.name, ())
         return plan_clique(self._plan, target, observed, pods, orders=self._orders, now=self._now)
@@ -239,6 +245,7 @@ def _all_states(standalone: list[CliqueState], groups: _Groups) -> list[CliqueSt
 
 
 def _summarise(
+    blueprint: Blueprint,
     copy: int,
     standalone: list[CliqueState],
     groups: _Groups,
@@ -246,12 +253,21 @@ def _summarise(
     gangs: list[PodGang],
 ) -> CopySummary:
     states = _all_states(standalone, groups)
+    hashes = blueprint.pod_clique_set.revision.clique_hashes
+    behind = any(s.clique.template.hash != hashes[s.clique.identity.clique] for s in states)
     return CopySummary(
         copy=copy,
         exists=True,
         available=all(s.is_scheduled and s.is_available for s in standalone)
         and all(is_group_available(group) for group in group_objects),
         updated=all(s.is_updated for s in states),
+        revision=blueprint.pod_clique_set.revision.hash,
+        is_behind=behind,
+        has_old=behind or any(s.counts.updated < s.counts.active for s in states),
+        is_placed=any(s.counts.scheduled for s in states),
+        reached=sum(s.counts.updated + s.counts.updated_ready for s in states),
+        updated_cliques=sum(s.is_updated for s in standalone),
+        updated_groups=sum(all(s.is_updated for m in replicas.values() for s in m) for replicas in groups.values()),
         gangs=tuple(
             GangSummary(
                 name=gang.metadata.name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from grove_server.lifecycle.availability import MIN_AVAILABLE_BREACHED
+from grove_server.lifecycle.availability import MIN_AVAILABLE_BREACHED, UPDATE_IN_PROGRESS
 from grove_server.lifecycle.blueprint import GroupBlueprint
 from grove_server.lifecycle.copy import CliqueState
 from grove_server.lifecycle.identifiers import derive_uid
@@ -60,6 +60,7 @@ def with_group_status(
     termination: Termination = NO_TERMINATION,
     *,
     now: float,
+    is_updating: bool = False,
 ) -> PodCliqueScalingGroup:
     """Return *group* with the status its cliques make true; the same object if nothing changed.
 
@@ -78,8 +79,10 @@ def with_group_status(
         old.conditions,
         Condition(
             type=MIN_AVAILABLE_BREACHED,
-            status="True" if breached else "False",
-            reason="InsufficientAvailablePodCliqueScalingGroupReplicas"
+            status="Unknown" if is_updating else "True" if breached else "False",
+            reason=UPDATE_IN_PROGRESS
+            if is_updating
+            else "InsufficientAvailablePodCliqueScalingGroupReplicas"
             if breached
             else "SufficientAvailablePodCliqueScalingGroupReplicas",
             message=f"{healthy} of at least {minimum} group replicas are whole",

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from grove_server.resources.manifest import COHERENT, ON_DELETE, RollingUpdate
+
 DRAIN_TIMEOUT_S: Final = 30.0
 
 
@@ -30,17 +32,42 @@ class NodeTrouble:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateOrder:
+    """The copy takes the current template; unless the strategy is OnDelete, it has its turn and replaces old pods.
+
+    ``changed`` are the clique templates that differ from what ran before; ``budget`` holds for cliques and groups that
+    give none of their own.
+    """
+
+    strategy: str
+    changed: frozenset[str] = frozenset()
+    budget: RollingUpdate | None = None
+
+    @property
+    def rolls(self) -> bool:
+        """Whether old pods are replaced, and not only followed by new ones when they go."""
+        return self.strategy != ON_DELETE
+
+    @property
+    def is_coherent(self) -> bool:
+        """Whether changed cliques and groups move together in their ratio."""
+        return self.strategy == COHERENT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CopyOrders:
     """Orders for one pass.
 
     ``routers`` are the leases of routers that serve the set, by name; ``nodes`` holds only nodes in trouble. ``loads``
-    are the requests in flight that routers report, by pod name: scale-in takes idle pods first.
+    are the requests in flight that routers report, by pod name: scale-in takes idle pods first. Without ``update`` the
+    copy stays at the revision it has, in replacements too.
     """
 
     routers: tuple[RouterLease, ...] = ()
     nodes: Mapping[str, NodeTrouble] = field(default_factory=dict)
     drain_timeout_s: float = DRAIN_TIMEOUT_S
     loads: Mapping[str, float] = field(default_factory=dict)
+    update: UpdateOrder | None = None
 
 
 NO_ORDERS: Final = CopyOrders()

@@ -13,9 +13,11 @@ from grove_server.lifecycle.availability import AVAILABLE
 from grove_server.lifecycle.copy import CopySummary
 from grove_server.lifecycle.identifiers import derive_uid
 from grove_server.lifecycle.machine import SetObservation, next_set_phase
+from grove_server.lifecycle.rollout.progress import Advance
 from grove_server.resources.labels import selector_of_set
 from grove_server.resources.manifest import CliqueTemplate
 from grove_server.resources.meta import Condition, Metadata, with_condition
+from grove_server.resources.revision import restart_hash
 from grove_server.resources.workload import GangPhase, GangSummary, PodCliqueSet, PodCliqueSetStatus, PodTemplate
 
 TOPOLOGY_LEVELS_UNAVAILABLE: Final = "TopologyLevelsUnavailable"
@@ -85,6 +87,7 @@ def pod_template(owner: PodCliqueSet, clique: CliqueTemplate, now: float) -> Pod
         ),
         clique=clique.name,
         hash=hash_,
+        restart_hash=restart_hash(clique, owner.spec.template.priority_class_name),
         labels=clique.labels,
         annotations=clique.annotations,
         pod_spec=clique.spec.pod_spec,
@@ -106,10 +109,18 @@ def observe(owner: PodCliqueSet, totals: CopyTotals) -> SetObservation:
     return SetObservation.PARTLY if available or placed else SetObservation.UNPLACED
 
 
-def with_set_status(owner: PodCliqueSet, totals: CopyTotals, topology: Condition | None, *, now: float) -> PodCliqueSet:
+def with_set_status(
+    owner: PodCliqueSet,
+    totals: CopyTotals,
+    topology: Condition | None,
+    update: Advance | None = None,
+    *,
+    now: float,
+) -> PodCliqueSet:
     """Return *owner* with the status its copies make true; the same object if nothing changed.
 
-    *topology* is the TopologyLevelsUnavailable condition, None if the set asks for no topology.
+    *topology* is the TopologyLevelsUnavailable condition, None if the set asks for no topology; *update* is where its
+    update stands, None if that is as it was.
     """
     old = owner.status
     wanted = owner.spec.replicas or 0
@@ -136,7 +147,9 @@ def with_set_status(owner: PodCliqueSet, totals: CopyTotals, topology: Condition
         available_replicas=available,
         updated_replicas=updated,
         hpa_pod_selector=selector_of_set(owner.metadata.name),
-        current_generation_hash=owner.revision.hash,
+        current_generation_hash=update.target_hash if update else old.current_generation_hash,
+        current_clique_hashes=update.clique_hashes if update else old.current_clique_hashes,
+        update_progress=update.progress if update else old.update_progress,
         pod_gang_statuses=_listed_gangs(totals.copies.values()),
         pod_gang_phase_counts=dict(sorted(totals.gang_phases.items())),
     )

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from grove_server.resources.cluster import ClusterTopologyBinding, Event, Node
 from grove_server.resources.meta import Kind, Resource
 from grove_server.resources.reference import TemplateLookup
+from grove_server.resources.rollout import SetRevision
 from grove_server.resources.routing import RouterRegistration
 from grove_server.resources.workload import (
     Pod,
@@ -36,6 +37,7 @@ DECODE_ORDER: Final = (
     Kind.POD,
     Kind.EVENT,
     Kind.ROUTER_REGISTRATION,
+    Kind.SET_REVISION,
 )
 
 _ADAPTERS: Final[Mapping[Kind, TypeAdapter[Any]]] = {
@@ -49,6 +51,7 @@ _ADAPTERS: Final[Mapping[Kind, TypeAdapter[Any]]] = {
     Kind.POD_TEMPLATE: TypeAdapter(PodTemplate),
     Kind.EVENT: TypeAdapter(Event),
     Kind.ROUTER_REGISTRATION: TypeAdapter(RouterRegistration),
+    Kind.SET_REVISION: TypeAdapter(SetRevision),
 }
 
 

@@ -18,7 +18,10 @@ STARTUP_ANY_ORDER: Final = "CliqueStartupTypeAnyOrder"
 STARTUP_IN_ORDER: Final = "CliqueStartupTypeInOrder"
 STARTUP_EXPLICIT: Final = "CliqueStartupTypeExplicit"
 STARTUP_TYPES: Final = (STARTUP_ANY_ORDER, STARTUP_IN_ORDER, STARTUP_EXPLICIT)
-UPDATE_STRATEGIES: Final = ("RollingRecreate", "OnDelete")
+ROLLING_RECREATE: Final = "RollingRecreate"
+ON_DELETE: Final = "OnDelete"
+COHERENT: Final = "Coherent"
+UPDATE_STRATEGIES: Final = (ROLLING_RECREATE, ON_DELETE, COHERENT)
 SHARING_SCOPES: Final = ("AllReplicas", "PerReplica")
 TERMINATION_NEVER: Final = "never"
 
@@ -102,6 +105,16 @@ class PodCliqueSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnitBudget:
+    """How many units (pods or group replicas) an update may take or add at a time: a number, or a share like "25%"."""
+
+    __pydantic_config__: ClassVar[Any] = SCHEMA
+
+    max_unavailable: int | str | None = None
+    max_surge: int | str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CliqueTemplate:
     """One clique of a set."""
 
@@ -112,6 +125,7 @@ class CliqueTemplate:
     annotations: Mapping[str, str] = field(default_factory=empty_map)
     topology_constraint: TopologyConstraint | None = None
     resource_sharing: tuple[ResourceSharing, ...] = ()
+    rolling_update: UnitBudget | None = None
     spec: PodCliqueSpec
 
 
@@ -129,6 +143,7 @@ class ScalingGroupTemplate:
     scale_config: AutoScalingConfig | None = None
     resource_sharing: tuple[ResourceSharing, ...] = ()
     topology_constraint: TopologyConstraint | None = None
+    rolling_update: UnitBudget | None = None
     termination_delay: str | None = None
 
 
@@ -142,12 +157,25 @@ class HeadlessServiceConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RollingUpdate:
+    """Budgets for cliques and groups that give none, and when an update counts as stuck."""
+
+    __pydantic_config__: ClassVar[Any] = SCHEMA
+
+    max_unavailable: int | str | None = None
+    max_surge: int | str | None = None
+    progress_deadline: str | None = None
+    auto_rollback: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateStrategy:
     """How a template change reaches running pods."""
 
     __pydantic_config__: ClassVar[Any] = SCHEMA
 
     type: str | None = None
+    rolling_update: RollingUpdate | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

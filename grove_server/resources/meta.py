@@ -43,6 +43,7 @@ class Kind(enum.StrEnum):
     POD_TEMPLATE = "PodTemplate"
     EVENT = "Event"
     ROUTER_REGISTRATION = "RouterRegistration"
+    SET_REVISION = "SetRevision"
 
 
 CLUSTER_SCOPED: Final = frozenset({Kind.NODE, Kind.CLUSTER_TOPOLOGY_BINDING})
@@ -58,6 +59,7 @@ API_VERSIONS: Final[Mapping[Kind, str]] = {
     Kind.POD_TEMPLATE: GROVE_API_VERSION,
     Kind.EVENT: CORE_API_VERSION,
     Kind.ROUTER_REGISTRATION: GROVE_API_VERSION,
+    Kind.SET_REVISION: GROVE_API_VERSION,
 }
 
 

@@ -16,6 +16,10 @@ class SharedTemplate(Protocol):
         """Content hash; the ``grove.io/pod-template-hash``."""
 
     @property
+    def restart_hash(self) -> str:
+        """Hash of what cannot change without a restart; empty for templates from before there was one."""
+
+    @property
     def clique(self) -> str:
         """Name of the clique template it was made for."""
 

@@ -12,6 +12,7 @@ default left out; quantities in their canonical spelling.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ import orjson
 from grove_server.resources.manifest import CliqueTemplate, PodCliqueSetTemplate
 from grove_server.resources.names import safe_digest
 from grove_server.resources.quantity import TEXT_LENGTH_MAX, QuantityError, parse_quantity
+from grove_server.resources.rollout import RESTARTED_AT
 from grove_server.resources.workload import Revision
 
 # Changing the canonical form rolls every workload: a new version must keep computing hashes of the old one for
@@ -72,6 +74,24 @@ def pod_template_hash(clique: CliqueTemplate, priority_class_name: str | None) -
         "priorityClassName": priority_class_name or "",
     }
     return safe_digest(FORM_VERSION.encode() + orjson.dumps(form, option=orjson.OPT_SORT_KEYS), HASH_LENGTH)
+
+
+def restart_hash(clique: CliqueTemplate, priority_class_name: str | None) -> str:
+    """Return a hash of what of a clique cannot change without a restart: all but plain labels and annotations.
+
+    Keys under ``grove.io`` steer how pods run, and the time of a restart is there to cause one.
+    """
+    kept = replace(
+        clique,
+        labels={key: value for key, value in clique.labels.items() if _needs_restart(key)},
+        annotations={key: value for key, value in clique.annotations.items() if _needs_restart(key)},
+    )
+    return pod_template_hash(kept, priority_class_name)
+
+
+def _needs_restart(key: str) -> bool:
+    prefix, slash, _ = key.rpartition("/")
+    return key == RESTARTED_AT or bool(slash and (prefix == "grove.io" or prefix.endswith(".grove.io")))
 
 
 def generation_hash(clique_hashes: Mapping[str, str]) -> str:

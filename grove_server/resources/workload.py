@@ -18,6 +18,7 @@ from grove_server.resources.manifest import (
 )
 from grove_server.resources.meta import SCHEMA, Condition, Kind, Metadata, empty_map
 from grove_server.resources.reference import TemplateReference
+from grove_server.resources.rollout import UpdateProgress
 
 NO_GROUP_REPLICA: Final = -1
 
@@ -102,7 +103,11 @@ class GangSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodCliqueSetStatus:
-    """What is true of a set; ``pod_gang_statuses`` is bounded, ``pod_gang_phase_counts`` counts all."""
+    """What is true of a set; ``pod_gang_statuses`` is bounded, ``pod_gang_phase_counts`` counts all.
+
+    ``current_generation_hash`` is the revision that copies are led to, ``current_clique_hashes`` its parts; they follow
+    the set's revision when an update begins.
+    """
 
     __pydantic_config__: ClassVar[Any] = SCHEMA
 
@@ -114,6 +119,8 @@ class PodCliqueSetStatus:
     updated_replicas: int = 0
     hpa_pod_selector: str = ""
     current_generation_hash: str = ""
+    current_clique_hashes: Mapping[str, str] = field(default_factory=empty_map)
+    update_progress: UpdateProgress | None = None
     pod_gang_statuses: tuple[GangSummary, ...] = ()
     pod_gang_phase_counts: Mapping[str, int] = field(default_factory=dict)
 
@@ -123,7 +130,8 @@ class PodCliqueSet:
     """A whole serving system; ``spec`` is fully defaulted.
 
     ``applied_replicas`` maps scale targets (``""`` the set, ``group/x``, ``clique/x``) to the value the last applied
-    manifest gave, None if it left it out: applying the same value again must not undo a scale call.
+    manifest gave, None if it left it out: applying the same value again must not undo a scale call. ``revised_at`` is
+    when the revision last changed and ``paused_at`` since when updates rest, in epoch seconds.
     """
 
     __pydantic_config__: ClassVar[Any] = SCHEMA
@@ -133,6 +141,8 @@ class PodCliqueSet:
     resource_version: int = 0
     spec: PodCliqueSetSpec
     revision: Revision = field(default_factory=Revision)
+    revised_at: float = 0.0
+    paused_at: float | None = None
     applied_replicas: Mapping[str, int | None] = field(default_factory=dict)
     scale_owner: ScaleOwner = ScaleOwner.SPEC
     status: PodCliqueSetStatus = field(default_factory=PodCliqueSetStatus)
@@ -142,7 +152,7 @@ class PodCliqueSet:
 class PodTemplate:
     """What one clique's pods run, shared by all pods of the same content; never served by itself.
 
-    ``hash`` is the ``grove.io/pod-template-hash``.
+    ``hash`` is the ``grove.io/pod-template-hash``; ``restart_hash`` covers what cannot change without a restart.
     """
 
     __pydantic_config__: ClassVar[Any] = SCHEMA
@@ -152,6 +162,7 @@ class PodTemplate:
     resource_version: int = 0
     clique: str
     hash: str
+    restart_hash: str = ""
     labels: Mapping[str, str] = field(default_factory=empty_map)
     annotations: Mapping[str, str] = field(default_factory=empty_map)
     pod_spec: Mapping[str, Any]

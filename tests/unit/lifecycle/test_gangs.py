@@ -242,13 +242,13 @@ def test_edits_that_change_no_gang_write_none() -> None:
 
 
 def test_priority_follows_the_set() -> None:
-    """An edit of the priority class reaches the gangs and new pods' template."""
+    """An edit of the priority class reaches the gangs and the pods, at once where nothing is placed."""
     made = world([clique("a", 2)])
     made.settle()
     made.apply(manifest([clique("a", 3, 2)], priorityClassName="high"))
     made.settle()
     assert made.one(PodGang, "s-0").priority_class_name == "high"
-    assert [pod.template.priority_class_name for pod in made.pods()] == ["", "", "high"]
+    assert [pod.template.priority_class_name for pod in made.pods()] == ["high", "high", "high"]
 
 
 def test_pods_of_a_gang_that_stops_are_listed_no_more() -> None:

@@ -62,7 +62,7 @@ def test_scale_in_order() -> None:
     made.settle()
     unplaced, pending, unready, old, young, first = made.pods()
     assert isinstance(old.template, PodTemplate)
-    older = replace(old.template, hash="older")
+    older = replace(old.template, hash="older", restart_hash="older")
     made.put(bound(pending))
     made.put(replace(ready(unready), ready_at=None))
     made.put(replace(ready(old), template=older))

@@ -99,7 +99,8 @@ def test_updated_replicas_count_the_current_template() -> None:
     """Pods of an older template are not updated; new ones are."""
     made = world([clique("a", 2, 1)])
     made.settle()
-    made.apply(manifest([clique("a", 3, 1, labels={"v": "2"})]))
+    made.run()
+    made.apply(manifest([clique("a", 3, 1)], priorityClassName="high"))
     seen = clique_of(made)
     assert (seen.status.replicas, seen.status.updated_replicas) == (3, 1)
     assert seen.status.current_pod_template_hash == made.owner.revision.clique_hashes["a"]

@@ -1,0 +1,162 @@
+"""Whose turn it is: the update of a set as a whole, from the summaries of its copies.
+
+One copy has its turn at a time (Grove): first those that are below their minimum, then the lowest. Copies of which
+nothing is placed have theirs at once and nobody waits for them, since nobody loses anything by it. A turn ends when the
+copy is wholly of the new revision and works; the update ends when no copy has anything old.
+
+An update begins when the template has been quiet for a while, so that a burst of edits is one update. An edit during an
+update aims it anew: what is at a revision in between is old again. Sizes always follow, and new copies begin with the
+current revision. While a set is paused nobody gets or keeps a turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from grove_server.lifecycle.copy import CopySummary
+from grove_server.lifecycle.orders import UpdateOrder
+from grove_server.resources.manifest import ON_DELETE, ROLLING_RECREATE, UpdateStrategy
+from grove_server.resources.rollout import UpdateProgress, UpdatingCopy
+from grove_server.resources.workload import PodCliqueSet
+
+SETTLE_S: Final = 1.0
+_DEFAULT_STRATEGY: Final = UpdateStrategy(type=ROLLING_RECREATE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advance:
+    """Where the update of a set stands after a look at it; ``wake_at`` is when to look again (epoch seconds)."""
+
+    target_hash: str
+    clique_hashes: Mapping[str, str]
+    progress: UpdateProgress | None
+    wake_at: float | None = None
+
+
+def strategy_of(owner: PodCliqueSet) -> UpdateStrategy:
+    """Return the strategy of a set; sets without one roll."""
+    return owner.spec.update_strategy or _DEFAULT_STRATEGY
+
+
+def update_order(owner: PodCliqueSet, copy: int) -> UpdateOrder | None:
+    """Return whether *copy* takes the current template in this pass, and how; None if it stays as it is."""
+    strategy = strategy_of(owner)
+    progress = owner.status.update_progress
+    if owner.paused_at is not None:
+        return None
+    changed = frozenset(progress.changed) if progress is not None else frozenset()
+    order = UpdateOrder(strategy=strategy.type or ROLLING_RECREATE, changed=changed, budget=strategy.rolling_update)
+    if strategy.type == ON_DELETE:
+        return order
+    if progress is None or owner.status.current_generation_hash != owner.revision.hash:
+        return None
+    return order if any(turn.replica_index == copy for turn in progress.currently_updating) else None
+
+
+def turns(owner: PodCliqueSet) -> frozenset[int]:
+    """Return the copies that may replace pods now."""
+    progress = owner.status.update_progress
+    if progress is None:
+        return frozenset()
+    found = frozenset(turn.replica_index for turn in progress.currently_updating)
+    return frozenset(copy for copy in found if update_order(owner, copy) is not None)
+
+
+def advance(
+    owner: PodCliqueSet, copies: Mapping[int, CopySummary], *, now: float, settle_s: float = SETTLE_S
+) -> Advance:
+    """Return where the update stands now; *copies* are the summaries by index, those beyond the size too."""
+    status, revision = owner.status, owner.revision
+    wanted = [copies[copy] for copy in range(owner.spec.replicas or 0) if copy in copies]
+    held = Advance(
+        target_hash=status.current_generation_hash or revision.hash,
+        clique_hashes=status.current_clique_hashes or revision.clique_hashes,
+        progress=status.update_progress,
+    )
+    is_known = all(summary.revision == revision.hash for summary in wanted)
+    if not is_known or owner.metadata.deleted_at is not None or owner.paused_at is not None:
+        return held
+    progress = held.progress
+    is_new = held.target_hash != revision.hash
+    if is_new or (not (progress and progress.is_active) and _falls_behind(owner, wanted)):
+        quiet_at = owner.revised_at + settle_s
+        # A clock that was set back must not make anybody wait for longer than it takes to settle.
+        if now < quiet_at <= now + settle_s and any(summary.is_placed for summary in wanted):
+            return replace(held, wake_at=quiet_at)
+        progress = _begun(owner, held, now)
+    if progress is not None and progress.is_active:
+        progress = _gone_on(owner, progress, wanted, now)
+    if progress is not None:
+        progress = _counted(owner, progress, wanted, now)
+    return Advance(target_hash=revision.hash, clique_hashes=revision.clique_hashes, progress=progress)
+
+
+def _falls_behind(owner: PodCliqueSet, wanted: Sequence[CopySummary]) -> bool:
+    """Return whether a copy was missed: one that was wanted again while it was being taken down, for instance."""
+    return strategy_of(owner).type != ON_DELETE and any(summary.is_behind for summary in wanted)
+
+
+def _begun(owner: PodCliqueSet, held: Advance, now: float) -> UpdateProgress:
+    old, new = held.clique_hashes, owner.revision.clique_hashes
+    changed = {clique for clique, hash_ in new.items() if old.get(clique) != hash_} or set(new)
+    running = held.progress if held.progress is not None and held.progress.is_active else None
+    if running is not None:
+        changed |= set(running.changed)
+    return UpdateProgress(
+        update_started_at=now,
+        update_ended_at=now if strategy_of(owner).type == ON_DELETE else None,
+        changed=tuple(sorted(changed & set(new))),
+        # Whoever had a turn keeps it: it is in pieces already, and another would be taken apart beside it.
+        currently_updating=running.currently_updating if running is not None else (),
+        progressed_at=now,
+    )
+
+
+def _gone_on(
+    owner: PodCliqueSet, progress: UpdateProgress, wanted: Sequence[CopySummary], now: float
+) -> UpdateProgress:
+    if strategy_of(owner).type == ON_DELETE:
+        return replace(progress, update_ended_at=now, currently_updating=())
+    known = {summary.copy: summary for summary in wanted}
+    current = [
+        turn
+        for turn in progress.currently_updating
+        if turn.replica_index in known and not _is_done(known[turn.replica_index])
+    ]
+    having = {turn.replica_index for turn in current}
+    waiting = [summary for summary in wanted if summary.has_old and summary.copy not in having]
+    current += [
+        UpdatingCopy(replica_index=summary.copy, update_started_at=now, was_placed=False)
+        for summary in waiting
+        if not summary.is_placed
+    ]
+    placed = [summary for summary in waiting if summary.is_placed]
+    if placed and not any(turn.was_placed for turn in current):
+        chosen = min(placed, key=lambda summary: (summary.available, summary.copy))
+        current.append(UpdatingCopy(replica_index=chosen.copy, update_started_at=now))
+    ended = not current and len(wanted) == (owner.spec.replicas or 0)
+    return replace(progress, currently_updating=tuple(current), update_ended_at=now if ended else None)
+
+
+def _is_done(summary: CopySummary) -> bool:
+    return not summary.has_old and summary.updated and summary.available
+
+
+def _counted(
+    owner: PodCliqueSet, progress: UpdateProgress, wanted: Sequence[CopySummary], now: float
+) -> UpdateProgress:
+    reached = sum(summary.reached for summary in wanted)
+    template, copies = owner.spec.template, owner.spec.replicas or 0
+    members = {name for group in template.pod_clique_scaling_groups for name in group.clique_names}
+    return replace(
+        progress,
+        updated_pod_cliques_count=sum(summary.updated_cliques for summary in wanted),
+        total_pod_cliques_count=copies * sum(clique.name not in members for clique in template.cliques),
+        updated_pod_clique_scaling_groups_count=sum(summary.updated_groups for summary in wanted),
+        total_pod_clique_scaling_groups_count=copies * len(template.pod_clique_scaling_groups),
+        # A count that fell by a crash or a scale-in has to be reached again before it is progress.
+        reached=reached if not progress.is_active else max(reached, progress.reached),
+        progressed_at=now if progress.is_active and reached > progress.reached else progress.progressed_at,
+    )

@@ -1,0 +1,75 @@
+"""Which units of one clique or group an update replaces in this pass. The steps of RollingRecreate.
+
+A unit is a pod of a standalone clique or a replica of a group. Where an update stands is read off the units alone, so
+a pass may run at any time: units of the wanted revision are new, all others old. What does not serve is replaced at
+once, since nobody loses anything by it (Grove); what serves only while enough others do. Readiness decides: a unit
+that is ready serves, whatever happened to it before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from grove_server.lifecycle.rollout.budget import Budget
+
+_Order = Callable[["Unit"], tuple[float | str, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """A pod (``name``, and its age for the order) or a group replica (``index``)."""
+
+    name: str = ""
+    index: int = 0
+    created_at: float = 0.0
+    is_old: bool
+    is_available: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitPlan:
+    """Old units to stop now, and how many units there are to be above the size."""
+
+    stop: tuple[Unit, ...] = ()
+    surge: int = 0
+
+
+def plan_pods(pods: Sequence[Unit], size: int, budget: Budget) -> UnitPlan:
+    """Return what to do with the active pods of a clique of *size*: the oldest serving ones go first.
+
+    Pods are interchangeable: those above the size stay when they are new, and old ones go instead.
+    """
+    old = [pod for pod in pods if pod.is_old]
+    serving = sum(pod.is_available for pod in pods)
+    stop = _stopped(old, serving - (size - budget.max_unavailable), lambda pod: (pod.created_at, pod.index, pod.name))
+    return UnitPlan(stop=stop, surge=min(budget.max_surge, len(old) - len(stop)))
+
+
+def plan_replicas(replicas: Sequence[Unit], size: int, budget: Budget) -> UnitPlan:
+    """Return what to do with the replicas of a group of *size*: the lowest serving indices go first.
+
+    Replicas keep their index, so those above the size are there for the time of the update alone: as long as some of
+    the others are old or do not serve yet. Old replicas above the size are none of the update's: scale-in has them.
+    """
+    inside = [unit for unit in replicas if unit.index < size]
+    extra = sorted((u for u in replicas if u.index >= size and not u.is_old), key=lambda unit: unit.index)
+    old = [unit for unit in inside if unit.is_old]
+    floor = size - budget.max_unavailable
+    serving = sum(unit.is_available for unit in (*inside, *extra))
+    stop = _stopped(old, serving - floor, lambda unit: (unit.index,))
+    taken = {unit.index for unit in stop}
+    well = sum(u.is_available and not u.is_old for u in inside)
+    bound = budget.max_surge if old else min(budget.max_surge, len(extra))
+    surge = min(bound, size - well)
+    left = sum(u.is_available and u.index not in taken for u in inside)
+    while surge < len(extra) and left + sum(u.is_available for u in extra[:surge]) < min(floor, serving):
+        surge += 1
+    return UnitPlan(stop=stop, surge=surge)
+
+
+def _stopped(old: Sequence[Unit], spare: int, order: _Order) -> tuple[Unit, ...]:
+    """Return the old units that go: all that do not serve, and as many of the others as are to *spare*."""
+    idle = [unit for unit in old if not unit.is_available]
+    serving = sorted((unit for unit in old if unit.is_available), key=order)
+    return (*sorted(idle, key=order), *serving[: max(0, spare)])
