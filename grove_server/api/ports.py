@@ -18,6 +18,7 @@ from grove_server.placement.requests import GangRequest
 from grove_server.placement.results import Placement, Verdict
 from grove_server.resources.cluster import ClusterTopologyBinding
 from grove_server.resources.meta import Key
+from grove_server.resources.routing import RouterRegistration
 from grove_server.resources.workload import PodCliqueSet
 
 
@@ -111,8 +112,27 @@ class PlacementPort(Protocol):
         """
 
 
+class RegisteredRouter(Protocol):
+    """A router that is waited for."""
+
+    @property
+    def registration(self) -> RouterRegistration:
+        """What is stored of it."""
+
+    @property
+    def watches(self) -> int:
+        """How many watches it has open."""
+
+    @property
+    def left_s(self) -> float:
+        """What is left of its lease, in seconds."""
+
+
 class RoutersPort(Protocol):
     """Who routes to which set. An empty set name means all sets of the namespace."""
+
+    def known(self, namespace: str, set_name: str) -> Sequence[RegisteredRouter]:
+        """Return the routers of a set and those of its whole namespace, by name."""
 
     def is_known(self, namespace: str, set_name: str, router: str) -> bool:
         """Return whether the router is registered for the set, or for all sets of the namespace."""

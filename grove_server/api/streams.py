@@ -103,6 +103,9 @@ class Streams:
                 # All that happens is not for this reader; without a word its token would grow too old.
                 await write(_TYPES[EventType.BOOKMARK] + text(TOKEN_FIELD, watch.token))
                 wrote_at_s, sent = clock(), 1
+            else:
+                # Neither reading nor leaving out waits for anything: a large present state would hold the loop.
+                await asyncio.sleep(0)
             count_sent(sent)
             if started_s:
                 metrics.WATCH_LAG_SECONDS.observe(time.perf_counter() - started_s)

@@ -92,6 +92,7 @@ _SERVICES: Final[Mapping[str, Mapping[str, tuple[Access, Deadline]]]] = {
         "WatchDrains": (Access.WRITE, _ENDLESS),
         "AcknowledgeDrain": (Access.WRITE, _CHANGE),
         "RenewLease": (Access.WRITE, _CHANGE),
+        "ListRouters": (Access.READ, _READ),
         "EndLease": (Access.WRITE, _CHANGE),
     },
     "EventService": {

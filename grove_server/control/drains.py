@@ -20,3 +20,8 @@ def count_drains(updates: Iterable[Resource]) -> None:
         if isinstance(resource, Pod) and resource.draining_at is not None and resource.metadata.deleted_at is not None:
             _ENDS[drain_end(resource)].inc()
             metrics.DRAIN_SECONDS.observe(max(0.0, resource.metadata.deleted_at - resource.draining_at))
+
+
+def count_cut_short(count: int) -> None:
+    """Count drains that a person ended."""
+    _ENDS[DrainEnd.CUT_SHORT].inc(count)

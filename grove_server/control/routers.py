@@ -13,6 +13,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from grove_server.control.clock import Clock
@@ -33,6 +34,15 @@ ROUTERS_MAX: Final = 10_000
 _RETRY_S: Final = 1.0
 
 _log = get_logger("control")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownRouter:
+    """A registered router: what is stored, its open watches, and what is left of its lease in seconds."""
+
+    registration: RouterRegistration
+    watches: int
+    left_s: float
 
 
 class TooManyRoutersError(RuntimeError):
@@ -84,6 +94,19 @@ class Routers(Supervised):
             for known in reader.indexed(ROUTERS_BY_SET, (namespace, scope)):
                 left_s[known.router] = max(left_s.get(known.router, 0.0), self._left_s(key_of(known), steady_s))
         return tuple(RouterLease(router=name, expires_at=now + left) for name, left in sorted(left_s.items()) if left)
+
+    def known(self, namespace: str, set_name: str) -> list[KnownRouter]:
+        """Return the routers of a set and those of its whole namespace, by name."""
+        steady_s = self._clock.steady()
+        rows = [
+            row for scope in {set_name, ""} for row in self._store.read().indexed(ROUTERS_BY_SET, (namespace, scope))
+        ]
+        return [
+            KnownRouter(
+                registration=row, watches=self._watches[key_of(row)], left_s=self._left_s(key_of(row), steady_s)
+            )
+            for row in sorted(rows, key=lambda row: (row.router, row.set_name))
+        ]
 
     def is_known(self, namespace: str, set_name: str, router: str) -> bool:
         """Return whether the router is registered for the set, or for all sets of the namespace."""

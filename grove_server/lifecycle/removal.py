@@ -41,6 +41,8 @@ class DrainEnd(enum.StrEnum):
     NOT_READY = "not_ready"
     ACKNOWLEDGED = "acknowledged"
     NO_ROUTERS = "no_routers"
+    # By a person who would not wait; never the outcome of a pass.
+    CUT_SHORT = "cut_short"
 
 
 def stop_pod(plan: Plan, pod: Pod, why: StopReason, orders: CopyOrders, now: float) -> None:

@@ -7,6 +7,7 @@ short where a test lets them pass, and long where it proves that something else 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ import grpc
 import pytest
 
 import grove_client
+from grove.v1 import endpoint_pb2 as pb
 from grove.v1.meta_pb2 import Condition
 from grove.v1.pod_pb2 import Pod
 from grove_client import GroveClient
@@ -304,6 +306,48 @@ async def test_deleting_pods_drains_them(server: ServerProcess, grove: GroveClie
         await router.acknowledge(name)
         await count(grove, 3)
         assert router.told("MODIFIED") in ([], [name])
+
+
+async def test_deleting_pods_without_waiting(server: ServerProcess, grove: GroveClient) -> None:
+    """Whoever cannot wait stops a pod at once, whether it serves or drains; grovectl says --now."""
+    await serve(grove)
+    async with Router(server.address, "r1", "chat") as router:
+        await delete_one(grove)
+        (draining,) = await router.until_told("ADDED", 1)
+        await grove.pods.delete_now([draining])
+        await router.until_told("DELETED", 1)
+        await count(grove, 3)
+        (serving, *_) = sorted(pod.metadata.name for pod in await pods_of(grove))
+        result = await grovectl(server.address, "delete", "pod", serving, "--now")
+        assert result == f"pod/{serving} deleted\n"
+        await shown(grove, lambda seen: len(seen) == 3 and all(pod.metadata.name != serving for pod in seen))
+        assert router.told("ADDED") == [draining]
+
+
+async def grovectl(address: str, *words: str) -> str:
+    """Run the command and return what it prints."""
+    program = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "grovectl", "--server", address, *words, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await program.communicate()
+    assert program.returncode == 0
+    return out.decode()
+
+
+async def test_what_people_see(server: ServerProcess, grove: GroveClient) -> None:
+    """A draining pod is called so in the table; who is waited for can be asked."""
+    await serve(grove)
+    async with Router(server.address, "r1", "chat") as router, Router(server.address, "r2", ""):
+        await scale_in(grove)
+        (name,) = await router.until_told("ADDED", 1)
+        table = await grovectl(server.address, "get", "pods")
+        assert [line.split()[2] for line in table.splitlines() if line.startswith(name)] == ["Draining"]
+        request = pb.EndpointServiceListRoutersRequest(pod_clique_set="chat")
+        known = (await router.stub.ListRouters(request)).routers
+        assert [(one.name, one.pod_clique_set, one.watches, one.lease_left) for one in known] == [
+            ("r1", "chat", 1, "15s"),
+            ("r2", "", 1, "15s"),
+        ]
 
 
 async def test_removing_a_set_drains_it(server: ServerProcess, grove: GroveClient) -> None:

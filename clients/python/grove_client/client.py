@@ -44,6 +44,17 @@ class PodGangs(Collection[PodGang]):
         return cast("PodGangServiceExplainResponse", answer)
 
 
+class Pods(Deletable[Pod]):
+    """Pods, which drain before they are deleted if routers use them."""
+
+    async def delete_now(self, names: list[str], *, namespace: str = "", validate_only: bool = False) -> None:
+        """Delete all of *names* without a drain, in one change, or none; requests under way there may be lost."""
+        await self._caller.call(
+            f"{self._service}Delete",
+            {"names": names, "namespace": namespace, "skip_drain": True, "validate_only": validate_only},
+        )
+
+
 class Nodes(Collection[Node]):
     """Nodes, and whether new pods may be placed on them."""
 
@@ -78,7 +89,7 @@ class GroveClient:
         self.pod_cliques = Scalable(caller, PodClique)
         self.pod_clique_scaling_groups = Scalable(caller, PodCliqueScalingGroup)
         self.pod_gangs = PodGangs(caller, PodGang)
-        self.pods = Deletable(caller, Pod)
+        self.pods = Pods(caller, Pod)
         self.nodes = Nodes(caller, Node)
         self.cluster_topology_bindings = Applicable(caller, ClusterTopologyBinding)
         self.events = Listed(caller, Event)

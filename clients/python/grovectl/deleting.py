@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import click
 
@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from grove_client import GroveClient
 
 
+class Manner(NamedTuple):
+    """How to delete: only check; leave out what does not exist; without a drain."""
+
+    validate_only: bool
+    lenient: bool
+    now: bool
+
+
 @click.command()
 @click.argument("words", nargs=-1, metavar="[KIND NAME... | KIND/NAME...]")
 @click.option(
@@ -29,6 +37,7 @@ if TYPE_CHECKING:
 @click.option("-l", "--selector", default="", metavar="SELECTOR", help="Those that match a label selector.")
 @click.option("--all", "everything", is_flag=True, help="All resources of the kind in the namespace.")
 @click.option("--ignore-not-found", is_flag=True, help="A resource that does not exist is no error.")
+@click.option("--now", is_flag=True, help="Pods only: do not let routers leave them first.")
 @click.option("--wait/--no-wait", "must_wait", default=True, help="Return when it is gone, or at once.")
 @click.option("--timeout", default="60s", show_default=True, metavar="DURATION", help="How long to wait.")
 @click.option("--dry-run", type=click.Choice(["none", "server"]), default="none", help="server: check, change nothing.")
@@ -42,6 +51,7 @@ def delete(  # noqa: PLR0913 -- one argument per option of the command
     selector: str,
     everything: bool,
     ignore_not_found: bool,
+    now: bool,
     must_wait: bool,
     timeout: str,
     dry_run: str,
@@ -50,8 +60,8 @@ def delete(  # noqa: PLR0913 -- one argument per option of the command
     validate_only = dry_run == "server"
     limit_s = duration_s(timeout) if must_wait and not validate_only else None
     if files:
-        if words or selector or everything:
-            raise usage("--filename excludes names, --selector and --all")
+        if words or selector or everything or now:
+            raise usage("--filename excludes names, --selector, --all and --now")
         _delete_manifests(
             session, files, recursive=recursive, validate_only=validate_only, limit_s=limit_s, lenient=ignore_not_found
         )
@@ -64,10 +74,12 @@ def delete(  # noqa: PLR0913 -- one argument per option of the command
         raise usage("names, --selector or --all are needed")
     for target in targets:
         must_offer(target.info, "delete")
+        if now and target.info.kind != "Pod":
+            raise usage("--now is for pods: nothing else drains by itself")
 
     async def body(grove: GroveClient) -> None:
         for info, names in await _names(grove, session, targets, selector):
-            await _delete(grove, session, info, names, validate_only=validate_only, lenient=ignore_not_found)
+            await _delete(grove, session, info, names, Manner(validate_only, ignore_not_found, now))
             if limit_s is not None:
                 await wait_gone(grove, info, tuple(names), session.namespace, limit_s)
 
@@ -92,24 +104,30 @@ async def _names(
     return found
 
 
-async def _delete(
-    grove: GroveClient, session: Session, info: KindInfo, names: list[str], *, validate_only: bool, lenient: bool
-) -> None:
-    """Delete the resources of one kind, in one change; *lenient* leaves out those that do not exist."""
+async def _delete(grove: GroveClient, session: Session, info: KindInfo, names: list[str], manner: Manner) -> None:
+    """Delete the resources of one kind, in one change."""
     from grove_client import NotFoundError
 
     collection = cast("Deletable[Resource]", access(grove, info))
     scope: Scope = {"namespace": session.namespace} if info.is_namespaced else {}
+    validate_only = manner.validate_only
+
+    async def once(some: list[str]) -> None:
+        if manner.now:
+            await grove.pods.delete_now(some, namespace=session.namespace, validate_only=validate_only)
+        else:
+            await collection.delete(some, validate_only=validate_only, **scope)
+
     try:
-        await collection.delete(names, validate_only=validate_only, **scope)
+        await once(names)
         gone = names
     except NotFoundError:
-        if not lenient:
+        if not manner.lenient:
             raise
         gone = []
         for name in names:
             try:
-                await collection.delete([name], validate_only=validate_only, **scope)
+                await once([name])
             except NotFoundError:
                 continue
             gone.append(name)

@@ -15,8 +15,9 @@ from grove_server.api.backend import Backend
 from grove_server.api.changes import ATTEMPTS_MAX
 from grove_server.api.conversions.drains import DrainSteps
 from grove_server.api.conversions.requests import refuse_unknown_fields
+from grove_server.api.conversions.timestamps import rfc3339
 from grove_server.api.named import change_named, check_names, keys_of
-from grove_server.api.pipeline import Awaited, Call, Method, Streamed
+from grove_server.api.pipeline import Awaited, Call, Method, Ready, Streamed
 from grove_server.api.reading import DEFAULT_NAMESPACE
 from grove_server.api.reasons import ApiError, Reason, invalid_request, router_not_registered, too_many_routers
 from grove_server.control.routers import LEASE_S, ROUTERS_PER_SET_MAX, TooManyRoutersError
@@ -33,7 +34,7 @@ _ACKS_MAX: Final = 2 * ROUTERS_PER_SET_MAX
 
 
 class EndpointService:
-    """Endpoints: WatchDrains, AcknowledgeDrain, RenewLease, EndLease."""
+    """Endpoints: WatchDrains, AcknowledgeDrain, RenewLease, ListRouters, EndLease."""
 
     name = "grove.v1.EndpointService"
 
@@ -47,6 +48,7 @@ class EndpointService:
             "WatchDrains": Streamed(pb.EndpointServiceWatchDrainsRequest, self.watch_drains),
             "AcknowledgeDrain": Awaited(pb.EndpointServiceAcknowledgeDrainRequest, self.acknowledge_drain),
             "RenewLease": Awaited(pb.EndpointServiceRenewLeaseRequest, self.renew_lease),
+            "ListRouters": Ready(pb.EndpointServiceListRoutersRequest, self.list_routers),
             "EndLease": Awaited(pb.EndpointServiceEndLeaseRequest, self.end_lease),
         }
 
@@ -101,6 +103,22 @@ class EndpointService:
         return pb.EndpointServiceRenewLeaseResponse(
             lease=format_duration(LEASE_S), registered=is_new
         ).SerializeToString()
+
+    def list_routers(self, request: pb.EndpointServiceListRoutersRequest) -> bytes:
+        """Return who is waited for."""
+        refuse_unknown_fields(request)
+        namespace, set_name = _scope(request.namespace, request.pod_clique_set)
+        routers = [
+            pb.Router(
+                name=known.registration.router,
+                pod_clique_set=known.registration.set_name,
+                registered_at=rfc3339(known.registration.metadata.created_at),
+                watches=known.watches,
+                lease_left=format_duration(round(known.left_s, 3)),
+            )
+            for known in self._routers.known(namespace, set_name)
+        ]
+        return pb.EndpointServiceListRoutersResponse(routers=routers).SerializeToString()
 
     async def end_lease(self, request: pb.EndpointServiceEndLeaseRequest, _call: Call) -> bytes:
         """Forget a router."""

@@ -8,7 +8,16 @@ from dataclasses import replace
 import pytest
 
 from grove_server.lifecycle.orders import CopyOrders, RouterLease
-from grove_server.lifecycle.removal import DRAIN_DEADLINE_PASSED, DrainEnd, StopReason, drain_end, drain_timeout_s
+from grove_server.lifecycle.plan import Plan
+from grove_server.lifecycle.removal import (
+    DRAIN_DEADLINE_PASSED,
+    DrainEnd,
+    StopReason,
+    continue_drains,
+    drain_end,
+    drain_timeout_s,
+    stop_pod,
+)
 from grove_server.resources.labels import DRAIN_TIMEOUT
 from grove_server.resources.workload import Pod, PodClique
 from tests.lifecycle_cases import NOW, World, clique, deleted, group, lost, ready, world
@@ -61,6 +70,25 @@ def test_a_drain_waits_for_every_router() -> None:
     made.step()
     (pod,) = stopping(made)
     assert drain_end(pod) is DrainEnd.ACKNOWLEDGED
+
+
+@pytest.mark.parametrize("why", list(StopReason))
+def test_every_reason_to_stop_a_pod_drains_it(why: StopReason) -> None:
+    """Whatever stops a ready pod that routers use, it drains first, and remembers why until its end."""
+    made = serving()
+    (pod, *_) = made.pods()
+    plan = Plan()
+    stop_pod(plan, pod, why, made.orders, NOW)
+    (drained,) = plan.updates
+    assert isinstance(drained, Pod)
+    assert (drained.is_draining, drained.is_terminating, drained.stop_reason) == (True, False, why)
+    plan = Plan()
+    stop_pod(plan, drained, StopReason.UPDATE, made.orders, NOW)
+    assert plan.updates == []
+    assert continue_drains(plan, [replace(drained, drain_acks=("r1",))], made.orders, NOW) == 1
+    (stopping_pod,) = plan.updates
+    assert isinstance(stopping_pod, Pod)
+    assert (stopping_pod.is_terminating, stopping_pod.stop_reason) == (True, why)
 
 
 def test_a_draining_pod_counts_nowhere() -> None:

@@ -300,6 +300,98 @@ class EndpointServiceRenewLeaseResponse(_message.Message):
 Global___EndpointServiceRenewLeaseResponse: _TypeAlias = EndpointServiceRenewLeaseResponse  # noqa: Y015
 
 @_typing.final
+class EndpointServiceListRoutersRequest(_message.Message):
+    """Says whose routers to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    POD_CLIQUE_SET_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Namespace; empty means "default"."""
+    pod_clique_set: _builtins.str
+    """Name of the PodCliqueSet: its own routers and those of all sets of the namespace. Empty: only the
+    latter.
+    """
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        pod_clique_set: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "pod_clique_set", b"pod_clique_set"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndpointServiceListRoutersRequest: _TypeAlias = EndpointServiceListRoutersRequest  # noqa: Y015
+
+@_typing.final
+class EndpointServiceListRoutersResponse(_message.Message):
+    """The routers that drains wait for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUTERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def routers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Router]:
+        """At most 128."""
+
+    def __init__(
+        self,
+        *,
+        routers: _abc.Iterable[Global___Router] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["routers", b"routers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndpointServiceListRoutersResponse: _TypeAlias = EndpointServiceListRoutersResponse  # noqa: Y015
+
+@_typing.final
+class Router(_message.Message):
+    """A registered router."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    POD_CLIQUE_SET_FIELD_NUMBER: _builtins.int
+    REGISTERED_AT_FIELD_NUMBER: _builtins.int
+    WATCHES_FIELD_NUMBER: _builtins.int
+    LEASE_LEFT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the router."""
+    pod_clique_set: _builtins.str
+    """PodCliqueSet that it is registered for; empty means all sets of the namespace."""
+    registered_at: _builtins.str
+    """When it registered."""
+    watches: _builtins.int
+    """Open drain watches."""
+    lease_left: _builtins.str
+    """What is left of its lease, for example "12.5s". Whole while it watches."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        pod_clique_set: _builtins.str = ...,
+        registered_at: _builtins.str = ...,
+        watches: _builtins.int | None = ...,
+        lease_left: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_watches", b"_watches", "watches", b"watches"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_watches", b"_watches", "lease_left", b"lease_left", "name", b"name", "pod_clique_set", b"pod_clique_set", "registered_at", b"registered_at", "watches", b"watches"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__watches: _TypeAlias = _typing.Literal["watches"]  # noqa: Y015
+    _WhichOneofArgType__watches: _TypeAlias = _typing.Literal["_watches", b"_watches"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__watches) -> _WhichOneofReturnType__watches | None: ...
+
+Global___Router: _TypeAlias = Router  # noqa: Y015
+
+@_typing.final
 class EndpointServiceEndLeaseRequest(_message.Message):
     """Says who leaves."""
 

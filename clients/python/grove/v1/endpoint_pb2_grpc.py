@@ -55,6 +55,11 @@ class EndpointServiceStub:
                 request_serializer=grove_dot_v1_dot_endpoint__pb2.EndpointServiceRenewLeaseRequest.SerializeToString,
                 response_deserializer=grove_dot_v1_dot_endpoint__pb2.EndpointServiceRenewLeaseResponse.FromString,
                 _registered_method=True)
+        self.ListRouters = channel.unary_unary(
+                '/grove.v1.EndpointService/ListRouters',
+                request_serializer=grove_dot_v1_dot_endpoint__pb2.EndpointServiceListRoutersRequest.SerializeToString,
+                response_deserializer=grove_dot_v1_dot_endpoint__pb2.EndpointServiceListRoutersResponse.FromString,
+                _registered_method=True)
         self.EndLease = channel.unary_unary(
                 '/grove.v1.EndpointService/EndLease',
                 request_serializer=grove_dot_v1_dot_endpoint__pb2.EndpointServiceEndLeaseRequest.SerializeToString,
@@ -108,6 +113,14 @@ class EndpointServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListRouters(self, request, context):
+        """Reads who is waited for when pods of a set drain, sorted by name.
+        Codes: INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def EndLease(self, request, context):
         """Ends a router's registration at once, so that nobody waits for its lease to run out. Open watches of
         the router keep running, but drains wait for it no longer.
@@ -134,6 +147,11 @@ def add_EndpointServiceServicer_to_server(servicer, server):
                     servicer.RenewLease,
                     request_deserializer=grove_dot_v1_dot_endpoint__pb2.EndpointServiceRenewLeaseRequest.FromString,
                     response_serializer=grove_dot_v1_dot_endpoint__pb2.EndpointServiceRenewLeaseResponse.SerializeToString,
+            ),
+            'ListRouters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRouters,
+                    request_deserializer=grove_dot_v1_dot_endpoint__pb2.EndpointServiceListRoutersRequest.FromString,
+                    response_serializer=grove_dot_v1_dot_endpoint__pb2.EndpointServiceListRoutersResponse.SerializeToString,
             ),
             'EndLease': grpc.unary_unary_rpc_method_handler(
                     servicer.EndLease,
@@ -228,6 +246,33 @@ class EndpointService:
             '/grove.v1.EndpointService/RenewLease',
             grove_dot_v1_dot_endpoint__pb2.EndpointServiceRenewLeaseRequest.SerializeToString,
             grove_dot_v1_dot_endpoint__pb2.EndpointServiceRenewLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRouters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/grove.v1.EndpointService/ListRouters',
+            grove_dot_v1_dot_endpoint__pb2.EndpointServiceListRoutersRequest.SerializeToString,
+            grove_dot_v1_dot_endpoint__pb2.EndpointServiceListRoutersResponse.FromString,
             options,
             channel_credentials,
             insecure,

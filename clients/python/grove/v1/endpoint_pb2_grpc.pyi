@@ -64,6 +64,10 @@ class EndpointServiceStub:
     twice per lease. Answers after the registration is durable: drains that begin from then on wait for it.
     Codes: RESOURCE_EXHAUSTED (too many routers), INVALID_ARGUMENT.
     """
+    ListRouters: _grpc.UnaryUnaryMultiCallable[_endpoint_pb2.EndpointServiceListRoutersRequest, _endpoint_pb2.EndpointServiceListRoutersResponse]
+    """Reads who is waited for when pods of a set drain, sorted by name.
+    Codes: INVALID_ARGUMENT.
+    """
     EndLease: _grpc.UnaryUnaryMultiCallable[_endpoint_pb2.EndpointServiceEndLeaseRequest, _endpoint_pb2.EndpointServiceEndLeaseResponse]
     """Ends a router's registration at once, so that nobody waits for its lease to run out. Open watches of
     the router keep running, but drains wait for it no longer.
@@ -105,6 +109,10 @@ class EndpointServiceAsyncStub(EndpointServiceStub):
     """Registers a router, or renews its lease. For routers that cannot keep a watch open: call it at least
     twice per lease. Answers after the registration is durable: drains that begin from then on wait for it.
     Codes: RESOURCE_EXHAUSTED (too many routers), INVALID_ARGUMENT.
+    """
+    ListRouters: _aio.UnaryUnaryMultiCallable[_endpoint_pb2.EndpointServiceListRoutersRequest, _endpoint_pb2.EndpointServiceListRoutersResponse]  # type: ignore[assignment]
+    """Reads who is waited for when pods of a set drain, sorted by name.
+    Codes: INVALID_ARGUMENT.
     """
     EndLease: _aio.UnaryUnaryMultiCallable[_endpoint_pb2.EndpointServiceEndLeaseRequest, _endpoint_pb2.EndpointServiceEndLeaseResponse]  # type: ignore[assignment]
     """Ends a router's registration at once, so that nobody waits for its lease to run out. Open watches of
@@ -162,6 +170,16 @@ class EndpointServiceServicer(metaclass=_abc_1.ABCMeta):
         """Registers a router, or renews its lease. For routers that cannot keep a watch open: call it at least
         twice per lease. Answers after the registration is durable: drains that begin from then on wait for it.
         Codes: RESOURCE_EXHAUSTED (too many routers), INVALID_ARGUMENT.
+        """
+
+    @_abc_1.abstractmethod
+    def ListRouters(
+        self,
+        request: _endpoint_pb2.EndpointServiceListRoutersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_endpoint_pb2.EndpointServiceListRoutersResponse, _abc.Awaitable[_endpoint_pb2.EndpointServiceListRoutersResponse]]:
+        """Reads who is waited for when pods of a set drain, sorted by name.
+        Codes: INVALID_ARGUMENT.
         """
 
     @_abc_1.abstractmethod

@@ -541,12 +541,15 @@ class PodServiceDeleteRequest(_message.Message):
     NAMES_FIELD_NUMBER: _builtins.int
     RESOURCE_VERSION_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    SKIP_DRAIN_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Namespace; empty means "default"."""
     resource_version: _builtins.str
     """Precondition, with a single name only; empty means none."""
     validate_only: _builtins.bool
     """Only check, change nothing."""
+    skip_drain: _builtins.bool
+    """Stop them without a drain, those too that drain already: requests under way may be lost."""
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names; 1 to 1000, each once."""
@@ -558,10 +561,11 @@ class PodServiceDeleteRequest(_message.Message):
         names: _abc.Iterable[_builtins.str] | None = ...,
         resource_version: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        skip_drain: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names", "namespace", b"namespace", "resource_version", b"resource_version", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names", "namespace", b"namespace", "resource_version", b"resource_version", "skip_drain", b"skip_drain", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -99,7 +99,7 @@ class PodServiceServicer:
     def Delete(self, request, context):
         """Deletes the resources named, all in one change or none. Answers after it is durable.
         A pod that its clique still wants is replaced. A ready pod of a set with routers drains first
-        (see EndpointService); deleting it again does not hurry it.
+        (see EndpointService); deleting it again does not hurry it, unless `skipDrain` is given.
         Codes: NOT_FOUND (names all that are missing), ABORTED (not at the version given).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

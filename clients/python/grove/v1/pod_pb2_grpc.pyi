@@ -59,7 +59,7 @@ class PodServiceStub:
     Delete: _grpc.UnaryUnaryMultiCallable[_pod_pb2.PodServiceDeleteRequest, _pod_pb2.PodServiceDeleteResponse]
     """Deletes the resources named, all in one change or none. Answers after it is durable.
     A pod that its clique still wants is replaced. A ready pod of a set with routers drains first
-    (see EndpointService); deleting it again does not hurry it.
+    (see EndpointService); deleting it again does not hurry it, unless `skipDrain` is given.
     Codes: NOT_FOUND (names all that are missing), ABORTED (not at the version given).
     """
 
@@ -94,7 +94,7 @@ class PodServiceAsyncStub(PodServiceStub):
     Delete: _aio.UnaryUnaryMultiCallable[_pod_pb2.PodServiceDeleteRequest, _pod_pb2.PodServiceDeleteResponse]  # type: ignore[assignment]
     """Deletes the resources named, all in one change or none. Answers after it is durable.
     A pod that its clique still wants is replaced. A ready pod of a set with routers drains first
-    (see EndpointService); deleting it again does not hurry it.
+    (see EndpointService); deleting it again does not hurry it, unless `skipDrain` is given.
     Codes: NOT_FOUND (names all that are missing), ABORTED (not at the version given).
     """
 
@@ -150,7 +150,7 @@ class PodServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_pod_pb2.PodServiceDeleteResponse, _abc.Awaitable[_pod_pb2.PodServiceDeleteResponse]]:
         """Deletes the resources named, all in one change or none. Answers after it is durable.
         A pod that its clique still wants is replaced. A ready pod of a set with routers drains first
-        (see EndpointService); deleting it again does not hurry it.
+        (see EndpointService); deleting it again does not hurry it, unless `skipDrain` is given.
         Codes: NOT_FOUND (names all that are missing), ABORTED (not at the version given).
         """
 
