@@ -1,5 +1,7 @@
 """Runs seeds: ``python -m tests.simulation --seeds 5000``, or one of them again: ``--replay SEED``.
 
+With ``--load FILE`` it goes on from a dump of a real server instead, see ``dumps``.
+
 Prints progress, what the runs did, how fast they were, and for each seed that failed: what went wrong, the last
 transitions, and the command that runs it again. Exits 1 if a seed failed.
 """
@@ -14,8 +16,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Final
 
+from tests.simulation.dumps import go_on, load_dump
 from tests.simulation.run import SIZES, Report, simulate
 
 _FAILURES_SHOWN: Final = 5
@@ -32,7 +36,13 @@ def main() -> int:
     parser.add_argument("--size", choices=sorted(SIZES), default="small", help="how large the world is")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--replay", metavar="SEED", help="run one seed, hashing every row, and show its end")
+    parser.add_argument("--load", metavar="FILE", type=Path, help="go on from a dump (grovectl debug dump FILE)")
+    parser.add_argument(
+        "--inputs", action="store_true", help="with --load: begin earlier, replay what came from outside"
+    )
     options = parser.parse_args()
+    if options.load is not None:
+        return _load(options.load, with_inputs=options.inputs)
     if options.replay is not None:
         return _replay(options.replay, options.size)
     seeds = [str(seed) for seed in range(options.first, options.first + options.seeds)]
@@ -70,6 +80,16 @@ def _replay(seed: str, size: str) -> int:
     print(f"history {report.digest}, {report.virtual_s:.1f} virtual seconds, {report.changes.total()} changes")
     print(report.failure or "all is well")
     return 1 if report.failure else 0
+
+
+def _load(path: Path, *, with_inputs: bool) -> int:
+    ended = go_on(load_dump(path), with_inputs=with_inputs)
+    print("\n".join(ended.last))
+    print(f"history {ended.digest}, {ended.virtual_s:.1f} virtual seconds, changes by cause: {dict(ended.changes)}")
+    if with_inputs:
+        print(f"{ended.inputs} inputs, {ended.inputs_lost} of them lost")
+    print("\n".join(ended.differences) or "all is as it should be")
+    return 1 if ended.differences else 0
 
 
 def _summarise(reports: list[Report], size: str, real_s: float) -> int:

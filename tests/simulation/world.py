@@ -10,16 +10,17 @@ from __future__ import annotations
 import heapq
 import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
 from grove_server.resources.cluster import ClusterTopologyBinding, Node
-from grove_server.resources.meta import Key, Kind, Resource
-from grove_server.resources.workload import Pod
+from grove_server.resources.meta import Key, Kind, Resource, key_of
+from grove_server.resources.workload import Pod, PodGang
 from grove_server.runtime.cluster_file import ClusterFile
 from grove_server.store.interface import Change, Delete, Put
 from grove_server.store.journal import Commit
+from grove_server.store.state import Write
 from tests.simulation import manifests
 from tests.simulation.books import Books
 from tests.simulation.disk import Disk, DiskMood
@@ -95,6 +96,22 @@ class World:
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = 0
         self.callback_count = 0
+
+    def take_over(self, rows: Sequence[Resource], *, version: int, epoch_s: float) -> None:
+        """Begin with *rows* on the disk, those that others refer to first, and with their nodes, at that moment."""
+        self.offset_s = epoch_s - self.time.now_s
+        self.has_topology = False
+        for row in rows:
+            write = Write(key_of(row), row, row.resource_version)
+            self.disk.sync([write])
+            self.books.enter(write, None)
+            if isinstance(row, Node):
+                self._nodes[row.metadata.name] = row
+                self.present[row.metadata.name] = None
+            elif isinstance(row, PodGang) and row.status.scheduled_at is not None:
+                self.books.placed_gangs.add(row.metadata.uid)
+        self.disk.version = max(version, max((row.resource_version for row in rows), default=0))
+        self.disk.deleted_version = self.disk.version
 
     # Randomness and time.
 
