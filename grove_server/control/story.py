@@ -6,6 +6,9 @@ server starts. What must outlive that is in conditions and events.
 Bounded three ways: transitions per resource, resources, and transitions in all. The resource that changed longest ago
 is forgotten first, whether or not it still exists, so that a story also tells how a resource ended. A count that moves
 on in small steps is one transition that says how far it came.
+
+Pods change by the ten thousand and few are asked about: of a pod both states are kept, and put into words for whoever
+asks. Other resources may be large, so that they are put into words at once.
 """
 
 from __future__ import annotations
@@ -74,9 +77,20 @@ class Story:
     since: float
 
 
+class _Seen(NamedTuple):
+    """A change of a pod that nobody asked about yet."""
+
+    at: float
+    version: int
+    cause: str
+    origin: Origin
+    before: Pod
+    after: Pod
+
+
 @dataclass(slots=True)
 class _Pages:
-    transitions: list[Transition]
+    transitions: list[Transition | _Seen]
     forgotten_count: int = 0
 
 
@@ -112,8 +126,9 @@ class StoryTeller:
         pages = self._pages.get((key.kind, key.namespace, key.name))
         if pages is None:
             return Story(transitions=(), forgotten_count=0, since=self._began_at)
+        told = (_told(each) for each in pages.transitions)
         return Story(
-            transitions=tuple(each for each in pages.transitions if uid in ("", each.uid)),
+            transitions=tuple(each for each in told if each.changes and uid in ("", each.uid)),
             forgotten_count=pages.forgotten_count,
             since=self._began_at,
         )
@@ -125,6 +140,9 @@ class StoryTeller:
 
     def _observe(self, notice: Notice, now: float) -> None:
         resource, previous = notice.resource, notice.previous
+        if isinstance(resource, Pod) and isinstance(previous, Pod) and notice.kind is ChangeType.MODIFIED:
+            self._write(_Seen(now, notice.version, notice.cause, notice.origin, previous, resource), resource)
+            return
         if notice.kind is ChangeType.DELETED:
             changes: tuple[Difference, ...] = _REMOVED
         elif previous is None:
@@ -133,6 +151,10 @@ class StoryTeller:
             changes = differences(previous, resource)
             if not changes:
                 return
+        uid, origin = resource.metadata.uid, _origin(notice, resource)
+        self._write(Transition(now, notice.version, uid, notice.cause, origin, changes, 1, now), resource)
+
+    def _write(self, fresh: Transition | _Seen, resource: Resource) -> None:
         metadata = resource.metadata
         key = (resource.kind, metadata.namespace, metadata.name)
         pages = self._pages.get(key)
@@ -141,10 +163,11 @@ class StoryTeller:
         else:
             self._pages.move_to_end(key)
         transitions = pages.transitions
-        fresh = Transition(now, notice.version, metadata.uid, notice.cause, _origin(notice, resource), changes, 1, now)
-        if transitions and (merged := _merged(transitions[-1], fresh)) is not None:
-            transitions[-1] = merged
-            return
+        if transitions and isinstance(fresh, Transition) and isinstance(last := transitions[-1], Transition):
+            merged = _merged(last, fresh)
+            if merged is not None:
+                transitions[-1] = merged
+                return
         transitions.append(fresh)
         if len(transitions) > self._per_resource_max:
             del transitions[0]
@@ -164,6 +187,13 @@ class StoryTeller:
 
 _CREATED: Final = (Difference(CREATED),)
 _REMOVED: Final = (Difference(REMOVED),)
+
+
+def _told(seen: Transition | _Seen) -> Transition:
+    if isinstance(seen, Transition):
+        return seen
+    at, version, cause, origin, before, after = seen
+    return Transition(at, version, after.metadata.uid, cause, origin, differences(before, after), 1, at)
 
 
 def _origin(notice: Notice, resource: Resource) -> Origin:
