@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from grove_server.resources.meta import Condition, Resource
-from grove_server.resources.workload import PodTemplate
+from grove_server.resources.workload import ChosenDomain, PodTemplate
 
 CHANGES_MAX: Final = 16
 TEXT_LENGTH_MAX: Final = 120
@@ -92,6 +92,8 @@ def _fields(before: Any, after: Any, path: str, depth: int) -> Iterator[Differen
             yield from _conditions(old, new)
         elif name == "pod_groups":
             yield from _pod_groups(old, new)
+        elif name == "topology":
+            yield Difference("domains", _domains(old), _domains(new))
         elif name in _TRANSPARENT:
             yield from _fields(old, new, path, depth + 1)
         elif name.endswith("_at") and not isinstance(old, str):
@@ -143,6 +145,10 @@ def _pod_groups(old: Iterable[Any], new: Iterable[Any]) -> Iterator[Difference]:
     for name in sorted({*before, *after}):
         if before.get(name) != after.get(name):
             yield Difference(f"pods of {name}", _text(before.get(name)), _text(after.get(name)))
+
+
+def _domains(chosen: Iterable[ChosenDomain]) -> str:
+    return _short(", ".join(f"{each.scope} in {each.level} {each.domain}" for each in chosen), TEXT_LENGTH_MAX)
 
 
 def _text(value: Any) -> str:  # noqa: ANN401 -- any field's value

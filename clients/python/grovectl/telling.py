@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from grove_client import GroveClient
 
 TRANSITIONS_SHOWN_MAX: Final = 25
+# What is longer is in the call's answer; here it would push the reasons off the screen.
+_WHAT_LENGTH_MAX: Final = 200
 _TITLES: Final = ("AGE", "BY", "WHAT", "WHY")
 
 
@@ -48,7 +50,8 @@ def _row(transition: Transition) -> list[str]:
 
 
 def _changes(changes: Sequence[Change]) -> str:
-    return "; ".join(_change(each) for each in changes)
+    text = "; ".join(_change(each) for each in changes)
+    return text if len(text) <= _WHAT_LENGTH_MAX else f"{text[: _WHAT_LENGTH_MAX - 1]}…"
 
 
 def _change(change: Change) -> str:
