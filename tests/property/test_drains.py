@@ -34,6 +34,8 @@ class Drains(RuleBasedStateMachine):
         self.due_s: dict[str, float] = {}
         self.began: dict[str, Pod] = {}
         self.turn()
+        self.pods_start()
+        self.router_speaks("r1")
 
     # What happens.
 
@@ -95,7 +97,7 @@ class Drains(RuleBasedStateMachine):
         self.world.reap()
         self.turn()
 
-    @rule(seconds=st.sampled_from([1.0, 5.0, 14.0, 15.0, 20.0]))
+    @rule(seconds=st.sampled_from([1.0, 6.0, 14.0, 15.0, 20.0]))
     def time_passes(self, seconds: float) -> None:
         """The clock moves on, with passes only where one was asked for."""
         until = self.world.now + seconds
@@ -112,6 +114,9 @@ class Drains(RuleBasedStateMachine):
         before = {pod.metadata.uid: pod for pod in self.world.of(Pod)}
         self.world.orders = self.orders
         self.world.step()
+        # Time stands still in most steps, and what is made anew in the same moment has the same uid.
+        present = {pod.metadata.uid for pod in self.world.of(Pod)}
+        self.began = {uid: pod for uid, pod in self.began.items() if uid in present}
         for pod in self.world.of(Pod):
             old = before.get(pod.metadata.uid)
             if old is not None and pod.is_terminating and not old.is_terminating:
@@ -172,5 +177,5 @@ class Drains(RuleBasedStateMachine):
         assert self.draining == []
 
 
-Drains.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+Drains.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestDrains = Drains.TestCase
