@@ -350,6 +350,23 @@ async def test_what_people_see(server: ServerProcess, grove: GroveClient) -> Non
         ]
 
 
+async def test_an_update_drains_each_pod(server: ServerProcess, grove: GroveClient) -> None:
+    """Every pod of the old revision drains before it stops, one after the other, and serves until it is left."""
+    await serve(grove, pods=2)
+    old = {pod.metadata.name for pod in await pods_of(grove)}
+    async with Router(server.address, "r1", "chat") as router:
+        await grove.apply_manifest(SET.format(pods=2, copies=1, timeout="5m", image="web:2"))
+        for number in (1, 2):
+            name = (await router.until_told("ADDED", number))[-1]
+            assert router.steps[-1].object.reason == "Update"
+            ready = [pod for pod in await pods_of(grove) if is_true(pod, "Ready")]
+            assert len(ready) >= 2, "the draining pod serves until the router has left it"
+            await router.acknowledge(name)
+            await router.until_told("DELETED", number)
+        await shown(grove, lambda seen: len(seen) == 2 and not old & {pod.metadata.name for pod in seen})
+        assert set(router.told("ADDED")) == old
+
+
 async def test_removing_a_set_drains_it(server: ServerProcess, grove: GroveClient) -> None:
     """All pods of a deleted set drain; the set is gone when the router has left them."""
     await serve(grove, pods=2, copies=2)
