@@ -23,6 +23,7 @@ from grove_server.api.load import Load, load_of
 from grove_server.api.server import ApiServer
 from grove_server.control.clock import SystemClock
 from grove_server.control.indexes import store_indexes
+from grove_server.control.orders import Patience
 from grove_server.control.pace import Pace
 from grove_server.control.plane import ControlPlane
 from grove_server.resources import codec
@@ -87,7 +88,12 @@ class Server:
         self.address = ""
         self.metrics_address = ""
         clock = SystemClock()
-        self.plane = ControlPlane(store, clock, load.busy, drain_timeout_s=settings.pod_drain_timeout_s)
+        patience = Patience(
+            drain_timeout_s=settings.pod_drain_timeout_s,
+            node_eviction_delay_s=settings.node_eviction_delay_s,
+            stuck_terminating_s=settings.stuck_terminating_s,
+        )
+        self.plane = ControlPlane(store, clock, load.busy, patience=patience)
         self.runtime = FakeRuntime(store, clock, note=self.plane.events.note, breathe=Pace(load.busy).breathe)
         self.api = ApiServer(settings, store, control=self.plane, health=self, load=load)
         self.probes = ProbeServer(self.api.problems)

@@ -81,6 +81,15 @@ class Settings(BaseModel):
     response_cache_bytes: int = Field(64 << 20, ge=0, le=1 << 34, description="memory for serialized resources")
     replica_metrics: bool = Field(default=True, description="metrics with the names of sets, cliques and groups")
     reflection: bool = Field(default=True, description="gRPC server reflection")
+    node_eviction_delay_s: float = Field(
+        300.0, ge=0, le=86_400, description="pods leave a node that was not ready for so long"
+    )
+    stuck_terminating_s: float = Field(
+        60.0,
+        ge=0,
+        le=86_400,
+        description="stopping pods on a node that is not ready are removed so long after their grace",
+    )
     pod_drain_timeout_s: float = Field(
         30.0, ge=0, le=86_400, description="longest time a pod waits for routers to leave it before it is stopped"
     )

@@ -25,6 +25,8 @@ from grove_server.resources.labels import (
     SCALING_GROUP,
     SCALING_GROUP_REPLICA_INDEX,
     SET_REPLICA_INDEX,
+    STUCK_POLICIES,
+    STUCK_TERMINATING_POLICY,
     label_key_problem,
     label_value_problem,
 )
@@ -63,6 +65,9 @@ def check_metadata(metadata: ManifestMetadata, labels_max: int, findings: Findin
         check_annotations(metadata.annotations, "metadata.annotations", labels_max, findings)
         if DRAIN_TIMEOUT in metadata.annotations:
             _check_drain_timeout(metadata.annotations[DRAIN_TIMEOUT], findings)
+        policy = metadata.annotations.get(STUCK_TERMINATING_POLICY)
+        if policy is not None and policy not in STUCK_POLICIES:
+            findings.not_supported(f"metadata.annotations[{STUCK_TERMINATING_POLICY}]", policy, STUCK_POLICIES)
     if metadata.finalizers:
         findings.warn("metadata.finalizers is ignored")
 

@@ -26,6 +26,7 @@ TEMPLATES_BY_SET: Final = "templates_by_set"
 SETS_BY_NAME_STEM: Final = "sets_by_name_stem"
 DRAINING_BY_SET: Final = "draining_by_set"
 ROUTERS_BY_SET: Final = "routers_by_set"
+PODS_BY_NODE: Final = "pods_by_node"
 
 
 def _clique_copy(clique: PodClique) -> Iterable[Hashable]:
@@ -46,6 +47,10 @@ def _pod_copy(pod: Pod) -> Iterable[Hashable]:
 
 def _pod_gang(pod: Pod) -> Iterable[Hashable]:
     return ((pod.metadata.namespace, pod.identity.gang),)
+
+
+def _pod_node(pod: Pod) -> Iterable[Hashable]:
+    return (pod.node,) if pod.node else ()
 
 
 def _template_set(template: PodTemplate) -> Iterable[Hashable]:
@@ -85,6 +90,7 @@ def store_indexes() -> Mapping[str, Index]:
         GANGS_BY_COPY: (Kind.POD_GANG, _gang_copy),
         PODS_BY_COPY: (Kind.POD, _pod_copy),
         PODS_BY_GANG: (Kind.POD, _pod_gang),
+        PODS_BY_NODE: (Kind.POD, _pod_node),
         TEMPLATES_BY_SET: (Kind.POD_TEMPLATE, _template_set),
         SETS_BY_NAME_STEM: (Kind.POD_CLIQUE_SET, _set_stems),
         DRAINING_BY_SET: (Kind.POD, _draining_set),

@@ -2,31 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from grove_server.control.node_troubles import NodeTroubles
 from grove_server.control.routers import Routers
-from grove_server.lifecycle.orders import CopyOrders
+from grove_server.lifecycle.orders import DRAIN_TIMEOUT_S, NODE_EVICTION_DELAY_S, STUCK_TERMINATING_S, CopyOrders
 from grove_server.lifecycle.removal import drain_timeout_s
 from grove_server.lifecycle.rollout.progress import update_order
+from grove_server.resources.labels import STUCK_TERMINATING_POLICY, STUCK_WAIT
 from grove_server.resources.workload import PodCliqueSet
 from grove_server.store.interface import Store
 
 
-class OrdersDesk:
-    """Writes orders. *drain_timeout_s* holds for sets that do not give their own."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long the server waits, in seconds: for routers, for nodes that are not ready, for pods that do not stop.
 
-    def __init__(self, store: Store, routers: Routers, drain_timeout_s: float) -> None:
+    ``drain_timeout_s`` holds for sets that do not give their own.
+    """
+
+    drain_timeout_s: float = DRAIN_TIMEOUT_S
+    node_eviction_delay_s: float = NODE_EVICTION_DELAY_S
+    stuck_terminating_s: float = STUCK_TERMINATING_S
+
+
+class OrdersDesk:
+    """Writes orders."""
+
+    def __init__(self, store: Store, routers: Routers, nodes: NodeTroubles, patience: Patience) -> None:
         self._store = store
         self._routers = routers
-        self._drain_timeout_s = drain_timeout_s
+        self.nodes = nodes
+        self._patience = patience
 
     def for_set(self, namespace: str, set_name: str) -> CopyOrders:
         """Return what holds for every copy of a set, whether or not the set still exists."""
         owner = self._store.read().get(PodCliqueSet, namespace, set_name)
-        timeout_s = self._drain_timeout_s
-        if owner is not None and owner.metadata.annotations:
-            timeout_s = drain_timeout_s(owner.metadata.annotations, timeout_s)
-        return CopyOrders(routers=self._routers.leases(namespace, set_name), drain_timeout_s=timeout_s)
+        patience = self._patience
+        annotations = {} if owner is None else owner.metadata.annotations
+        timeout_s = patience.drain_timeout_s
+        if annotations:
+            timeout_s = drain_timeout_s(annotations, timeout_s)
+        return CopyOrders(
+            routers=self._routers.leases(namespace, set_name),
+            nodes=self.nodes.by_name,
+            drain_timeout_s=timeout_s,
+            node_eviction_delay_s=patience.node_eviction_delay_s,
+            stuck_terminating_s=patience.stuck_terminating_s,
+            removes_stuck=annotations.get(STUCK_TERMINATING_POLICY) != STUCK_WAIT,
+        )
 
     def for_copy(self, namespace: str, set_name: str, copy: int) -> CopyOrders:
         """Return the orders for one copy: those for every copy, and whether it has its turn in an update."""

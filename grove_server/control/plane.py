@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from grove_server.control.chronicle import Chronicle
 from grove_server.control.clock import Clock
 from grove_server.control.events import EventRecorder
-from grove_server.control.orders import OrdersDesk
+from grove_server.control.node_troubles import NodeTroubles
+from grove_server.control.orders import OrdersDesk, Patience
 from grove_server.control.pace import Pace
 from grove_server.control.placement_loop import PlacementLoop
 from grove_server.control.planning import Planning
 from grove_server.control.routers import Routers
 from grove_server.control.workload_loop import WorkloadLoop
-from grove_server.lifecycle.orders import DRAIN_TIMEOUT_S
 from grove_server.lifecycle.rollout.progress import SETTLE_S
 from grove_server.store.interface import Store
+
+DEFAULT_PATIENCE: Final = Patience()
 
 
 class ControlPlane:
@@ -29,7 +32,7 @@ class ControlPlane:
         busy: Callable[[], bool],
         stopwatch: Callable[[], float] = time.perf_counter,
         *,
-        drain_timeout_s: float = DRAIN_TIMEOUT_S,
+        patience: Patience = DEFAULT_PATIENCE,
         update_settle_s: float = SETTLE_S,
     ) -> None:
         self._store = store
@@ -37,7 +40,8 @@ class ControlPlane:
         self.chronicle = Chronicle(store, clock, self.events)
         self.placement = PlacementLoop(store, clock, Pace(busy, stopwatch), self.events)
         self.routers = Routers(store, clock)
-        self.orders = OrdersDesk(store, self.routers, drain_timeout_s)
+        self.nodes = NodeTroubles(store)
+        self.orders = OrdersDesk(store, self.routers, self.nodes, patience)
         self.workload = WorkloadLoop(
             store, clock, Pace(busy, stopwatch), self.events, self.orders, update_settle_s=update_settle_s
         )
@@ -48,6 +52,7 @@ class ControlPlane:
         self.events.adopt()
         self.chronicle.start()
         self.routers.start()
+        self.nodes.start()
         self.placement.start()
         self.workload.start()
 
@@ -56,6 +61,7 @@ class ControlPlane:
         await self.workload.stop()
         await self.placement.stop()
         await self.routers.stop()
+        self.nodes.stop()
         self.chronicle.stop()
         self.events.close()
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from grove_server.control.clock import Clock
 from grove_server.control.drains import count_drains
@@ -22,11 +22,14 @@ from grove_server.control.indexes import (
     GANGS_BY_COPY,
     GROUPS_BY_COPY,
     PODS_BY_COPY,
+    PODS_BY_NODE,
 )
 from grove_server.control.orders import OrdersDesk
 from grove_server.control.pace import Pace
 from grove_server.control.set_state import SetState, topology_levels
+from grove_server.control.stops import count_stops
 from grove_server.control.supervision import Supervised
+from grove_server.control.workkeys import SET_PASS, WorkKey, copy_key, set_key
 from grove_server.control.workqueue import WorkQueue
 from grove_server.lifecycle.copy import CopySummary, CopyView
 from grove_server.lifecycle.copy_pass import plan_copy, plan_removal
@@ -56,7 +59,6 @@ from grove_server.telemetry import metrics
 from grove_server.telemetry.logs import get_logger
 
 CAUSE: Final = "workload"
-SET_PASS: Final = -1
 
 # Changes of pods come in bursts (bound, running, ready): one pass serves them all.
 _SOON_S: Final = 0.01
@@ -73,15 +75,6 @@ _CHANGES_IN_FLIGHT_MAX: Final = 50_000
 _ACTIONS: Final = {action: metrics.PLAN_ACTIONS.labels(action) for action in ("create", "update", "delete")}
 
 _log = get_logger("control")
-
-
-class WorkKey(NamedTuple):
-    """One copy of a set, or with copy -1 the set itself."""
-
-    namespace: str
-    set_name: str
-    set_uid: str
-    copy: int
 
 
 class WorkloadLoop(Supervised):
@@ -103,6 +96,7 @@ class WorkloadLoop(Supervised):
         self._pace = pace
         self._events = events
         self._desk = orders
+        self._nodes = orders.nodes
         self._settle_s = update_settle_s
         self._queue: WorkQueue[WorkKey] = WorkQueue(soon_s=_SOON_S)
         self._sets: dict[str, SetState] = {}
@@ -126,18 +120,18 @@ class WorkloadLoop(Supervised):
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits to be looked at (timers excepted)."""
-        return self._queue.is_idle
+        return self._queue.is_idle and not self._nodes.has_changed
 
     def _adopt(self) -> None:
         reader = self._store.read()
         owners = {owner.metadata.uid: owner for owner in reader.sorted_list(PodCliqueSet)}
         for owner in owners.values():
             self._state(owner.metadata.uid).adopting.update(range(owner.spec.replicas or 0))
-            self._queue.add(_set_key(owner))
-        keys = {_copy_key(c) for c in reader.list(PodClique)}
-        keys.update(_copy_key(g) for g in reader.list(PodCliqueScalingGroup))
-        keys.update(_copy_key(g) for g in reader.list(PodGang))
-        keys.update(_copy_key(p) for p in reader.list(Pod))
+            self._queue.add(set_key(owner))
+        keys = {copy_key(c) for c in reader.list(PodClique)}
+        keys.update(copy_key(g) for g in reader.list(PodCliqueScalingGroup))
+        keys.update(copy_key(g) for g in reader.list(PodGang))
+        keys.update(copy_key(p) for p in reader.list(Pod))
         for key in sorted(keys):
             state = self._state(key.set_uid)
             state.adopting.add(key.copy)
@@ -163,18 +157,26 @@ class WorkloadLoop(Supervised):
                     WorkKey(resource.metadata.namespace, identity.set_name, identity.set_uid, identity.copy), now
                 )
             elif isinstance(resource, PodGang):
-                queue.add_soon(_copy_key(resource), now)
+                queue.add_soon(copy_key(resource), now)
             elif isinstance(resource, PodClique | PodCliqueScalingGroup):
-                queue.add(_copy_key(resource))
+                queue.add(copy_key(resource))
             elif isinstance(resource, PodCliqueSet):
-                queue.add(_set_key(resource))
+                queue.add(set_key(resource))
             elif isinstance(resource, ClusterTopologyBinding):
                 self._topology_epoch += 1
                 for owner in self._store.read().list(PodCliqueSet):
-                    queue.add(_set_key(owner))
+                    queue.add(set_key(owner))
             elif isinstance(resource, RouterRegistration):
                 self._queue_draining(resource)
         self._wake.set()
+
+    async def _queue_nodes(self) -> None:
+        """Look again at the copies with pods on nodes that came into trouble or out of it; there may be many."""
+        while (name := self._nodes.take_changed()) is not None:
+            for key in sorted({copy_key(pod) for pod in self._store.read().indexed(PODS_BY_NODE, name)}):
+                self._queue.add(key)
+            if self._pace.is_due:
+                await self._pace.breathe()
 
     def _queue_draining(self, router: RouterRegistration) -> None:
         """Look again at the copies whose drains may be over now that *router* has left."""
@@ -184,7 +186,7 @@ class WorkloadLoop(Supervised):
         )
         for name in names:
             for pod in reader.indexed(DRAINING_BY_SET, (namespace, name)):
-                self._queue.add(_copy_key(pod))
+                self._queue.add(copy_key(pod))
 
     # The loop.
 
@@ -192,6 +194,7 @@ class WorkloadLoop(Supervised):
         self._pace.begin()
         while True:
             self._wake.clear()
+            await self._queue_nodes()
             key = self._queue.take(self._clock.steady())
             if key is None or self._changes_in_flight > _CHANGES_IN_FLIGHT_MAX:
                 if key is not None:
@@ -271,6 +274,7 @@ class WorkloadLoop(Supervised):
             if resources:
                 _ACTIONS[action].inc(len(resources))
         count_drains(plan.updates)
+        count_stops(plan)
         size = len(changes)
         # None for what is left of a set that is forgotten.
         state = self._sets.get(key.set_uid, SetState())
@@ -472,15 +476,3 @@ class WorkloadLoop(Supervised):
         self._state(metadata.uid).unvisited.update(copies)
         for copy in copies:
             self._queue.add(WorkKey(metadata.namespace, metadata.name, metadata.uid, copy))
-
-
-def _set_key(owner: PodCliqueSet) -> WorkKey:
-    return WorkKey(owner.metadata.namespace, owner.metadata.name, owner.metadata.uid, SET_PASS)
-
-
-def _copy_key(resource: PodClique | PodCliqueScalingGroup | PodGang | Pod) -> WorkKey:
-    namespace = resource.metadata.namespace
-    if isinstance(resource, PodClique | Pod):
-        identity = resource.identity
-        return WorkKey(namespace, identity.set_name, identity.set_uid, identity.copy)
-    return WorkKey(namespace, resource.set_name, resource.set_uid, resource.copy)

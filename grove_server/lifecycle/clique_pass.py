@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from grove_server.lifecycle.availability import PodCounts, clique_conditions, count_pods
 from grove_server.lifecycle.blueprint import CliqueBlueprint
 from grove_server.lifecycle.copy import CliqueState
+from grove_server.lifecycle.evacuation import NO_EVACUATION, Evacuation
 from grove_server.lifecycle.identifiers import derive_uid
 from grove_server.lifecycle.orders import CopyOrders
 from grove_server.lifecycle.plan import EVENT_WARNING, Note, Plan
 from grove_server.lifecycle.removal import StopReason, continue_drains, stop_pod
 from grove_server.lifecycle.rollout.copy_rollout import NO_ROLLOUT, CliqueRollout, is_outdated
+from grove_server.lifecycle.stuck import remove_stuck
 from grove_server.lifecycle.victims import victim_order
 from grove_server.resources.labels import clique_labels, pod_labels, selector_of_clique
 from grove_server.resources.meta import Kind, Metadata, with_condition
@@ -43,6 +45,7 @@ class CliqueTarget:
 
     Pods are made from ``template``; ``rollout`` is what an update under way asks.
     A ``recycle_count`` above 0 says that all its pods are replaced now, and which recycle in a row that is.
+    ``evacuation`` names pods that leave their nodes.
     """
 
     blueprint: CliqueBlueprint
@@ -53,6 +56,7 @@ class CliqueTarget:
     recycle_count: int = 0
     rollout: CliqueRollout = NO_ROLLOUT
     is_updating: bool = False
+    evacuation: Evacuation = NO_EVACUATION
 
 
 def plan_clique(
@@ -78,6 +82,7 @@ def plan_clique(
     )
     if going:
         remove_unplaced_terminating(plan, going)
+        going = remove_stuck(plan, going, orders, now)
         continue_drains(plan, going, orders, now)
     sized = _size(plan, target, clique, active, finished, orders, now)
     clique, active = sized.clique, sized.active
@@ -265,14 +270,13 @@ def _size(
     recycled: list[Pod] = []
     if target.recycle_count:
         recycled, active, finished = [*active, *finished], [], []
-    outdated = [pod for pod in active if pod.metadata.name in target.rollout.stop] if target.rollout.stop else []
-    if outdated:
-        active = [pod for pod in active if pod.metadata.name not in target.rollout.stop]
-        plan.because(f"{clique.metadata.name} replaces {len(outdated)} pods of an old revision")
+    leaving: list[tuple[Pod, StopReason]] = [(pod, StopReason.RECYCLED) for pod in recycled]
+    if target.rollout.stop or target.evacuation.pods:
+        leaving += _leaving(plan, clique, target, active)
+        out = {pod.metadata.name for pod, _ in leaving}
+        active = [pod for pod in active if pod.metadata.name not in out]
     missing = clique.replicas + target.rollout.surge - len(active)
     waiting = _waiting(plan, target, finished, missing, now) if finished and missing > 0 else []
-    leaving = [(pod, StopReason.RECYCLED) for pod in recycled]
-    leaving += [(pod, StopReason.UPDATE) for pod in outdated]
     leaving += [(pod, StopReason.REPLACED) for pod in finished if pod not in waiting] if finished else []
     if missing < 0:
         template_hash = target.blueprint.pod_template.hash
@@ -290,6 +294,24 @@ def _size(
     for pod, why in leaving:
         stop_pod(plan, pod, why, orders, now)
     return _Sized(clique=clique, active=active, waiting=waiting, stopping=sum(1 for pod, _ in leaving if pod.node))
+
+
+def _leaving(plan: Plan, clique: PodClique, target: CliqueTarget, active: list[Pod]) -> list[tuple[Pod, StopReason]]:
+    """Return the active pods that leave their nodes, and those that an update replaces, with why."""
+    leaving: list[tuple[Pod, StopReason]] = []
+    outdated = 0
+    for pod in active:
+        why = target.evacuation.because_of(pod)
+        if why is not None:
+            leaving.append((pod, why))
+        elif pod.metadata.name in target.rollout.stop:
+            leaving.append((pod, StopReason.UPDATE))
+            outdated += 1
+    if outdated:
+        plan.because(f"{clique.metadata.name} replaces {outdated} pods of an old revision")
+    if len(leaving) > outdated:
+        plan.because(f"{clique.metadata.name} takes {len(leaving) - outdated} pods off nodes that are lost or drained")
+    return leaving
 
 
 def _waiting(plan: Plan, target: CliqueTarget, finished: list[Pod], missing: int, now: float) -> list[Pod]:

@@ -12,6 +12,7 @@ from grove_server.lifecycle.availability import PodCounts
 from grove_server.lifecycle.blueprint import Blueprint, CliqueBlueprint, GroupBlueprint
 from grove_server.lifecycle.clique_pass import CliqueTarget, plan_clique, record_clique, with_status
 from grove_server.lifecycle.copy import CliqueState, CopySummary, CopyView
+from grove_server.lifecycle.evacuation import plan_evacuation
 from grove_server.lifecycle.gang_pass import plan_gangs
 from grove_server.lifecycle.group_pass import is_group_available, plan_group, with_group_status
 from grove_server.lifecycle.orders import NO_ORDERS, CopyOrders
@@ -19,6 +20,7 @@ from grove_server.lifecycle.plan import Plan
 from grove_server.lifecycle.removal import StopReason, continue_drains, stop_pod
 from grove_server.lifecycle.rollout.copy_rollout import plan_rollout, template_of
 from grove_server.lifecycle.start_order import keep_order, parents_of
+from grove_server.lifecycle.stuck import remove_stuck
 from grove_server.lifecycle.termination import NO_TERMINATION, Termination, decide_termination, recycle_note
 from grove_server.resources.names import (
     base_gang,
@@ -47,33 +49,38 @@ def plan_copy(
 def plan_removal(view: CopyView, orders: CopyOrders = NO_ORDERS, *, now: float) -> tuple[Plan, CopySummary]:
     """Return what to do for a copy that is no longer wanted: pods first, then what they belonged to."""
     plan = Plan()
-    remove_cliques(plan, view, set(), orders, now)
-    if not any(pod.node for pods in view.pods.values() for pod in pods):
+    if not remove_cliques(plan, view, set(), orders, now):
         plan.deletes.extend(view.gangs.values())
         plan.deletes.extend(view.groups.values())
         return plan, CopySummary(copy=view.copy, exists=False)
     return plan, CopySummary(copy=view.copy, exists=True)
 
 
-def remove_cliques(plan: Plan, view: CopyView, keep: set[str], orders: CopyOrders, now: float) -> None:
-    """Remove cliques that are not wanted: their pods are stopped; a clique goes when none is left."""
+def remove_cliques(plan: Plan, view: CopyView, keep: set[str], orders: CopyOrders, now: float) -> int:
+    """Remove cliques that are not wanted: their pods are stopped; a clique goes when none is left.
+
+    Return how many pods are still to stop.
+    """
+    left = 0
     for name in sorted(view.cliques.keys() | view.pods.keys()):
         if name in keep:
             continue
-        pods = view.pods.get(name, ())
+        pods = remove_stuck(plan, view.pods.get(name, ()), orders, now)
         continue_drains(plan, pods, orders, now)
         for pod in pods:
             stop_pod(plan, pod, StopReason.SCALE_IN, orders, now)
+        stopping = sum(1 for pod in pods if pod.node)
+        left += stopping
         clique = view.cliques.get(name)
         if clique is None:
             continue
-        stopping = sum(1 for pod in pods if pod.node)
         if not stopping:
             plan.deletes.append(clique)
             continue
         told = with_status(clique, PodCounts(terminating=stopping), now)
         if told is not clique:
             plan.updates.append(told)
+    return left
 
 
 class _CopyPass:
@@ -99,9 +106,12 @@ class _CopyPass:
         self._now = now
         self._plan = Plan()
         self._rollout = plan_rollout(blueprint, view, orders.update)
+        self._evacuation = plan_evacuation(blueprint, view, orders, now, self._rollout.stopped)
 
     def run(self) -> tuple[Plan, CopySummary]:
         plan, view, now = self._plan, self._view, self._now
+        if self._evacuation.wake_at is not None:
+            plan.wake(self._evacuation.wake_at)
         standalone = [self._standalone(clique) for clique in self._blueprint.standalone]
         sized = {
             drawn.name: plan_group(plan, drawn, view.groups.get(drawn.name), self._owner, view.copy, now)
@@ -195,6 +205,7 @@ class _CopyPass:
             template=template_of(self._rollout, view, identity.name, clique),
             rollout=self._rollout.of(identity.name),
             is_updating=self._rollout.is_updating(clique.name),
+            evacuation=self._evacuation,
         )
         pods = view.pods.get(identity.name, ())
         return plan_clique(self._plan, target, observed, pods, orders=self._orders, now=self._now)

@@ -13,6 +13,9 @@ from typing import Final
 from grove_server.resources.manifest import COHERENT, ON_DELETE, RollingUpdate
 
 DRAIN_TIMEOUT_S: Final = 30.0
+# Kubernetes gives a node that does not answer five minutes, too (its default toleration of not-ready nodes).
+NODE_EVICTION_DELAY_S: Final = 300.0
+STUCK_TERMINATING_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +63,17 @@ class CopyOrders:
 
     ``routers`` are the leases of routers that serve the set, by name; ``nodes`` holds only nodes in trouble. ``loads``
     are the requests in flight that routers report, by pod name: scale-in takes idle pods first. Without ``update`` the
-    copy stays at the revision it has, in replacements too.
+    copy stays at the revision it has, in replacements too. Pods leave a node that was not ready for
+    ``node_eviction_delay_s``; the row of a stopping pod there is removed ``stuck_terminating_s`` after its grace
+    period, if the set ``removes_stuck`` pods at all.
     """
 
     routers: tuple[RouterLease, ...] = ()
     nodes: Mapping[str, NodeTrouble] = field(default_factory=dict)
     drain_timeout_s: float = DRAIN_TIMEOUT_S
+    node_eviction_delay_s: float = NODE_EVICTION_DELAY_S
+    stuck_terminating_s: float = STUCK_TERMINATING_S
+    removes_stuck: bool = True
     loads: Mapping[str, float] = field(default_factory=dict)
     update: UpdateOrder | None = None
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from grove_server.lifecycle.orders import CopyOrders
 from grove_server.lifecycle.plan import EVENT_WARNING, Note, Plan
+from grove_server.lifecycle.stuck import stuck_at
 from grove_server.resources.duration import DurationError, parse_duration
 from grove_server.resources.labels import DRAIN_TIMEOUT, DRAIN_TIMEOUT_MAX_S
 from grove_server.resources.meta import Kind
@@ -58,6 +59,8 @@ def stop_pod(plan: Plan, pod: Pod, why: StopReason, orders: CopyOrders, now: flo
         plan.because(f"pods of {pod.identity.name} stop: {why}")
         if stopping.drain_deadline is not None:
             _wake_for_drain(plan, stopping.drain_deadline, orders, now)
+        else:
+            _wake_if_stuck(plan, stopping, orders)
 
 
 def stopped(pod: Pod, why: StopReason, orders: CopyOrders, now: float) -> Pod:
@@ -81,7 +84,9 @@ def continue_drains(plan: Plan, pods: Sequence[Pod], orders: CopyOrders, now: fl
             pod = replace(pod, draining_at=now, drain_deadline=deadline)  # noqa: PLW2901 -- the pod as it goes on
             plan.updates.append(pod)
         elif (end := _drain_end(pod, deadline, living, now)) is not None:
-            plan.updates.append(_deleted(pod, StopReason(pod.stop_reason or StopReason.DELETED), now))
+            stopping = _deleted(pod, StopReason(pod.stop_reason or StopReason.DELETED), now)
+            plan.updates.append(stopping)
+            _wake_if_stuck(plan, stopping, orders)
             ended += 1
             if end is DrainEnd.DEADLINE and living:
                 plan.notes.append(_deadline_passed(pod, living - set(pod.drain_acks)))
@@ -141,6 +146,12 @@ def _deadline_passed(pod: Pod, silent: set[str]) -> Note:
         message=f"stopped although routers did not acknowledge its drain in time: {', '.join(sorted(silent))}",
         type=EVENT_WARNING,
     )
+
+
+def _wake_if_stuck(plan: Plan, stopping: Pod, orders: CopyOrders) -> None:
+    """Look again when the pod should be gone, if its node cannot say that it is."""
+    if orders.nodes and (due_at := stuck_at(stopping, orders)) is not None:
+        plan.wake(due_at)
 
 
 def _wake_for_drain(plan: Plan, deadline: float, orders: CopyOrders, now: float) -> None:

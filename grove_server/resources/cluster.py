@@ -25,7 +25,8 @@ class Taint:
 class Node:
     """A machine that can run pods; quantities are Kubernetes strings ("64", "512Gi").
 
-    ``ready_at`` and ``unready_at`` hold when readiness last changed.
+    ``ready_changed_at`` is when readiness last changed. ``draining_since`` is when people asked for the node to be
+    emptied, None if nobody did.
     """
 
     __pydantic_config__: ClassVar[Any] = SCHEMA
@@ -39,6 +40,7 @@ class Node:
     capacity: Mapping[str, str] = field(default_factory=dict)
     ready: bool = True
     ready_changed_at: float = 0.0
+    draining_since: float | None = None
     address: str = ""
 
 

@@ -37,6 +37,10 @@ TOPOLOGY_NAME: Final = "grove.io/topology-name"
 GPU_IDS: Final = "grove.io/gpu-ids"
 DRAIN_TIMEOUT: Final = "grove.io/drain-timeout"
 DRAIN_TIMEOUT_MAX_S: Final = 86_400.0
+STUCK_TERMINATING_POLICY: Final = "grove.io/stuck-terminating-policy"
+STUCK_FORCE: Final = "Force"
+STUCK_WAIT: Final = "Wait"
+STUCK_POLICIES: Final = (STUCK_FORCE, STUCK_WAIT)
 RECONCILE_TRIGGER: Final = "grove.io/reconcile-trigger"
 DISABLE_RESOURCE_PROTECTION: Final = "grove.io/disable-managed-resource-protection"
 

@@ -120,6 +120,15 @@ PLAN_ACTIONS: Final = Counter(
 PLAN_REJECTED: Final = Counter(
     "grove_plan_rejected_total", "Passes whose changes were not made, by cause.", ("cause",), registry=REGISTRY
 )
+PODS_STOPPED: Final = Counter(
+    "grove_pods_stopped_total", "Pods with a node that were asked to stop, by why.", ("reason",), registry=REGISTRY
+)
+GANG_TERMINATIONS: Final = Counter(
+    "grove_gang_terminations_total", "Copies and group replicas that were recycled.", ("scope",), registry=REGISTRY
+)
+STUCK_PODS_REMOVED: Final = Counter(
+    "grove_stuck_pods_removed_total", "Stopping pods removed because their node was not ready.", registry=REGISTRY
+)
 DRAINS: Final = Counter("grove_drains_total", "Drains of pods that ended, by how.", ("outcome",), registry=REGISTRY)
 DRAIN_SECONDS: Final = Histogram(
     "grove_drain_seconds",

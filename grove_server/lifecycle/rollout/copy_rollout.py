@@ -52,6 +52,11 @@ class CopyRollout:
         """Return what is asked of a clique, by the name of its object."""
         return self.cliques.get(clique_name, NO_ROLLOUT)
 
+    @property
+    def stopped(self) -> frozenset[str]:
+        """The names of all pods that go."""
+        return frozenset().union(*(each.stop for each in self.cliques.values())) if self.cliques else frozenset()
+
     def is_updating(self, clique: str) -> bool:
         """Whether a clique, by the name of its template, is being updated here."""
         return self.order is not None and self.order.rolls and clique in self.order.changed

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from grove_server.control.workload_loop import WorkKey, WorkloadLoop
+from grove_server.control.workkeys import WorkKey
+from grove_server.control.workload_loop import WorkloadLoop
 from grove_server.resources.meta import Resource, find_condition
 from grove_server.resources.workload import (
     GangPhase,

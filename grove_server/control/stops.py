@@ -1,0 +1,32 @@
+"""Counts what failure and recovery do to pods, from the plans that do it; a plan that loses a race counts again."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from grove_server.lifecycle.plan import Plan
+from grove_server.lifecycle.removal import StopReason
+from grove_server.lifecycle.stuck import STUCK_POD_REMOVED
+from grove_server.lifecycle.termination import GANG_TERMINATED, SCOPE_COPY, SCOPE_GROUP_REPLICA
+from grove_server.resources.meta import Kind
+from grove_server.resources.workload import Pod
+from grove_server.telemetry import metrics
+
+# Resolved once, so that every outcome is there from the start.
+_STOPS: Final = {why: metrics.PODS_STOPPED.labels(why.value) for why in StopReason}
+_TERMINATIONS: Final = {
+    Kind.POD_GANG: metrics.GANG_TERMINATIONS.labels(SCOPE_COPY),
+    Kind.POD_CLIQUE_SCALING_GROUP: metrics.GANG_TERMINATIONS.labels(SCOPE_GROUP_REPLICA),
+}
+
+
+def count_stops(plan: Plan) -> None:
+    """Count the pods that *plan* asks to stop by reason, the units it recycles, and the stuck pods it removes."""
+    for resource in plan.updates:
+        if isinstance(resource, Pod) and resource.metadata.deleted_at is not None and resource.stop_reason:
+            _STOPS[StopReason(resource.stop_reason)].inc()
+    for note in plan.notes:
+        if note.reason == GANG_TERMINATED:
+            _TERMINATIONS[note.kind].inc()
+        elif note.reason == STUCK_POD_REMOVED:
+            metrics.STUCK_PODS_REMOVED.inc()
