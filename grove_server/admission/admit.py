@@ -159,6 +159,7 @@ def _updated(
         spec=old.spec if is_same else spec,
         revision=revision,
         revised_at=old.revised_at if revision.hash == old.revision.hash else now,
+        rolled_back_from=old.rolled_back_from if revision.hash == old.revision.hash else "",
         applied_replicas=applied,
         scale_owner=owner,
     )

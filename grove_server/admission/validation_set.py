@@ -12,11 +12,11 @@ from grove_server.admission.validation_metadata import check_annotations, check_
 from grove_server.admission.validation_pod_spec import check_pod_spec
 from grove_server.admission.validation_sharing import check_claims_and_sharing
 from grove_server.admission.validation_sizes import check_count, check_pod_count, check_scaling, check_sizes
+from grove_server.admission.validation_updates import check_updates
 from grove_server.resources.duration import DurationError, parse_duration_ns
 from grove_server.resources.manifest import (
     STARTUP_TYPES,
     TERMINATION_NEVER,
-    UPDATE_STRATEGIES,
     CliqueTemplate,
     PodCliqueSetSpec,
     PodCliqueSetTemplate,
@@ -51,6 +51,7 @@ def check_set(
         pod_spec = clique.spec.pod_spec
         check_pod_spec(pod_spec, old_pod_specs.get(clique.name), f"{path}.spec.podSpec", limits, findings)
     _check_groups(template, limits, findings)
+    check_updates(spec, findings)
     _check_pod_specs_together(template, context, findings)
     check_start_order(template, findings)
     check_claims_and_sharing(template, limits, findings)
@@ -75,10 +76,7 @@ def _check_list_sizes(template: PodCliqueSetTemplate, limits: Limits, findings: 
 def _check_scalars(spec: PodCliqueSetSpec, findings: Findings) -> None:
     template = spec.template
     assert spec.replicas is not None  # Defaulting filled it in.
-    assert spec.update_strategy is not None  # As above.
     check_count(spec.replicas, "spec.replicas", findings)
-    if spec.update_strategy.type not in UPDATE_STRATEGIES:
-        findings.not_supported("spec.updateStrategy.type", spec.update_strategy.type, UPDATE_STRATEGIES)
     if template.clique_startup_type not in STARTUP_TYPES:
         findings.not_supported("spec.template.cliqueStartupType", template.clique_startup_type, STARTUP_TYPES)
     if template.priority_class_name:

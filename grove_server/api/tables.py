@@ -43,6 +43,11 @@ _SERVICES: Final[Mapping[str, Mapping[str, tuple[Access, Deadline]]]] = {
         "Delete": (Access.WRITE, _CHANGE),
         "Watch": (Access.READ, _ENDLESS),
         "Scale": (Access.WRITE, _CHANGE),
+        "PauseRollout": (Access.WRITE, _CHANGE),
+        "ResumeRollout": (Access.WRITE, _CHANGE),
+        "UndoRollout": (Access.WRITE, _CHANGE),
+        "RestartRollout": (Access.WRITE, _CHANGE),
+        "ListRevisions": (Access.READ, _READ),
     },
     "PodCliqueService": {
         "Get": (Access.READ, _READ),

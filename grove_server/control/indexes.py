@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import Final
 
 from grove_server.resources.meta import Kind
+from grove_server.resources.rollout import SetRevision
 from grove_server.resources.routing import RouterRegistration
 from grove_server.resources.workload import (
     Pod,
@@ -26,6 +27,7 @@ TEMPLATES_BY_SET: Final = "templates_by_set"
 SETS_BY_NAME_STEM: Final = "sets_by_name_stem"
 DRAINING_BY_SET: Final = "draining_by_set"
 ROUTERS_BY_SET: Final = "routers_by_set"
+REVISIONS_BY_SET: Final = "revisions_by_set"
 PODS_BY_NODE: Final = "pods_by_node"
 
 
@@ -67,6 +69,10 @@ def _router_set(registration: RouterRegistration) -> Iterable[Hashable]:
     return ((registration.metadata.namespace, registration.set_name),)
 
 
+def _revision_set(revision: SetRevision) -> Iterable[Hashable]:
+    return (revision.metadata.owner_uid,)
+
+
 def name_stems(set_name: str) -> tuple[str, ...]:
     """Return what stands before each piece of a name that looks like an index: "a-0-b-1" has the stems "a", "a-0-b".
 
@@ -95,4 +101,5 @@ def store_indexes() -> Mapping[str, Index]:
         SETS_BY_NAME_STEM: (Kind.POD_CLIQUE_SET, _set_stems),
         DRAINING_BY_SET: (Kind.POD, _draining_set),
         ROUTERS_BY_SET: (Kind.ROUTER_REGISTRATION, _router_set),
+        REVISIONS_BY_SET: (Kind.SET_REVISION, _revision_set),
     }

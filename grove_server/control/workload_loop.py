@@ -26,6 +26,7 @@ from grove_server.control.indexes import (
 )
 from grove_server.control.orders import OrdersDesk
 from grove_server.control.pace import Pace
+from grove_server.control.revisions import gone_back, kept_revisions, progress_notes, revision_changes
 from grove_server.control.set_state import SetState, topology_levels
 from grove_server.control.stops import count_stops
 from grove_server.control.supervision import Supervised
@@ -35,6 +36,7 @@ from grove_server.lifecycle.copy import CopySummary, CopyView
 from grove_server.lifecycle.copy_pass import plan_copy, plan_removal
 from grove_server.lifecycle.orders import CopyOrders
 from grove_server.lifecycle.plan import Plan
+from grove_server.lifecycle.rollout.deadline import due_at
 from grove_server.lifecycle.rollout.progress import SETTLE_S, advance, turns
 from grove_server.lifecycle.set_pass import topology_condition, with_set_status
 from grove_server.resources.cluster import ClusterTopologyBinding
@@ -372,11 +374,16 @@ class WorkloadLoop(Supervised):
             self._queue.done(key)
             return
         update = advance(owner, state.totals.copies, now=now, settle_s=self._settle_s)
-        if update.wake_at is not None:
-            self._queue.add_at(key, self._clock.steady() + max(0.0, update.wake_at - now))
+        for wake_at in (update.wake_at, due_at(owner, update.progress)):
+            if wake_at is not None and wake_at > now:
+                self._queue.add_at(key, self._clock.steady() + wake_at - now)
         changed = with_set_status(owner, state.totals, self._topology(owner, state, now), update, now=now)
         self._show_sizes(owner, state)
-        self._commit_status(key, owner, changed)
+        self._events.note(progress_notes(owner, changed))
+        extra = revision_changes(self._store.read(), changed, now)
+        changed, notes = gone_back(self._store.read(), changed, now)
+        self._events.note(notes)
+        self._commit_status(key, owner, changed, extra)
         state.status_not_before = self._clock.steady() + _STATUS_REST_FACTOR * (self._pace.stopwatch() - began_s)
 
     def _queue_turns(self, owner: PodCliqueSet, state: SetState) -> None:
@@ -407,14 +414,18 @@ class WorkloadLoop(Supervised):
             self._commit_status(key, owner, with_set_status(owner, state.totals, None, now=self._clock.now()))
             return
         changes: list[Change] = [Delete(template) for template in sorted(state.templates_of(self._store, owner))]
+        changes += [Delete(key_of(revision)) for revision in kept_revisions(self._store.read(), owner.metadata.uid)]
         changes.append(Delete(key_of(owner)))
         self._store.commit_soon(changes, cause=CAUSE).add_done_callback(lambda future: self._settle_set(key, future))
 
-    def _commit_status(self, key: WorkKey, owner: PodCliqueSet, changed: PodCliqueSet) -> None:
-        if changed is owner:
+    def _commit_status(
+        self, key: WorkKey, owner: PodCliqueSet, changed: PodCliqueSet, extra: Sequence[Change] = ()
+    ) -> None:
+        changes = [*extra] if changed is owner else [Put(changed, owner.resource_version), *extra]
+        if not changes:
             self._queue.done(key)
             return
-        future = self._store.commit_soon([Put(changed, owner.resource_version)], cause=CAUSE)
+        future = self._store.commit_soon(changes, cause=CAUSE)
         future.add_done_callback(lambda done: self._settle_set(key, done))
 
     def _settle_set(self, key: WorkKey, future: asyncio.Future[tuple[Outcome, ...]]) -> None:
@@ -429,6 +440,9 @@ class WorkloadLoop(Supervised):
         elif owner.metadata.deleted_at is None:
             state = self._state(key.set_uid)
             self._queue_turns(owner, state)
+            if not state.is_current(owner, self._topology_epoch):
+                # The set went back to an earlier revision by itself; own changes wake nobody.
+                self._queue.add(key)
             if state.may_hold_stale_templates:
                 self._queue.add_at(key, max(state.status_not_before, self._clock.steady() + _STATUS_REST_MIN_S))
         self._wake.set()

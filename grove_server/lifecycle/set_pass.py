@@ -13,6 +13,7 @@ from grove_server.lifecycle.availability import AVAILABLE
 from grove_server.lifecycle.copy import CopySummary
 from grove_server.lifecycle.identifiers import derive_uid
 from grove_server.lifecycle.machine import SetObservation, next_set_phase
+from grove_server.lifecycle.rollout.deadline import progressing
 from grove_server.lifecycle.rollout.progress import Advance
 from grove_server.resources.labels import selector_of_set
 from grove_server.resources.manifest import CliqueTemplate
@@ -139,6 +140,9 @@ def with_set_status(
     )
     if topology is not None:
         conditions = with_condition(conditions, topology)
+    if update is not None:
+        progressed = progressing(owner, update.progress, updated, now)
+        conditions = conditions if progressed is None else with_condition(conditions, progressed)
     status = PodCliqueSetStatus(
         observed_generation=owner.metadata.generation,
         phase=next_set_phase(old.phase, observe(owner, totals)),

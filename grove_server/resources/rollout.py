@@ -71,7 +71,8 @@ class CliqueSnapshot:
 class SetRevision:
     """A revision of a set that can be returned to: everything that its hash covers, and nothing of sizes.
 
-    ``number`` grows; a revision that comes back gets the next number. Internal: shown by the history alone.
+    ``number`` grows; a revision that comes back gets the next number. ``worked_at`` is
+    when all copies of the set first worked with it. Internal: shown by the history alone.
     """
 
     __pydantic_config__: ClassVar[Any] = SCHEMA
@@ -83,6 +84,7 @@ class SetRevision:
     number: int
     hash: str
     change_cause: str = ""
+    worked_at: float | None = None
     priority_class_name: str = ""
     cliques: Mapping[str, CliqueSnapshot]
 

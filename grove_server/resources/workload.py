@@ -131,7 +131,8 @@ class PodCliqueSet:
 
     ``applied_replicas`` maps scale targets (``""`` the set, ``group/x``, ``clique/x``) to the value the last applied
     manifest gave, None if it left it out: applying the same value again must not undo a scale call. ``revised_at`` is
-    when the revision last changed and ``paused_at`` since when updates rest, in epoch seconds.
+    when the revision last changed and ``paused_at`` since when updates rest, ``resumed_at`` when they last
+    stopped resting, in epoch seconds; ``rolled_back_from`` is the revision that was left because its update was stuck.
     """
 
     __pydantic_config__: ClassVar[Any] = SCHEMA
@@ -143,6 +144,8 @@ class PodCliqueSet:
     revision: Revision = field(default_factory=Revision)
     revised_at: float = 0.0
     paused_at: float | None = None
+    resumed_at: float | None = None
+    rolled_back_from: str = ""
     applied_replicas: Mapping[str, int | None] = field(default_factory=dict)
     scale_owner: ScaleOwner = ScaleOwner.SPEC
     status: PodCliqueSetStatus = field(default_factory=PodCliqueSetStatus)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import cast
 
 import grpc
+from google.protobuf.message import Message
 
 from grove.v1.cluster_topology_binding_pb2 import ClusterTopologyBinding
 from grove.v1.debug_pb2 import DebugServiceDumpResponse
@@ -22,7 +23,14 @@ from grove.v1.node_pb2 import (
 from grove.v1.placement_pb2 import PlacementServiceSimulateResponse
 from grove.v1.pod_clique_pb2 import PodClique
 from grove.v1.pod_clique_scaling_group_pb2 import PodCliqueScalingGroup
-from grove.v1.pod_clique_set_pb2 import PodCliqueSet
+from grove.v1.pod_clique_set_pb2 import (
+    PodCliqueSet,
+    PodCliqueSetRevision,
+    PodCliqueSetServiceListRevisionsResponse,
+    PodCliqueSetServicePauseRolloutResponse,
+    PodCliqueSetServiceResumeRolloutResponse,
+    PodCliqueSetServiceUndoRolloutResponse,
+)
 from grove.v1.pod_gang_pb2 import PodGang, PodGangServiceExplainResponse
 from grove.v1.pod_pb2 import Pod
 from grove.v1.server_pb2 import ServerServiceGetInfoResponse
@@ -33,6 +41,38 @@ from grove_client.errors import from_rpc_error
 from grove_client.resources import Applicable, Collection, Deletable, Listed, Scalable, ScalableApplicable
 
 DEFAULT_TARGET = "127.0.0.1:50051"
+
+
+class PodCliqueSets(ScalableApplicable[PodCliqueSet]):
+    """Sets, and what steers their updates; how far an update is stands in the status of the set."""
+
+    async def pause_rollout(self, name: str, *, namespace: str = "") -> bool:
+        """Let updates rest; returns whether they did not before. NotFoundError."""
+        answer = await self._steer("PauseRollout", name, namespace)
+        return cast("PodCliqueSetServicePauseRolloutResponse", answer).changed
+
+    async def resume_rollout(self, name: str, *, namespace: str = "") -> bool:
+        """Let updates go on; returns whether they rested before. NotFoundError."""
+        answer = await self._steer("ResumeRollout", name, namespace)
+        return cast("PodCliqueSetServiceResumeRolloutResponse", answer).changed
+
+    async def undo_rollout(self, name: str, to_revision: int = 0, *, namespace: str = "") -> bool:
+        """Go back to a kept revision, 0 for the one before; returns whether the template changed. NotFoundError."""
+        fields = {"name": name, "namespace": namespace, "to_revision": to_revision}
+        answer = await self._caller.call(f"{self._service}UndoRollout", fields)
+        return cast("PodCliqueSetServiceUndoRolloutResponse", answer).changed
+
+    async def restart_rollout(self, name: str, *, namespace: str = "") -> None:
+        """Replace all pods under the set's strategy. NotFoundError."""
+        await self._steer("RestartRollout", name, namespace)
+
+    async def revisions(self, name: str, *, namespace: str = "") -> list[PodCliqueSetRevision]:
+        """Return the revisions kept, oldest first. NotFoundError."""
+        answer = await self._steer("ListRevisions", name, namespace)
+        return list(cast("PodCliqueSetServiceListRevisionsResponse", answer).revisions)
+
+    async def _steer(self, verb: str, name: str, namespace: str) -> Message:
+        return await self._caller.call(f"{self._service}{verb}", {"name": name, "namespace": namespace})
 
 
 class PodGangs(Collection[PodGang]):
@@ -85,7 +125,7 @@ class GroveClient:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         caller = Caller(channel)
         self._caller = caller
-        self.pod_clique_sets = ScalableApplicable(caller, PodCliqueSet)
+        self.pod_clique_sets = PodCliqueSets(caller, PodCliqueSet)
         self.pod_cliques = Scalable(caller, PodClique)
         self.pod_clique_scaling_groups = Scalable(caller, PodCliqueScalingGroup)
         self.pod_gangs = PodGangs(caller, PodGang)

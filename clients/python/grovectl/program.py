@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "explain": Entry("explaining", "explain", "Show why a gang waits, or why it is where it is."),
     "get": Entry("reading", "get", "Show resources."),
     "node": Entry("changing", "node", "Let simulated nodes fail and come back: node down, node up."),
+    "rollout": Entry("rollout", "rollout", "Follow and steer the updates of a set."),
     "scale": Entry("changing", "scale", "Set the size of a set, a group or a clique."),
     "simulate": Entry("explaining", "simulate", "Show what placement would do; changes nothing."),
     "tree": Entry("tree", "tree", "Show a set with everything in it."),

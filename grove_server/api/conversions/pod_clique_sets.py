@@ -11,6 +11,8 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Final
 
+from google.protobuf import struct_pb2
+
 from grove.v1 import pod_clique_pb2, pod_clique_set_pb2
 from grove_server.api.conversions.metadata import (
     auto_scaling_config,
@@ -18,6 +20,7 @@ from grove_server.api.conversions.metadata import (
     object_meta,
     topology_constraint,
 )
+from grove_server.api.conversions.timestamps import optional_rfc3339, rfc3339
 from grove_server.api.conversions.wire import nested, struct_bytes, to_struct
 from grove_server.resources.manifest import (
     CliqueTemplate,
@@ -26,9 +29,12 @@ from grove_server.resources.manifest import (
     PodCliqueSpec,
     ResourceClaimTemplate,
     ResourceSharing,
+    RollingUpdate,
     ScalingGroupTemplate,
+    UnitBudget,
 )
 from grove_server.resources.meta import API_VERSIONS, Kind
+from grove_server.resources.rollout import SetRevision, UpdateProgress
 from grove_server.resources.workload import PodCliqueSet
 
 _SPEC_FIELD: Final = pod_clique_set_pb2.PodCliqueSet.DESCRIPTOR.fields_by_name["spec"].number
@@ -85,7 +91,9 @@ def _spec_bytes(spec: PodCliqueSetSpec) -> bytes:
         replicas=spec.replicas,
         update_strategy=None
         if strategy is None
-        else pod_clique_set_pb2.PodCliqueSetUpdateStrategy(type=strategy.type or ""),
+        else pod_clique_set_pb2.PodCliqueSetUpdateStrategy(
+            type=strategy.type or "", rolling_update=_rolling_update(strategy.rolling_update)
+        ),
     )
     return frame.SerializeToString() + nested(_TEMPLATE_FIELD, _template_bytes(spec.template))
 
@@ -116,6 +124,7 @@ def _clique_bytes(clique: CliqueTemplate) -> bytes:
         annotations=clique.annotations,
         topology_constraint=topology_constraint(clique.topology_constraint),
         resource_sharing=_sharing(clique.resource_sharing),
+        rolling_update=_unit_budget(clique.rolling_update),
     )
     return frame.SerializeToString() + nested(_CLIQUE_SPEC_FIELD, _clique_spec_bytes(clique.spec))
 
@@ -141,8 +150,35 @@ def _group(group: ScalingGroupTemplate) -> pod_clique_set_pb2.PodCliqueScalingGr
         scale_config=auto_scaling_config(group.scale_config),
         resource_sharing=_sharing(group.resource_sharing),
         topology_constraint=topology_constraint(group.topology_constraint),
+        rolling_update=_unit_budget(group.rolling_update),
         termination_delay=group.termination_delay or "",
     )
+
+
+def _rolling_update(rolling: RollingUpdate | None) -> pod_clique_set_pb2.RollingUpdate | None:
+    if rolling is None:
+        return None
+    return pod_clique_set_pb2.RollingUpdate(
+        max_unavailable=int_or_percent(rolling.max_unavailable),
+        max_surge=int_or_percent(rolling.max_surge),
+        progress_deadline=rolling.progress_deadline or "",
+        auto_rollback=rolling.auto_rollback,
+    )
+
+
+def _unit_budget(budget: UnitBudget | None) -> pod_clique_set_pb2.UnitBudget | None:
+    if budget is None:
+        return None
+    return pod_clique_set_pb2.UnitBudget(
+        max_unavailable=int_or_percent(budget.max_unavailable), max_surge=int_or_percent(budget.max_surge)
+    )
+
+
+def int_or_percent(value: int | str | None) -> struct_pb2.Value | None:
+    """Return a number or a share as a message; None for one that is left out."""
+    if value is None:
+        return None
+    return struct_pb2.Value(string_value=value) if isinstance(value, str) else struct_pb2.Value(number_value=value)
 
 
 def _claims(claims: Iterable[ResourceClaimTemplate]) -> list[pod_clique_set_pb2.ResourceClaimTemplateConfig]:
@@ -191,4 +227,41 @@ def _status(resource: PodCliqueSet) -> pod_clique_set_pb2.PodCliqueSetStatus:
         pod_gang_phase_counts=status.pod_gang_phase_counts,
         scale_owner=resource.scale_owner.value,
         phase=status.phase.value,
+        update_progress=_progress(status.update_progress),
+        paused_at=optional_rfc3339(resource.paused_at),
+    )
+
+
+def _progress(progress: UpdateProgress | None) -> pod_clique_set_pb2.PodCliqueSetUpdateProgress | None:
+    if progress is None:
+        return None
+    return pod_clique_set_pb2.PodCliqueSetUpdateProgress(
+        update_started_at=rfc3339(progress.update_started_at),
+        update_ended_at=optional_rfc3339(progress.update_ended_at),
+        updated_pod_cliques_count=progress.updated_pod_cliques_count,
+        total_pod_cliques_count=progress.total_pod_cliques_count,
+        updated_pod_clique_scaling_groups_count=progress.updated_pod_clique_scaling_groups_count,
+        total_pod_clique_scaling_groups_count=progress.total_pod_clique_scaling_groups_count,
+        currently_updating=[
+            pod_clique_set_pb2.PodCliqueSetReplicaUpdateProgress(
+                replica_index=turn.replica_index, update_started_at=rfc3339(turn.update_started_at)
+            )
+            for turn in progress.currently_updating
+        ],
+    )
+
+
+def revision_message(revision: SetRevision, owner: PodCliqueSet) -> pod_clique_set_pb2.PodCliqueSetRevision:
+    """Return a kept revision of *owner* as its history shows it."""
+    return pod_clique_set_pb2.PodCliqueSetRevision(
+        number=revision.number,
+        hash=revision.hash,
+        created_at=rfc3339(revision.metadata.created_at),
+        change_cause=revision.change_cause,
+        is_current=revision.hash == owner.revision.hash,
+        images={
+            f"{name}/{container.get('name', '')}": str(container.get("image", ""))
+            for name, clique in sorted(revision.cliques.items())
+            for container in clique.pod_spec.get("containers") or ()
+        },
     )

@@ -15,6 +15,7 @@ from grove_server.api.pipeline import Awaited, Call, Method
 from grove_server.api.reading import DEFAULT_NAMESPACE, Reading, Requests
 from grove_server.api.reasons import being_deleted, invalid_request
 from grove_server.api.scaling import pod_count, read_scale_request, scale_response
+from grove_server.api.services.rollouts import Rollouts
 from grove_server.resources.meta import Kind
 from grove_server.resources.violations import Reason as FieldReason
 from grove_server.resources.workload import PodCliqueSet
@@ -24,12 +25,13 @@ _Change = pb.PodCliqueSetServiceApplyRequest | pb.PodCliqueSetServiceCreateReque
 
 
 class PodCliqueSetService:
-    """Sets: Apply, Create, Get, List, Update, Delete, Watch, Scale."""
+    """Sets: Apply, Create, Get, List, Update, Delete, Watch, Scale, and what steers updates."""
 
     name = "grove.v1.PodCliqueSetService"
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._rollouts = Rollouts(backend)
         self._reading = Reading(
             backend.shared,
             _KIND,
@@ -44,6 +46,7 @@ class PodCliqueSetService:
         """Return all methods."""
         return {
             **self._reading.methods(),
+            **self._rollouts.methods(),
             "Apply": Awaited(pb.PodCliqueSetServiceApplyRequest, self.apply),
             "Create": Awaited(pb.PodCliqueSetServiceCreateRequest, self.create),
             "Update": Awaited(pb.PodCliqueSetServiceUpdateRequest, self.update),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from grove_server.resources.rollout import SetRevision
 from grove_server.resources.workload import Pod, PodCliqueSet, PodTemplate
 from grove_server.store.interface import ChangeType, Notice
 from tests.lifecycle_cases import Json, clique, group, manifest
@@ -121,3 +122,31 @@ def _ended(plane: Plane) -> bool:
         and not progress.is_active
         and status.current_generation_hash == plane.one(PodCliqueSet, "s").revision.hash
     )
+
+
+async def test_a_stuck_update_goes_back_by_itself(plane: Plane) -> None:
+    """An update whose pods never become ready returns to the last revision that worked, once."""
+    await plane.put(*(worker(i, pods=20) for i in range(2)))
+    await plane.apply(_careful(served(1)))
+    await plane.until_ready(13)
+    await plane.until(lambda: plane.status().available_replicas == 1, "all works")
+    good = plane.one(PodCliqueSet, "s").revision.hash
+    bad = _careful(served(2))
+    for template in bad["spec"]["template"]["cliques"]:
+        template["annotations"] = {"fake.grove.io/ready-delay": "1h"}
+    await plane.apply(bad)
+    await plane.until(lambda: len(hashes(plane)) > 1, "the update began")
+    await plane.until_quiet()
+    plane.clock.advance(61)
+    await plane.until(lambda: plane.one(PodCliqueSet, "s").revision.hash == good, "the set went back")
+    await plane.until_ready(13)
+    await plane.until(lambda: _ended(plane), "the way back ended")
+    owner = plane.one(PodCliqueSet, "s")
+    assert owner.rolled_back_from not in ("", good)
+    assert sorted(r.number for r in plane.all(SetRevision)) == [2, 3]
+
+
+def _careful(document: Json) -> Json:
+    """Return the set with a deadline and the wish to go back."""
+    document["spec"]["updateStrategy"] = {"rollingUpdate": {"progressDeadline": "60s", "autoRollback": True}}
+    return document

@@ -113,20 +113,100 @@ class PodCliqueSetUpdateStrategy(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_FIELD_NUMBER: _builtins.int
+    ROLLING_UPDATE_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """"RollingRecreate" (default) or "OnDelete"."""
+    """"RollingRecreate" (default), "OnDelete" or "Coherent"."""
+    @_builtins.property
+    def rolling_update(self) -> Global___RollingUpdate:
+        """Budgets for cliques and groups that give none, and when an update counts as stuck."""
+
     def __init__(
         self,
         *,
         type: _builtins.str = ...,
+        rolling_update: Global___RollingUpdate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rolling_update", b"rolling_update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rolling_update", b"rolling_update", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PodCliqueSetUpdateStrategy: _TypeAlias = PodCliqueSetUpdateStrategy  # noqa: Y015
+
+@_typing.final
+class RollingUpdate(_message.Message):
+    """How an update goes on, for the whole set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    MAX_SURGE_FIELD_NUMBER: _builtins.int
+    PROGRESS_DEADLINE_FIELD_NUMBER: _builtins.int
+    AUTO_ROLLBACK_FIELD_NUMBER: _builtins.int
+    progress_deadline: _builtins.str
+    """How long an update may go without progress before the condition Progressing becomes False: a
+    duration above zero. Default: for ever.
+    """
+    auto_rollback: _builtins.bool
+    """Whether the set then goes back to its revision before."""
+    @_builtins.property
+    def max_unavailable(self) -> _struct_pb2.Value:
+        """Units (pods of a standalone clique, replicas of a group) that may be missing: a number, or a
+        share such as "25%", rounded down. Default 1; under Coherent the minimum.
+        """
+
+    @_builtins.property
+    def max_surge(self) -> _struct_pb2.Value:
+        """Units that may be there in addition: a number, or a share, rounded up. Default 0; not with
+        Coherent.
+        """
+
+    def __init__(
+        self,
+        *,
+        max_unavailable: _struct_pb2.Value | None = ...,
+        max_surge: _struct_pb2.Value | None = ...,
+        progress_deadline: _builtins.str = ...,
+        auto_rollback: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_surge", b"max_surge", "max_unavailable", b"max_unavailable"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_rollback", b"auto_rollback", "max_surge", b"max_surge", "max_unavailable", b"max_unavailable", "progress_deadline", b"progress_deadline"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollingUpdate: _TypeAlias = RollingUpdate  # noqa: Y015
+
+@_typing.final
+class UnitBudget(_message.Message):
+    """The budget of one standalone clique, in pods, or of one group, in group replicas."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    MAX_SURGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def max_unavailable(self) -> _struct_pb2.Value:
+        """Units that may be missing, as in RollingUpdate."""
+
+    @_builtins.property
+    def max_surge(self) -> _struct_pb2.Value:
+        """Units that may be there in addition, as in RollingUpdate."""
+
+    def __init__(
+        self,
+        *,
+        max_unavailable: _struct_pb2.Value | None = ...,
+        max_surge: _struct_pb2.Value | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_surge", b"max_surge", "max_unavailable", b"max_unavailable"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_surge", b"max_surge", "max_unavailable", b"max_unavailable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnitBudget: _TypeAlias = UnitBudget  # noqa: Y015
 
 @_typing.final
 class PodCliqueSetTemplate(_message.Message):
@@ -250,6 +330,7 @@ class PodCliqueTemplate(_message.Message):
     TOPOLOGY_CONSTRAINT_FIELD_NUMBER: _builtins.int
     RESOURCE_SHARING_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
+    ROLLING_UPDATE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Unique in the set; part of the names of cliques, pods and hosts."""
     @_builtins.property
@@ -272,6 +353,10 @@ class PodCliqueTemplate(_message.Message):
     def spec(self) -> _pod_clique_pb2.PodCliqueSpec:
         """The clique itself."""
 
+    @_builtins.property
+    def rolling_update(self) -> Global___UnitBudget:
+        """The clique's budget in updates, in pods; not for members of a group."""
+
     def __init__(
         self,
         *,
@@ -281,10 +366,11 @@ class PodCliqueTemplate(_message.Message):
         topology_constraint: _topology_pb2.TopologyConstraint | None = ...,
         resource_sharing: _abc.Iterable[Global___ResourceSharing] | None = ...,
         spec: _pod_clique_pb2.PodCliqueSpec | None = ...,
+        rolling_update: Global___UnitBudget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "topology_constraint", b"topology_constraint"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rolling_update", b"rolling_update", "spec", b"spec", "topology_constraint", b"topology_constraint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "labels", b"labels", "name", b"name", "resource_sharing", b"resource_sharing", "spec", b"spec", "topology_constraint", b"topology_constraint"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "labels", b"labels", "name", b"name", "resource_sharing", b"resource_sharing", "rolling_update", b"rolling_update", "spec", b"spec", "topology_constraint", b"topology_constraint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -443,6 +529,7 @@ class PodCliqueScalingGroupConfig(_message.Message):
     RESOURCE_SHARING_FIELD_NUMBER: _builtins.int
     TOPOLOGY_CONSTRAINT_FIELD_NUMBER: _builtins.int
     TERMINATION_DELAY_FIELD_NUMBER: _builtins.int
+    ROLLING_UPDATE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Unique among the groups."""
     replicas: _builtins.int
@@ -473,6 +560,10 @@ class PodCliqueScalingGroupConfig(_message.Message):
     def topology_constraint(self) -> _topology_pb2.TopologyConstraint:
         """Applies to each group replica. Immutable but for two repairs."""
 
+    @_builtins.property
+    def rolling_update(self) -> Global___UnitBudget:
+        """The group's budget in updates, in group replicas."""
+
     def __init__(
         self,
         *,
@@ -485,10 +576,11 @@ class PodCliqueScalingGroupConfig(_message.Message):
         resource_sharing: _abc.Iterable[Global___ResourceSharing] | None = ...,
         topology_constraint: _topology_pb2.TopologyConstraint | None = ...,
         termination_delay: _builtins.str = ...,
+        rolling_update: Global___UnitBudget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_available", b"_min_available", "_replicas", b"_replicas", "min_available", b"min_available", "replicas", b"replicas", "scale_config", b"scale_config", "topology_constraint", b"topology_constraint"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_available", b"_min_available", "_replicas", b"_replicas", "min_available", b"min_available", "replicas", b"replicas", "rolling_update", b"rolling_update", "scale_config", b"scale_config", "topology_constraint", b"topology_constraint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_available", b"_min_available", "_replicas", b"_replicas", "annotations", b"annotations", "clique_names", b"clique_names", "min_available", b"min_available", "name", b"name", "replicas", b"replicas", "resource_sharing", b"resource_sharing", "scale_config", b"scale_config", "termination_delay", b"termination_delay", "topology_constraint", b"topology_constraint"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_available", b"_min_available", "_replicas", b"_replicas", "annotations", b"annotations", "clique_names", b"clique_names", "min_available", b"min_available", "name", b"name", "replicas", b"replicas", "resource_sharing", b"resource_sharing", "rolling_update", b"rolling_update", "scale_config", b"scale_config", "termination_delay", b"termination_delay", "topology_constraint", b"topology_constraint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__min_available: _TypeAlias = _typing.Literal["min_available"]  # noqa: Y015
     _WhichOneofArgType__min_available: _TypeAlias = _typing.Literal["_min_available", b"_min_available"]  # noqa: Y015
@@ -540,6 +632,7 @@ class PodCliqueSetStatus(_message.Message):
     POD_GANG_PHASE_COUNTS_FIELD_NUMBER: _builtins.int
     SCALE_OWNER_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
+    PAUSED_AT_FIELD_NUMBER: _builtins.int
     observed_generation: _builtins.int
     """`metadata.generation` last handled."""
     replicas: _builtins.int
@@ -558,6 +651,8 @@ class PodCliqueSetStatus(_message.Message):
     """Where the set stands as a whole: "Pending", "Starting", "Running", "Degraded", "Idle" (size 0) or
     "Deleting".
     """
+    paused_at: _builtins.str
+    """Since when updates rest; empty when they do not."""
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_meta_pb2.Condition]:
         """Type TopologyLevelsUnavailable, where constraints are used."""
@@ -594,10 +689,11 @@ class PodCliqueSetStatus(_message.Message):
         pod_gang_phase_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         scale_owner: _builtins.str = ...,
         phase: _builtins.str = ...,
+        paused_at: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_available_replicas", b"_available_replicas", "_observed_generation", b"_observed_generation", "_replicas", b"_replicas", "_updated_replicas", b"_updated_replicas", "available_replicas", b"available_replicas", "observed_generation", b"observed_generation", "replicas", b"replicas", "update_progress", b"update_progress", "updated_replicas", b"updated_replicas"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_available_replicas", b"_available_replicas", "_observed_generation", b"_observed_generation", "_replicas", b"_replicas", "_updated_replicas", b"_updated_replicas", "available_replicas", b"available_replicas", "conditions", b"conditions", "current_generation_hash", b"current_generation_hash", "hpa_pod_selector", b"hpa_pod_selector", "last_errors", b"last_errors", "observed_generation", b"observed_generation", "phase", b"phase", "pod_gang_phase_counts", b"pod_gang_phase_counts", "pod_gang_statuses", b"pod_gang_statuses", "replicas", b"replicas", "scale_owner", b"scale_owner", "update_progress", b"update_progress", "updated_replicas", b"updated_replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_available_replicas", b"_available_replicas", "_observed_generation", b"_observed_generation", "_replicas", b"_replicas", "_updated_replicas", b"_updated_replicas", "available_replicas", b"available_replicas", "conditions", b"conditions", "current_generation_hash", b"current_generation_hash", "hpa_pod_selector", b"hpa_pod_selector", "last_errors", b"last_errors", "observed_generation", b"observed_generation", "paused_at", b"paused_at", "phase", b"phase", "pod_gang_phase_counts", b"pod_gang_phase_counts", "pod_gang_statuses", b"pod_gang_statuses", "replicas", b"replicas", "scale_owner", b"scale_owner", "update_progress", b"update_progress", "updated_replicas", b"updated_replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__available_replicas: _TypeAlias = _typing.Literal["available_replicas"]  # noqa: Y015
     _WhichOneofArgType__available_replicas: _TypeAlias = _typing.Literal["_available_replicas", b"_available_replicas"]  # noqa: Y015
@@ -1228,3 +1324,333 @@ class PodCliqueSetServiceScaleResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__replicas) -> _WhichOneofReturnType__replicas | None: ...
 
 Global___PodCliqueSetServiceScaleResponse: _TypeAlias = PodCliqueSetServiceScaleResponse  # noqa: Y015
+
+@_typing.final
+class PodCliqueSetServicePauseRolloutRequest(_message.Message):
+    """Names the PodCliqueSet whose updates rest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Namespace; empty means "default"."""
+    name: _builtins.str
+    """Name."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PodCliqueSetServicePauseRolloutRequest: _TypeAlias = PodCliqueSetServicePauseRolloutRequest  # noqa: Y015
+
+@_typing.final
+class PodCliqueSetServicePauseRolloutResponse(_message.Message):
+    """What PauseRollout did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POD_CLIQUE_SET_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    changed: _builtins.bool
+    """Whether it was not paused before."""
+    @_builtins.property
+    def pod_clique_set(self) -> Global___PodCliqueSet:
+        """The set as stored."""
+
+    def __init__(
+        self,
+        *,
+        pod_clique_set: Global___PodCliqueSet | None = ...,
+        changed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pod_clique_set", b"pod_clique_set"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "pod_clique_set", b"pod_clique_set"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PodCliqueSetServicePauseRolloutResponse: _TypeAlias = PodCliqueSetServicePauseRolloutResponse  # noqa: Y015
+
+@_typing.final
+class PodCliqueSetServiceResumeRolloutRequest(_message.Message):
+    """Names the PodCliqueSet whose updates go on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Namespace; empty means "default"."""
+    name: _builtins.str
+    """Name."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PodCliqueSetServiceResumeRolloutRequest: _TypeAlias = PodCliqueSetServiceResumeRolloutRequest  # noqa: Y015
+
+@_typing.final
+class PodCliqueSetServiceResumeRolloutResponse(_message.Message):
+    """What ResumeRollout did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POD_CLIQUE_SET_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    changed: _builtins.bool
+    """Whether it was paused before."""
+    @_builtins.property
+    def pod_clique_set(self) -> Global___PodCliqueSet:
+        """The set as stored."""
+
+    def __init__(
+        self,
+        *,
+        pod_clique_set: Global___PodCliqueSet | None = ...,
+        changed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pod_clique_set", b"pod_clique_set"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "pod_clique_set", b"pod_clique_set"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PodCliqueSetServiceResumeRolloutResponse: _TypeAlias = PodCliqueSetServiceResumeRolloutResponse  # noqa: Y015
+
+@_typing.final
+class PodCliqueSetServiceUndoRolloutRequest(_message.Message):
+    """Says which revision a PodCliqueSet goes back to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    TO_REVISION_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Namespace; empty means "default"."""
+    name: _builtins.str
+    """Name."""
+    to_revision: _builtins.int
+    """Number of the revision; 0 means the one before the current one."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        to_revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "namespace", b"namespace", "to_revision", b"to_revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PodCliqueSetServiceUndoRolloutRequest: _TypeAlias = PodCliqueSetServiceUndoRolloutRequest  # noqa: Y015
+
+@_typing.final
+class PodCliqueSetServiceUndoRolloutResponse(_message.Message):
+    """What UndoRollout did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POD_CLIQUE_SET_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    changed: _builtins.bool
+    """Whether the template changed."""
+    @_builtins.property
+    def pod_clique_set(self) -> Global___PodCliqueSet:
+        """The set as stored."""
+
+    def __init__(
+        self,
+        *,
+        pod_clique_set: Global___PodCliqueSet | None = ...,
+        changed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pod_clique_set", b"pod_clique_set"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "pod_clique_set", b"pod_clique_set"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PodCliqueSetServiceUndoRolloutResponse: _TypeAlias = PodCliqueSetServiceUndoRolloutResponse  # noqa: Y015
+
+@_typing.final
+class PodCliqueSetServiceRestartRolloutRequest(_message.Message):
+    """Names the PodCliqueSet to restart."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Namespace; empty means "default"."""
+    name: _builtins.str
+    """Name."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PodCliqueSetServiceRestartRolloutRequest: _TypeAlias = PodCliqueSetServiceRestartRolloutRequest  # noqa: Y015
+
+@_typing.final
+class PodCliqueSetServiceRestartRolloutResponse(_message.Message):
+    """What RestartRollout did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POD_CLIQUE_SET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pod_clique_set(self) -> Global___PodCliqueSet:
+        """The set as stored."""
+
+    def __init__(
+        self,
+        *,
+        pod_clique_set: Global___PodCliqueSet | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pod_clique_set", b"pod_clique_set"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pod_clique_set", b"pod_clique_set"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PodCliqueSetServiceRestartRolloutResponse: _TypeAlias = PodCliqueSetServiceRestartRolloutResponse  # noqa: Y015
+
+@_typing.final
+class PodCliqueSetServiceListRevisionsRequest(_message.Message):
+    """Names the PodCliqueSet whose revisions to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Namespace; empty means "default"."""
+    name: _builtins.str
+    """Name."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PodCliqueSetServiceListRevisionsRequest: _TypeAlias = PodCliqueSetServiceListRevisionsRequest  # noqa: Y015
+
+@_typing.final
+class PodCliqueSetServiceListRevisionsResponse(_message.Message):
+    """The revisions of a set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def revisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PodCliqueSetRevision]:
+        """Oldest first."""
+
+    def __init__(
+        self,
+        *,
+        revisions: _abc.Iterable[Global___PodCliqueSetRevision] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revisions", b"revisions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PodCliqueSetServiceListRevisionsResponse: _TypeAlias = PodCliqueSetServiceListRevisionsResponse  # noqa: Y015
+
+@_typing.final
+class PodCliqueSetRevision(_message.Message):
+    """A revision of a set that UndoRollout can go back to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ImagesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    CHANGE_CAUSE_FIELD_NUMBER: _builtins.int
+    IS_CURRENT_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Its number; a revision that comes back gets the next one."""
+    hash: _builtins.str
+    """The generation hash."""
+    created_at: _builtins.str
+    """When it was first used."""
+    change_cause: _builtins.str
+    """The set's annotation "kubernetes.io/change-cause" at that time."""
+    is_current: _builtins.bool
+    """Whether it is what the template says now."""
+    @_builtins.property
+    def images(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Images by "clique/container", to recognise it."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        hash: _builtins.str = ...,
+        created_at: _builtins.str = ...,
+        change_cause: _builtins.str = ...,
+        is_current: _builtins.bool = ...,
+        images: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_cause", b"change_cause", "created_at", b"created_at", "hash", b"hash", "images", b"images", "is_current", b"is_current", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PodCliqueSetRevision: _TypeAlias = PodCliqueSetRevision  # noqa: Y015

@@ -76,6 +76,31 @@ class PodCliqueSetServiceStub:
                 request_serializer=grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceScaleRequest.SerializeToString,
                 response_deserializer=grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceScaleResponse.FromString,
                 _registered_method=True)
+        self.PauseRollout = channel.unary_unary(
+                '/grove.v1.PodCliqueSetService/PauseRollout',
+                request_serializer=grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServicePauseRolloutRequest.SerializeToString,
+                response_deserializer=grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServicePauseRolloutResponse.FromString,
+                _registered_method=True)
+        self.ResumeRollout = channel.unary_unary(
+                '/grove.v1.PodCliqueSetService/ResumeRollout',
+                request_serializer=grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceResumeRolloutRequest.SerializeToString,
+                response_deserializer=grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceResumeRolloutResponse.FromString,
+                _registered_method=True)
+        self.UndoRollout = channel.unary_unary(
+                '/grove.v1.PodCliqueSetService/UndoRollout',
+                request_serializer=grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceUndoRolloutRequest.SerializeToString,
+                response_deserializer=grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceUndoRolloutResponse.FromString,
+                _registered_method=True)
+        self.RestartRollout = channel.unary_unary(
+                '/grove.v1.PodCliqueSetService/RestartRollout',
+                request_serializer=grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceRestartRolloutRequest.SerializeToString,
+                response_deserializer=grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceRestartRolloutResponse.FromString,
+                _registered_method=True)
+        self.ListRevisions = channel.unary_unary(
+                '/grove.v1.PodCliqueSetService/ListRevisions',
+                request_serializer=grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceListRevisionsRequest.SerializeToString,
+                response_deserializer=grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceListRevisionsResponse.FromString,
+                _registered_method=True)
 
 
 class PodCliqueSetServiceServicer:
@@ -163,6 +188,47 @@ class PodCliqueSetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseRollout(self, request, context):
+        """Lets updates rest: nothing is replaced until ResumeRollout. New copies begin with the current
+        revision, replacements keep that of their copy. Idempotent.
+        Codes: NOT_FOUND, FAILED_PRECONDITION (being deleted).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeRollout(self, request, context):
+        """Lets updates go on. Idempotent.
+        Codes: NOT_FOUND, FAILED_PRECONDITION (being deleted).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndoRollout(self, request, context):
+        """Takes labels, annotations and pod specs of a kept revision back into the template; sizes stay.
+        Codes: NOT_FOUND (the set, or the revision), FAILED_PRECONDITION (being deleted).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestartRollout(self, request, context):
+        """Replaces all pods under the set's strategy, by an annotation with the time on every clique.
+        Codes: NOT_FOUND, FAILED_PRECONDITION (being deleted).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRevisions(self, request, context):
+        """Lists the revisions kept (the last 10), oldest first.
+        Codes: NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PodCliqueSetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -205,6 +271,31 @@ def add_PodCliqueSetServiceServicer_to_server(servicer, server):
                     servicer.Scale,
                     request_deserializer=grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceScaleRequest.FromString,
                     response_serializer=grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceScaleResponse.SerializeToString,
+            ),
+            'PauseRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseRollout,
+                    request_deserializer=grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServicePauseRolloutRequest.FromString,
+                    response_serializer=grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServicePauseRolloutResponse.SerializeToString,
+            ),
+            'ResumeRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeRollout,
+                    request_deserializer=grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceResumeRolloutRequest.FromString,
+                    response_serializer=grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceResumeRolloutResponse.SerializeToString,
+            ),
+            'UndoRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndoRollout,
+                    request_deserializer=grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceUndoRolloutRequest.FromString,
+                    response_serializer=grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceUndoRolloutResponse.SerializeToString,
+            ),
+            'RestartRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestartRollout,
+                    request_deserializer=grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceRestartRolloutRequest.FromString,
+                    response_serializer=grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceRestartRolloutResponse.SerializeToString,
+            ),
+            'ListRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRevisions,
+                    request_deserializer=grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceListRevisionsRequest.FromString,
+                    response_serializer=grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceListRevisionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -425,6 +516,141 @@ class PodCliqueSetService:
             '/grove.v1.PodCliqueSetService/Scale',
             grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceScaleRequest.SerializeToString,
             grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceScaleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/grove.v1.PodCliqueSetService/PauseRollout',
+            grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServicePauseRolloutRequest.SerializeToString,
+            grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServicePauseRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/grove.v1.PodCliqueSetService/ResumeRollout',
+            grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceResumeRolloutRequest.SerializeToString,
+            grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceResumeRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndoRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/grove.v1.PodCliqueSetService/UndoRollout',
+            grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceUndoRolloutRequest.SerializeToString,
+            grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceUndoRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestartRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/grove.v1.PodCliqueSetService/RestartRollout',
+            grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceRestartRolloutRequest.SerializeToString,
+            grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceRestartRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/grove.v1.PodCliqueSetService/ListRevisions',
+            grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceListRevisionsRequest.SerializeToString,
+            grove_dot_v1_dot_pod__clique__set__pb2.PodCliqueSetServiceListRevisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -83,6 +83,27 @@ class PodCliqueSetServiceStub:
     Codes: NOT_FOUND, INVALID_ARGUMENT (no number, below 0, between 0 and minAvailable, above the
     limits), FAILED_PRECONDITION (being deleted, or not a target of scaling).
     """
+    PauseRollout: _grpc.UnaryUnaryMultiCallable[_pod_clique_set_pb2.PodCliqueSetServicePauseRolloutRequest, _pod_clique_set_pb2.PodCliqueSetServicePauseRolloutResponse]
+    """Lets updates rest: nothing is replaced until ResumeRollout. New copies begin with the current
+    revision, replacements keep that of their copy. Idempotent.
+    Codes: NOT_FOUND, FAILED_PRECONDITION (being deleted).
+    """
+    ResumeRollout: _grpc.UnaryUnaryMultiCallable[_pod_clique_set_pb2.PodCliqueSetServiceResumeRolloutRequest, _pod_clique_set_pb2.PodCliqueSetServiceResumeRolloutResponse]
+    """Lets updates go on. Idempotent.
+    Codes: NOT_FOUND, FAILED_PRECONDITION (being deleted).
+    """
+    UndoRollout: _grpc.UnaryUnaryMultiCallable[_pod_clique_set_pb2.PodCliqueSetServiceUndoRolloutRequest, _pod_clique_set_pb2.PodCliqueSetServiceUndoRolloutResponse]
+    """Takes labels, annotations and pod specs of a kept revision back into the template; sizes stay.
+    Codes: NOT_FOUND (the set, or the revision), FAILED_PRECONDITION (being deleted).
+    """
+    RestartRollout: _grpc.UnaryUnaryMultiCallable[_pod_clique_set_pb2.PodCliqueSetServiceRestartRolloutRequest, _pod_clique_set_pb2.PodCliqueSetServiceRestartRolloutResponse]
+    """Replaces all pods under the set's strategy, by an annotation with the time on every clique.
+    Codes: NOT_FOUND, FAILED_PRECONDITION (being deleted).
+    """
+    ListRevisions: _grpc.UnaryUnaryMultiCallable[_pod_clique_set_pb2.PodCliqueSetServiceListRevisionsRequest, _pod_clique_set_pb2.PodCliqueSetServiceListRevisionsResponse]
+    """Lists the revisions kept (the last 10), oldest first.
+    Codes: NOT_FOUND.
+    """
 
 @_typing.type_check_only
 class PodCliqueSetServiceAsyncStub(PodCliqueSetServiceStub):
@@ -138,6 +159,27 @@ class PodCliqueSetServiceAsyncStub(PodCliqueSetServiceStub):
     """Sets the number of copies and records who did. Answers after the change is durable.
     Codes: NOT_FOUND, INVALID_ARGUMENT (no number, below 0, between 0 and minAvailable, above the
     limits), FAILED_PRECONDITION (being deleted, or not a target of scaling).
+    """
+    PauseRollout: _aio.UnaryUnaryMultiCallable[_pod_clique_set_pb2.PodCliqueSetServicePauseRolloutRequest, _pod_clique_set_pb2.PodCliqueSetServicePauseRolloutResponse]  # type: ignore[assignment]
+    """Lets updates rest: nothing is replaced until ResumeRollout. New copies begin with the current
+    revision, replacements keep that of their copy. Idempotent.
+    Codes: NOT_FOUND, FAILED_PRECONDITION (being deleted).
+    """
+    ResumeRollout: _aio.UnaryUnaryMultiCallable[_pod_clique_set_pb2.PodCliqueSetServiceResumeRolloutRequest, _pod_clique_set_pb2.PodCliqueSetServiceResumeRolloutResponse]  # type: ignore[assignment]
+    """Lets updates go on. Idempotent.
+    Codes: NOT_FOUND, FAILED_PRECONDITION (being deleted).
+    """
+    UndoRollout: _aio.UnaryUnaryMultiCallable[_pod_clique_set_pb2.PodCliqueSetServiceUndoRolloutRequest, _pod_clique_set_pb2.PodCliqueSetServiceUndoRolloutResponse]  # type: ignore[assignment]
+    """Takes labels, annotations and pod specs of a kept revision back into the template; sizes stay.
+    Codes: NOT_FOUND (the set, or the revision), FAILED_PRECONDITION (being deleted).
+    """
+    RestartRollout: _aio.UnaryUnaryMultiCallable[_pod_clique_set_pb2.PodCliqueSetServiceRestartRolloutRequest, _pod_clique_set_pb2.PodCliqueSetServiceRestartRolloutResponse]  # type: ignore[assignment]
+    """Replaces all pods under the set's strategy, by an annotation with the time on every clique.
+    Codes: NOT_FOUND, FAILED_PRECONDITION (being deleted).
+    """
+    ListRevisions: _aio.UnaryUnaryMultiCallable[_pod_clique_set_pb2.PodCliqueSetServiceListRevisionsRequest, _pod_clique_set_pb2.PodCliqueSetServiceListRevisionsResponse]  # type: ignore[assignment]
+    """Lists the revisions kept (the last 10), oldest first.
+    Codes: NOT_FOUND.
     """
 
 class PodCliqueSetServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -239,6 +281,57 @@ class PodCliqueSetServiceServicer(metaclass=_abc_1.ABCMeta):
         """Sets the number of copies and records who did. Answers after the change is durable.
         Codes: NOT_FOUND, INVALID_ARGUMENT (no number, below 0, between 0 and minAvailable, above the
         limits), FAILED_PRECONDITION (being deleted, or not a target of scaling).
+        """
+
+    @_abc_1.abstractmethod
+    def PauseRollout(
+        self,
+        request: _pod_clique_set_pb2.PodCliqueSetServicePauseRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_pod_clique_set_pb2.PodCliqueSetServicePauseRolloutResponse, _abc.Awaitable[_pod_clique_set_pb2.PodCliqueSetServicePauseRolloutResponse]]:
+        """Lets updates rest: nothing is replaced until ResumeRollout. New copies begin with the current
+        revision, replacements keep that of their copy. Idempotent.
+        Codes: NOT_FOUND, FAILED_PRECONDITION (being deleted).
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeRollout(
+        self,
+        request: _pod_clique_set_pb2.PodCliqueSetServiceResumeRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_pod_clique_set_pb2.PodCliqueSetServiceResumeRolloutResponse, _abc.Awaitable[_pod_clique_set_pb2.PodCliqueSetServiceResumeRolloutResponse]]:
+        """Lets updates go on. Idempotent.
+        Codes: NOT_FOUND, FAILED_PRECONDITION (being deleted).
+        """
+
+    @_abc_1.abstractmethod
+    def UndoRollout(
+        self,
+        request: _pod_clique_set_pb2.PodCliqueSetServiceUndoRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_pod_clique_set_pb2.PodCliqueSetServiceUndoRolloutResponse, _abc.Awaitable[_pod_clique_set_pb2.PodCliqueSetServiceUndoRolloutResponse]]:
+        """Takes labels, annotations and pod specs of a kept revision back into the template; sizes stay.
+        Codes: NOT_FOUND (the set, or the revision), FAILED_PRECONDITION (being deleted).
+        """
+
+    @_abc_1.abstractmethod
+    def RestartRollout(
+        self,
+        request: _pod_clique_set_pb2.PodCliqueSetServiceRestartRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_pod_clique_set_pb2.PodCliqueSetServiceRestartRolloutResponse, _abc.Awaitable[_pod_clique_set_pb2.PodCliqueSetServiceRestartRolloutResponse]]:
+        """Replaces all pods under the set's strategy, by an annotation with the time on every clique.
+        Codes: NOT_FOUND, FAILED_PRECONDITION (being deleted).
+        """
+
+    @_abc_1.abstractmethod
+    def ListRevisions(
+        self,
+        request: _pod_clique_set_pb2.PodCliqueSetServiceListRevisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_pod_clique_set_pb2.PodCliqueSetServiceListRevisionsResponse, _abc.Awaitable[_pod_clique_set_pb2.PodCliqueSetServiceListRevisionsResponse]]:
+        """Lists the revisions kept (the last 10), oldest first.
+        Codes: NOT_FOUND.
         """
 
 def add_PodCliqueSetServiceServicer_to_server(servicer: PodCliqueSetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
