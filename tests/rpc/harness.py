@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,8 +217,10 @@ def settings_in(folder: Path, *arguments: str) -> Settings:
 
 
 @asynccontextmanager
-async def serving(folder: Path, *arguments: str, limits: WatchLimits | None = None) -> AsyncIterator[Harness]:
-    """Run a server with these flags; the loops exist, but do not turn."""
+async def serving(
+    folder: Path, *arguments: str, limits: WatchLimits | None = None, now: Callable[[], float] = lambda: NOW
+) -> AsyncIterator[Harness]:
+    """Run a server with these flags; the loops exist, but do not turn, and their time is the machine's."""
     settings = settings_in(folder, *arguments)
     store = SqliteStore(folder / "grove.db", codec, indexes=store_indexes(), watch_limits=limits)
     await store.open()
@@ -231,7 +233,7 @@ async def serving(folder: Path, *arguments: str, limits: WatchLimits | None = No
         control=plane,
         health=AlwaysHealthy(),
         load=calls,
-        now=lambda: NOW,
+        now=now,
         new_uid=lambda: next(uids),
     )
     try:
