@@ -7,8 +7,8 @@ Bounded three ways: transitions per resource, resources, and transitions in all.
 is forgotten first, whether or not it still exists, so that a story also tells how a resource ended. A count that moves
 on in small steps is one transition that says how far it came.
 
-Pods change by the ten thousand and few are asked about: of a pod both states are kept, and put into words for whoever
-asks. Other resources may be large, so that they are put into words at once.
+Pods, cliques and gangs change by the ten thousand and few are asked about: of them both states are kept, and put into
+words for whoever asks. Sets and nodes may be large, so that their changes are put into words at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 from grove_server.control.clock import Clock
 from grove_server.control.transitions import CREATED, REMOVED, Difference, differences
 from grove_server.resources.meta import Key, Kind, Resource
-from grove_server.resources.workload import Pod
+from grove_server.resources.workload import Pod, PodClique
 from grove_server.store.interface import NO_ORIGIN, ChangeType, Notice, Origin
 from grove_server.telemetry import metrics
 
@@ -34,6 +34,8 @@ MERGE_S: Final = 5.0
 
 # Events tell of others, and templates are part of what refers to them.
 _UNTOLD: Final = frozenset({Kind.EVENT, Kind.POD_TEMPLATE, Kind.ROUTER_REGISTRATION})
+# Small, and many: their states are kept.
+_KEPT: Final = frozenset({Kind.POD, Kind.POD_CLIQUE, Kind.POD_GANG})
 _COUNTS: Final = frozenset(
     {
         "availableReplicas",
@@ -78,14 +80,16 @@ class Story:
 
 
 class _Seen(NamedTuple):
-    """A change of a pod that nobody asked about yet."""
+    """A change that nobody asked about yet."""
 
     at: float
     version: int
     cause: str
     origin: Origin
-    before: Pod
-    after: Pod
+    before: Resource
+    after: Resource
+    steps: int
+    since: float
 
 
 @dataclass(slots=True)
@@ -140,8 +144,8 @@ class StoryTeller:
 
     def _observe(self, notice: Notice, now: float) -> None:
         resource, previous = notice.resource, notice.previous
-        if isinstance(resource, Pod) and isinstance(previous, Pod) and notice.kind is ChangeType.MODIFIED:
-            self._write(_Seen(now, notice.version, notice.cause, notice.origin, previous, resource), resource)
+        if previous is not None and resource.kind in _KEPT and notice.kind is ChangeType.MODIFIED:
+            self._write(_Seen(now, notice.version, notice.cause, notice.origin, previous, resource, 1, now), resource)
             return
         if notice.kind is ChangeType.DELETED:
             changes: tuple[Difference, ...] = _REMOVED
@@ -163,11 +167,10 @@ class StoryTeller:
         else:
             self._pages.move_to_end(key)
         transitions = pages.transitions
-        if transitions and isinstance(fresh, Transition) and isinstance(last := transitions[-1], Transition):
-            merged = _merged(last, fresh)
-            if merged is not None:
-                transitions[-1] = merged
-                return
+        merged = _merged(transitions[-1], fresh) if transitions else None
+        if merged is not None:
+            transitions[-1] = merged
+            return
         transitions.append(fresh)
         if len(transitions) > self._per_resource_max:
             del transitions[0]
@@ -192,8 +195,8 @@ _REMOVED: Final = (Difference(REMOVED),)
 def _told(seen: Transition | _Seen) -> Transition:
     if isinstance(seen, Transition):
         return seen
-    at, version, cause, origin, before, after = seen
-    return Transition(at, version, after.metadata.uid, cause, origin, differences(before, after), 1, at)
+    at, version, cause, origin, before, after, steps, since = seen
+    return Transition(at, version, after.metadata.uid, cause, origin, differences(before, after), steps, since)
 
 
 def _origin(notice: Notice, resource: Resource) -> Origin:
@@ -203,11 +206,19 @@ def _origin(notice: Notice, resource: Resource) -> Origin:
     return notice.origin
 
 
-def _merged(last: Transition, fresh: Transition) -> Transition | None:
+def _merged(last: Transition | _Seen, fresh: Transition | _Seen) -> Transition | _Seen | None:
     """Return both as one if they are steps of the same counts, else None."""
-    if last.cause != fresh.cause or last.uid != fresh.uid or len(last.changes) != len(fresh.changes):
+    if last.cause != fresh.cause or fresh.at - last.since > MERGE_S or last.origin != fresh.origin:
         return None
-    if fresh.at - last.since > MERGE_S or last.origin != fresh.origin:
+    if isinstance(last, Transition):
+        return _merged_words(last, fresh) if isinstance(fresh, Transition) else None
+    if isinstance(fresh, _Seen) and _are_counts(last) and _are_counts(fresh):
+        return fresh._replace(before=last.before, steps=last.steps + 1, since=last.since)
+    return None
+
+
+def _merged_words(last: Transition, fresh: Transition) -> Transition | None:
+    if last.uid != fresh.uid or len(last.changes) != len(fresh.changes):
         return None
     for old, new in zip(last.changes, fresh.changes, strict=True):
         if old.what != new.what or new.what not in _COUNTS:
@@ -216,3 +227,16 @@ def _merged(last: Transition, fresh: Transition) -> Transition | None:
         Difference(new.what, old.before, new.after) for old, new in zip(last.changes, fresh.changes, strict=True)
     )
     return fresh._replace(changes=changes, steps=last.steps + 1, since=last.since)
+
+
+def _are_counts(seen: _Seen) -> bool:
+    """Return whether only counts in a clique's status changed; seen at a glance, so that some others pass for more."""
+    before, after = seen.before, seen.after
+    return (
+        isinstance(before, PodClique)
+        and isinstance(after, PodClique)
+        and before.replicas == after.replicas
+        and before.template is after.template
+        and before.metadata is after.metadata
+        and before.status.conditions == after.status.conditions
+    )
