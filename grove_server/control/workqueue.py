@@ -1,7 +1,8 @@
 """What waits to be looked at: each key once, in order, never twice at the same time.
 
 Three ways in: at once; soon (after a short delay in which further changes of the same key are absorbed); at a time. A
-key that is being worked on and changes meanwhile is queued again when its work is done.
+key that is being worked on and changes meanwhile is queued again when its work is done. Work on a key decides anew when
+to come back, so it ends the waits that earlier work asked for: what was over by then leaves no timer behind.
 """
 
 from __future__ import annotations
@@ -9,9 +10,13 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Hashable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
+
+
+# Waits that are over which the heap may hold before it is made anew.
+_TIMED_SLACK: Final = 1024
 
 
 class WorkQueue(Generic[K]):
@@ -56,6 +61,10 @@ class WorkQueue(Generic[K]):
             self._wake_at[key] = when
             self._sequence += 1
             heapq.heappush(self._timed, (when, self._sequence, key))
+            if len(self._timed) > 2 * len(self._wake_at) + _TIMED_SLACK:
+                self._timed = [(at, order, each) for order, (each, at) in enumerate(self._wake_at.items())]
+                heapq.heapify(self._timed)
+                self._sequence = len(self._timed)
 
     def take(self, now: float) -> K | None:
         """Return the next key to work on and mark it as being worked on; None if none is due."""
@@ -100,5 +109,6 @@ class WorkQueue(Generic[K]):
 
     def _start(self, key: K) -> K:
         self._queued.discard(key)
+        self._wake_at.pop(key, None)
         self._working.add(key)
         return key

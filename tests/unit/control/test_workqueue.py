@@ -92,8 +92,8 @@ def test_at_a_time_the_earliest_counts(queue: WorkQueue[str]) -> None:
 def test_a_time_that_comes_during_work_is_kept(queue: WorkQueue[str]) -> None:
     """A wake-up that falls due while its key is being worked on is work afterwards."""
     queue.add("a")
-    queue.add_at("a", 5)
     assert queue.take(0) == "a"
+    queue.add_at("a", 5)
     assert queue.take(6) is None
     queue.done("a")
     assert drain(queue, 6) == ["a"]
@@ -136,3 +136,26 @@ def test_nothing_is_lost_and_nothing_runs_twice_at_a_time(queue: WorkQueue[str],
         started[key] = 1_000
     assert all(started[key] > step for key, step in changed.items())
     assert queue.is_idle
+
+
+def test_work_ends_earlier_waits() -> None:
+    """Work on a key decides when to come back: a wait that it does not ask for again is over."""
+    queue: WorkQueue[str] = WorkQueue(soon_s=1.0)
+    queue.add_at("a", 100.0)
+    queue.add("a")
+    assert queue.take(0.0) == "a"
+    queue.done("a")
+    assert queue.take(200.0) is None
+    assert queue.next_due_at() is None
+
+
+def test_waits_that_are_over_take_no_room() -> None:
+    """A key that is worked on again and again, and each time asks for a far time, holds a bounded number of waits."""
+    queue: WorkQueue[str] = WorkQueue(soon_s=1.0)
+    for when in range(10_000):
+        queue.add("a")
+        assert queue.take(0.0) == "a"
+        queue.add_at("a", 50_000.0 + when)
+        queue.done("a")
+    assert len(queue._timed) < 2_000
+    assert queue.take(59_999.0) == "a"
