@@ -136,12 +136,16 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         )
         await store.open()
         stack.push_async_callback(store.close)
+        # Ports and certificates come before the store is changed: a start that is refused leaves everything as it was.
+        server = Server(settings, store, load)
+        server.api.bind()
+        stack.push_async_callback(server.api.stop)
+        await _start_probes(server, settings, stack)
         clock = SystemClock()
         seeded = await seed_cluster(store, cluster, now=clock.now(), new_uid=lambda: str(uuid.uuid4()))
         _log.info(
             "cluster_read", created=seeded.nodes_created, updated=seeded.nodes_updated, removed=seeded.nodes_removed
         )
-        server = Server(settings, store, load)
         lag = LagWatch()
         lag.start()
         stack.callback(lag.stop)
@@ -149,8 +153,8 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         stack.push_async_callback(server.plane.stop)
         await server.runtime.start()
         stack.push_async_callback(server.runtime.stop)
-        await _start_probes(server, settings, stack)
         server.address = str(await server.api.start())
+        # The port was taken first, but serving ends first, too.
         stack.push_async_callback(server.api.stop)
         gc.collect()
         gc.freeze()

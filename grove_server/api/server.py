@@ -128,8 +128,12 @@ class ApiServer:
         self.health = HealthMonitor(health, [service.name for service in self._services])
         self._server: grpc.aio.Server | None = None
 
-    async def start(self) -> Address:
-        """Open the port and serve; return the address, with the system's port if it was 0. Raises ListenError."""
+    def bind(self) -> Address:
+        """Take the port without serving yet; return the address, with the system's port if it was 0.
+
+        Whatever is wrong with the address or its protection is said here, before a start has changed anything. Raises
+        ListenError.
+        """
         settings = self._settings
         policy = access_policy(settings, self.address)
         pipeline = Pipeline(self._load, access=policy, log=log_policy(settings))
@@ -141,9 +145,16 @@ class ApiServer:
             names += [reflection.SERVICE_NAME, "grpc.health.v1.Health"]
             reflection.enable_server_reflection(names, server, pool=reflected_pool([*names, _DETAILS]))
         self.address = self.address.with_port(_bind(server, self.address, settings))
-        await self.health.start()
-        await server.start()
         self._server = server
+        return self.address
+
+    async def start(self) -> Address:
+        """Serve, on the port that was taken or is taken now; return the address. Raises ListenError."""
+        if self._server is None:
+            self.bind()
+        assert self._server is not None
+        await self.health.start()
+        await self._server.start()
         return self.address
 
     async def stop(self) -> None:

@@ -186,6 +186,35 @@ def test_a_busy_metrics_port_is_refused(process: ServerProcess, tmp_path: Path) 
     assert "in use" in said
 
 
+@pytest.mark.parametrize("fault", ["grpc", "metrics", "open", "half-tls"])
+async def test_a_refused_start_changes_nothing(process: ServerProcess, tmp_path: Path, fault: str) -> None:
+    """A start that is refused for its addresses leaves nodes and pods of its store as they were."""
+    folder = tmp_path / "kept"
+    with ServerProcess(folder, cluster=CLUSTER) as first:
+        async with grove_client.connect(first.address) as grove:
+            await apply(grove, "kept", pods=3)
+            await available(grove, "kept", 1)
+            before = {pod.metadata.uid async for pod in grove.pods.list()}
+    smaller = tmp_path / "smaller.yaml"
+    smaller.write_text(
+        "apiVersion: grove.io/v1alpha1\nkind: NodePool\nmetadata: {name: t}\n"
+        "spec: {count: 1, allocatable: {cpu: '8'}}\n",
+        encoding="utf-8",
+    )
+    busy_page = process.metrics_url.removeprefix("http://").removesuffix("/metrics")
+    flags: dict[str, tuple[str, list[str]]] = {
+        "grpc": (process.address, []),
+        "metrics": ("127.0.0.1:0", ["--metrics-listen", busy_page]),
+        "open": ("0.0.0.0:0", []),
+        "half-tls": ("127.0.0.1:0", ["--tls-cert", str(smaller)]),
+    }
+    listen, more = flags[fault]
+    start_refused(ServerProcess(folder, cluster=smaller, listen=listen, flags=more))
+    with ServerProcess(folder, cluster=CLUSTER) as again:
+        async with grove_client.connect(again.address) as grove:
+            assert {pod.metadata.uid async for pod in grove.pods.list()} == before
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
