@@ -66,7 +66,9 @@ class ServerProcess:
         """Start the server and do not wait."""
         self._runs += 1
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("GROVE_")}
+        # As on a user's machine: no settings of ours, and bytecode is kept, so that only the first start compiles.
+        left_out = ("GROVE_", "PYTHONDONTWRITEBYTECODE")
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
         with self._file("out").open("wb") as out, self._file("err").open("wb") as err:
             self._process = subprocess.Popen(self._command, stdout=out, stderr=err, cwd=ROOT, env=environment)
 
