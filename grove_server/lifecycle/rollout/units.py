@@ -50,20 +50,21 @@ def plan_replicas(replicas: Sequence[Unit], size: int, budget: Budget) -> UnitPl
     """Return what to do with the replicas of a group of *size*: the lowest serving indices go first.
 
     Replicas keep their index, so those above the size are there for the time of the update alone: as long as some of
-    the others are old or do not serve yet. Old replicas above the size are none of the update's: scale-in has them.
+    the others are old or do not serve yet. Extra ones that an edit has made old go before all others. What stands above
+    size and surge is none of the update's: scale-in has it.
     """
-    inside = [unit for unit in replicas if unit.index < size]
-    extra = sorted((u for u in replicas if u.index >= size and not u.is_old), key=lambda unit: unit.index)
-    old = [unit for unit in inside if unit.is_old]
+    units = [unit for unit in replicas if unit.index < size + budget.max_surge]
+    old = [unit for unit in units if unit.is_old]
     floor = size - budget.max_unavailable
-    serving = sum(unit.is_available for unit in (*inside, *extra))
-    stop = _stopped(old, serving - floor, lambda unit: (unit.index,))
+    serving = sum(unit.is_available for unit in units)
+    stop = _stopped(old, serving - floor, lambda unit: (float(unit.index < size), unit.index))
     taken = {unit.index for unit in stop}
-    well = sum(u.is_available and not u.is_old for u in inside)
-    bound = budget.max_surge if old else min(budget.max_surge, len(extra))
-    surge = min(bound, size - well)
-    left = sum(u.is_available and u.index not in taken for u in inside)
-    while surge < len(extra) and left + sum(u.is_available for u in extra[:surge]) < min(floor, serving):
+    well = sum(unit.is_available and not unit.is_old for unit in units if unit.index < size)
+    extra = max((unit.index + 1 - size for unit in units), default=0)
+    bound = budget.max_surge if any(unit.index < size for unit in old) else max(0, extra)
+    surge = max(0, min(bound, size - well))
+    left = [unit.index for unit in units if unit.is_available and unit.index not in taken]
+    while surge < extra and sum(index < size + surge for index in left) < min(floor, len(left)):
         surge += 1
     return UnitPlan(stop=stop, surge=surge)
 
