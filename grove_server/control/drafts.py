@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from grove_server.control.decisions import Decision
 from grove_server.lifecycle.gang_status import PodGroupCounts, with_gang_status
 from grove_server.placement.gangs import Ask, GangScene, is_placed
 from grove_server.placement.requests import PodShape
 from grove_server.placement.results import Placement, Verdict
+from grove_server.placement.standing import Standing
 from grove_server.resources.meta import Key, key_of
-from grove_server.resources.workload import ChosenDomain, Pod, PodGang
+from grove_server.resources.workload import Pod, PodGang
 from grove_server.store.interface import Change, Put, Reader
 
 UNSCHEDULABLE: Final = "Unschedulable"
@@ -20,6 +21,9 @@ GATED: Final = "SchedulingGated"
 
 # A waiting gang's sentence changes with every pod that comes and goes; rewriting it each time would only make noise.
 MESSAGE_REFRESH_S: Final = 5.0
+
+StandingOf: TypeAlias = Callable[[PodGang, Mapping[str, Sequence[str]]], Standing | None]
+"""Returns where a gang stands, given the nodes of its bound pods by pod group; None if nobody can tell."""
 
 
 class CopyKey(NamedTuple):
@@ -58,13 +62,8 @@ class CopyDraft:
         """Whether the round may add surplus pods to this draft."""
         return any(self.surplus.values())
 
-    def take(
-        self, gang: PodGang, ask: Ask, placement: Placement, level_names: Mapping[str, str], now: float
-    ) -> Placement:
-        """Give the wanted bindings of *placement* to the pods of *ask*; return the part that was taken.
-
-        *level_names* are the binding's words for the levels, by label key.
-        """
+    def take(self, gang: PodGang, ask: Ask, placement: Placement, now: float) -> Placement:
+        """Give the wanted bindings of *placement* to the pods of *ask*; return the part that was taken."""
         self.last_taken = []
         cliques = []
         for clique in placement.cliques:
@@ -83,10 +82,6 @@ class CopyDraft:
             cliques.append(replace(clique, bindings=bindings))
         news = self._news(gang)
         news.score = placement.score if news.score is None else min(news.score, placement.score)
-        news.domains.extend(
-            ChosenDomain(scope=c.scope, level=level_names.get(c.level, ""), key=c.level, domain=c.value)
-            for c in placement.domains
-        )
         return replace(placement, cliques=tuple(cliques))
 
     def wait(self, gang: PodGang, scene: GangScene, decision: Decision, now: float) -> None:
@@ -106,8 +101,11 @@ class CopyDraft:
             news = self._news(gang)
             news.reason, news.message = decision.reason, message
 
-    def changes(self, reader: Reader, now: float) -> list[Change]:
-        """Return the commit: each pod on the version it was decided on, each gang on the newest."""
+    def changes(self, reader: Reader, now: float, standing_of: StandingOf) -> list[Change]:
+        """Return the commit: each pod on the version it was decided on, each gang on the newest.
+
+        A gang whose pods got nodes is told where all of its pods stand after the commit.
+        """
         if not (self.pods or self._gangs):
             return []
         changes: list[Change] = [Put(pod, pod.resource_version) for pod in self.pods.values()]
@@ -115,7 +113,10 @@ class CopyDraft:
             gang = reader.get(PodGang, key.namespace, key.name)
             if gang is None:
                 continue
-            told = news.tell(gang, _counts(gang, reader, self.pods), now)
+            counts, nodes = _census(gang, reader, self.pods)
+            standing = standing_of(gang, nodes) if news.score is not None else None
+            told = with_gang_status(news.told(gang, standing), counts, now=now)
+            told = gang if told == gang else told
             if told is not gang:
                 changes.append(Put(told, gang.resource_version))
             if told.status.scheduled_at is not None and gang.status.scheduled_at is None:
@@ -132,43 +133,53 @@ class CopyDraft:
 
 @dataclass(slots=True)
 class GangNews:
-    """What a draft says of one gang."""
+    """What a draft says of one gang. ``score`` is the worst of what it took, None if it took nothing."""
 
     score: float | None = None
-    domains: list[ChosenDomain] = field(default_factory=list)
     reason: str = ""
     message: str = ""
 
-    def tell(self, gang: PodGang, counts: Sequence[PodGroupCounts], now: float) -> PodGang:
-        """Return the gang with this news in its status."""
+    def told(self, gang: PodGang, standing: Standing | None) -> PodGang:
+        """Return the gang with this news in its status.
+
+        Levels that are preferred make the score, from where all pods stand. Where none is, the score is that of the
+        worst part: nobody can say afterwards how few nodes could have done.
+        """
         status = gang.status
-        known = {(d.scope, d.key): d for d in status.topology}
-        known.update({(d.scope, d.key): d for d in self.domains})
-        changed = replace(
+        scores = [score for score in (status.placement_score, self.score) if score is not None]
+        score = min(scores, default=None)
+        topology = status.topology
+        if standing is not None:
+            topology = standing.domains
+            score = score if standing.score is None else standing.score
+        return replace(
             gang,
             status=replace(
                 status,
                 reason=self.reason or status.reason,
                 message=self.message or status.message,
-                placement_score=self.score if status.placement_score is None else status.placement_score,
-                topology=tuple(known[key] for key in sorted(known)),
+                placement_score=score,
+                topology=topology,
             ),
         )
-        told = with_gang_status(changed, counts, now=now)
-        return gang if told == gang else told
 
 
-def _counts(gang: PodGang, reader: Reader, overlay: dict[str, Pod]) -> list[PodGroupCounts]:
-    """Count a gang's pods as they are after the commit."""
+def _census(
+    gang: PodGang, reader: Reader, overlay: dict[str, Pod]
+) -> tuple[list[PodGroupCounts], dict[str, list[str]]]:
+    """Return a gang's pods as they are after the commit: how many, and the nodes of each pod group."""
     counts = []
+    nodes: dict[str, list[str]] = {}
     for group in gang.pod_groups:
-        active = scheduled = ready = 0
+        where = nodes[group.name] = []
+        active = ready = 0
         for name in group.pods:
             pod = overlay.get(name) or reader.get(Pod, gang.metadata.namespace, name)
             if pod is None or not pod.is_active:
                 continue
             active += 1
-            scheduled += pod.node != ""
+            if pod.node:
+                where.append(pod.node)
             ready += pod.ready_at is not None
-        counts.append(PodGroupCounts(group.min_replicas, active, scheduled, ready))
-    return counts
+        counts.append(PodGroupCounts(group.min_replicas, active, len(where), ready))
+    return counts, nodes

@@ -386,7 +386,7 @@ class PlacementLoop(Supervised):
         )
         if isinstance(outcome, Verdict):
             return decision
-        taken = draft.take(gang, ask, outcome, decision.level_names, now)
+        taken = draft.take(gang, ask, outcome, now)
         self.cluster.reserve(taken)
         for pod, shape in draft.last_taken:
             self._holdings.note(key_of(pod), Holding(pod.node, shape, pod.gpu_ids))
@@ -418,7 +418,7 @@ class PlacementLoop(Supervised):
 
     def _submit(self, draft: CopyDraft) -> None:
         try:
-            changes = draft.changes(self._store.read(), self._clock.now())
+            changes = draft.changes(self._store.read(), self._clock.now(), self.scenes.standing)
         except Exception:  # noqa: BLE001 -- a supervised loop: one copy's fault must not stop the others
             metrics.INTERNAL_ERRORS.labels("placement").inc()
             _log.exception("draft_failed", set_uid=draft.key.set_uid, copy=draft.key.copy)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from grove_server.control.drafts import CopyDraft
@@ -11,6 +11,7 @@ from grove_server.placement.cluster import Cluster, UnknownNodeError
 from grove_server.placement.gangs import GangScene, split_pods
 from grove_server.placement.requests import PodShape
 from grove_server.placement.shapes import shape_of
+from grove_server.placement.standing import Standing, is_constrained, standing_of
 from grove_server.resources.cluster import ClusterTopologyBinding
 from grove_server.resources.reference import SharedTemplate
 from grove_server.resources.workload import Pod, PodGang
@@ -47,6 +48,13 @@ class Scenes:
             labels_of=self._labels_of,
             shape_of=self.shape_of,
         )
+
+    def standing(self, gang: PodGang, nodes: Mapping[str, Sequence[str]]) -> Standing | None:
+        """Return where *gang* stands with pods on *nodes*, by pod group; None if its topology is not there."""
+        level_names = self.level_names(gang.topology_name)
+        if not level_names and is_constrained(gang):
+            return None
+        return standing_of(gang, nodes, level_names, self._labels_of)
 
     def shape_of(self, template: SharedTemplate) -> PodShape:
         """Return the request class of a template's pods."""

@@ -59,7 +59,7 @@ def take_minimum(made: World, scenes: Scenes, cluster: Cluster, draft: CopyDraft
     [ask] = ask_minimum(scenes.scene(gang, draft))
     placement = place(cluster, ask.request)
     assert isinstance(placement, Placement)
-    return draft.take(gang, ask, placement, {}, NOW)
+    return draft.take(gang, ask, placement, NOW)
 
 
 def test_a_taken_minimum_is_one_commit_with_its_gang() -> None:
@@ -68,7 +68,7 @@ def test_a_taken_minimum_is_one_commit_with_its_gang() -> None:
     taken = take_minimum(made, scenes, cluster, draft)
     assert [len(c.bindings) for c in taken.cliques] == [2]
     any_reader: Any = reader
-    changes = draft.changes(any_reader, NOW)
+    changes = draft.changes(any_reader, NOW, scenes.standing)
     puts = {key_of(change.resource): change for change in changes if isinstance(change, Put)}
     pods = [change.resource for change in puts.values() if isinstance(change.resource, Pod)]
     assert {pod.node for pod in pods} == {"n0"}
@@ -100,7 +100,7 @@ def test_waiting_is_written_once() -> None:
     decision = Decision(waiting_reason=WAITING_FOR_BASE, waiting_message="its base is not placed")
     draft.wait(gang, scenes.scene(gang, draft), decision, NOW)
     assert draft.touched == {key_of(gang)}
-    changes = draft.changes(any_reader, NOW)
+    changes = draft.changes(any_reader, NOW, scenes.standing)
     [told] = [c.resource for c in changes if isinstance(c, Put) and isinstance(c.resource, PodGang)]
     assert (told.status.reason, told.status.message) == (WAITING_FOR_BASE, "its base is not placed")
     made.put(told)
@@ -108,7 +108,11 @@ def test_waiting_is_written_once() -> None:
     for later_s, is_written in ((0.0, False), (MESSAGE_REFRESH_S, True)):
         again = CopyDraft(draft.key)
         again.wait(told, scenes.scene(told, again), other, NOW + later_s)
-        written = [c for c in again.changes(any_reader, NOW) if isinstance(c, Put) and isinstance(c.resource, PodGang)]
+        written = [
+            c
+            for c in again.changes(any_reader, NOW, scenes.standing)
+            if isinstance(c, Put) and isinstance(c.resource, PodGang)
+        ]
         assert bool(written) is is_written
 
 
@@ -118,5 +122,5 @@ def test_a_gang_that_is_gone_is_left_out() -> None:
     take_minimum(made, scenes, cluster, draft)
     del made.rows[key_of(made.one(PodGang, "s-0"))]
     any_reader: Any = reader
-    changes = draft.changes(any_reader, NOW)
+    changes = draft.changes(any_reader, NOW, scenes.standing)
     assert not [c for c in changes if isinstance(c, Put) and isinstance(c.resource, PodGang)]

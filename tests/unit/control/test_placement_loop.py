@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from grove_server.control.decisions import TOPOLOGY_UNAVAILABLE, WAITING_FOR_BASE
-from grove_server.control.drafts import CopyDraft
+from grove_server.control.drafts import CopyDraft, StandingOf
 from grove_server.control.placement_loop import PlacementLoop
 from grove_server.resources.cluster import ClusterTopologyBinding, Event, Node
 from grove_server.resources.meta import Condition, Kind, find_condition, key_of
@@ -366,10 +366,10 @@ async def test_a_draft_that_cannot_be_written_is_decided_anew(plane: Plane, monk
     breaks = [ValueError("broken")]
     changes = CopyDraft.changes
 
-    def broken(draft: CopyDraft, reader: Reader, now: float) -> list[Change]:
+    def broken(draft: CopyDraft, reader: Reader, now: float, standing_of: StandingOf) -> list[Change]:
         if breaks:
             raise breaks.pop()
-        return changes(draft, reader, now)
+        return changes(draft, reader, now, standing_of)
 
     monkeypatch.setattr(CopyDraft, "changes", broken)
     await plane.apply(manifest([clique("a", 2)]))

@@ -206,7 +206,11 @@ class PodGangStatus(_message.Message):
     "Running": its minimum is ready. "Failed", "Succeeded": its pods ended.
     """
     placement_score: _builtins.float
-    """How good the places are, 0 to 1: 1 means that no closer placement exists. Absent while pending."""
+    """How good the places of all its pods are, 0 to 1; absent while pending. Where levels are preferred:
+    the mean over the scopes that prefer one of (levels reached + 1) / (levels wanted + 1), where a level
+    is reached if all pods of the scope are in one domain of it. Elsewhere: how few nodes could have
+    done, divided by how many are used, of the worst part placed.
+    """
     reason: _builtins.str
     """Why the gang waits, as one CamelCase word such as "InsufficientCapacity"; empty when it does not."""
     message: _builtins.str
@@ -223,7 +227,9 @@ class PodGangStatus(_message.Message):
 
     @_builtins.property
     def topology(self) -> _containers.RepeatedCompositeFieldContainer[_topology_pb2.ChosenDomain]:
-        """The domains chosen for the gang, its groups and its cliques."""
+        """Per scope (gang, group replica, clique) that asks for a level, the narrowest domain, up to that level,
+        that all its pods with a node are in, pods that came later included.
+        """
 
     @_builtins.property
     def recycles(self) -> _containers.RepeatedCompositeFieldContainer[_meta_pb2.Recycle]:
