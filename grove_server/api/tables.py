@@ -79,6 +79,7 @@ _SERVICES: Final[Mapping[str, Mapping[str, tuple[Access, Deadline]]]] = {
         "List": (Access.READ, _LIST),
         "Watch": (Access.READ, _ENDLESS),
         "Cordon": (Access.ADMIN, _CHANGE),
+        "Drain": (Access.ADMIN, _CHANGE),
         "Uncordon": (Access.ADMIN, _CHANGE),
         "MarkDown": (Access.ADMIN, _CHANGE),
         "MarkUp": (Access.ADMIN, _CHANGE),

@@ -251,6 +251,23 @@ async def test_cordon_is_one_change_or_none(turning: Harness) -> None:
     assert list(back.changed) == ["node-1"]
 
 
+async def test_drain_is_asked_for_once_and_ended_by_uncordon(turning: Harness) -> None:
+    """Drain cordons and marks; called again it says how many pods are left; uncordon takes both back."""
+    refusal = await refused(turning.nodes.Drain(node_pb2.NodeServiceDrainRequest(names=["node-0", "none"])))
+    assert refusal.reason == "NOT_FOUND"
+    first = await turning.nodes.Drain(node_pb2.NodeServiceDrainRequest(names=["node-0", "node-1"]))
+    assert (list(first.changed), first.pods_left) == (["node-0", "node-1"], 0)
+    again = await turning.nodes.Drain(node_pb2.NodeServiceDrainRequest(names=["node-0"]))
+    assert list(again.changed) == []
+    node = await turning.nodes.Get(node_pb2.NodeServiceGetRequest(name="node-0"))
+    assert node.spec.unschedulable
+    assert node.spec.draining_since
+    assert [condition.type for condition in node.status.conditions] == ["Ready", "Draining"]
+    await turning.nodes.Uncordon(node_pb2.NodeServiceUncordonRequest(names=["node-0"]))
+    node = await turning.nodes.Get(node_pb2.NodeServiceGetRequest(name="node-0"))
+    assert not node.spec.draining_since
+
+
 async def test_a_deleted_pod_is_marked(turning: Harness) -> None:
     """Deleting a pod that has a node marks it; whoever runs it removes it."""
     await deployed(turning)

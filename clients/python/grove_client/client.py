@@ -16,6 +16,7 @@ from grove.v1.manifest_pb2 import ManifestServiceApplyResponse, ManifestServiceD
 from grove.v1.node_pb2 import (
     Node,
     NodeServiceCordonResponse,
+    NodeServiceDrainResponse,
     NodeServiceMarkDownResponse,
     NodeServiceMarkUpResponse,
     NodeServiceUncordonResponse,
@@ -102,6 +103,11 @@ class Nodes(Collection[Node]):
         """Keep new pods off *names*, in one change; returns those that were not so already."""
         answer = await self._caller.call(f"{self._service}Cordon", {"names": names})
         return list(cast("NodeServiceCordonResponse", answer).changed)
+
+    async def drain(self, names: list[str]) -> NodeServiceDrainResponse:
+        """Let pods leave *names*, in one change; call it again to see how many are left."""
+        answer = await self._caller.call(f"{self._service}Drain", {"names": names})
+        return cast("NodeServiceDrainResponse", answer)
 
     async def uncordon(self, names: list[str]) -> list[str]:
         """Let new pods onto *names*, in one change; returns those that were not so already."""

@@ -151,7 +151,7 @@ def scale(session: Session, *, words: tuple[str, ...], replicas: int) -> None:
 @connected_command
 def cordon(session: Session, *, names: tuple[str, ...]) -> None:
     """Keep new pods off nodes; what runs keeps running. Several nodes are one change."""
-    nodes = _node_names(names)
+    nodes = node_names(names)
     changed = session.run(lambda grove: grove.nodes.cordon(nodes))
     for name in nodes:
         click.echo(f"node/{name} cordoned" if name in changed else f"node/{name} already cordoned")
@@ -162,7 +162,7 @@ def cordon(session: Session, *, names: tuple[str, ...]) -> None:
 @connected_command
 def uncordon(session: Session, *, names: tuple[str, ...]) -> None:
     """Let new pods onto nodes again. Several nodes are one change."""
-    nodes = _node_names(names)
+    nodes = node_names(names)
     changed = session.run(lambda grove: grove.nodes.uncordon(nodes))
     for name in nodes:
         click.echo(f"node/{name} uncordoned" if name in changed else f"node/{name} already uncordoned")
@@ -178,7 +178,7 @@ def node() -> None:
 @connected_command
 def down(session: Session, *, names: tuple[str, ...]) -> None:
     """Let simulated nodes fail: their pods are not ready, no pod is placed there. Several nodes are one change."""
-    nodes = _node_names(names)
+    nodes = node_names(names)
     changed = session.run(lambda grove: grove.nodes.mark_down(nodes))
     for name in nodes:
         click.echo(f"node/{name} down" if name in changed else f"node/{name} already down")
@@ -189,13 +189,13 @@ def down(session: Session, *, names: tuple[str, ...]) -> None:
 @connected_command
 def up(session: Session, *, names: tuple[str, ...]) -> None:
     """Bring simulated nodes back: their pods go on without a restart. Several nodes are one change."""
-    nodes = _node_names(names)
+    nodes = node_names(names)
     changed = session.run(lambda grove: grove.nodes.mark_up(nodes))
     for name in nodes:
         click.echo(f"node/{name} up" if name in changed else f"node/{name} already up")
 
 
-def _node_names(words: tuple[str, ...]) -> list[str]:
+def node_names(words: tuple[str, ...]) -> list[str]:
     """Return the names of nodes, given plainly or as node/NAME."""
     names = []
     for word in words:

@@ -110,9 +110,11 @@ def pod_node(pod: Pod) -> str:
 
 
 def node_status(node: Node) -> str:
-    """Return Ready or NotReady, and whether the node is cordoned."""
+    """Return Ready or NotReady, and whether the node is drained or cordoned."""
     ready = condition_status(node.status.conditions, "Ready")
     word = {"True": "Ready", "False": "NotReady"}.get(ready, "Unknown")
+    if node.spec.draining_since:
+        return f"{word},Draining"
     return f"{word},SchedulingDisabled" if node.spec.unschedulable else word
 
 

@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "debug": Entry("debugging", "debug", "Take evidence from a server: debug dump."),
     "delete": Entry("deleting", "delete", "Delete resources."),
     "describe": Entry("describing", "describe", "Show all about resources, with their story and events."),
+    "drain": Entry("draining", "drain", "Let pods leave nodes, a few at a time."),
     "events": Entry("describing", "events", "Show what happened."),
     "explain": Entry("explaining", "explain", "Show why a gang waits, or why it is where it is."),
     "get": Entry("reading", "get", "Show resources."),

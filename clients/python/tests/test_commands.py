@@ -10,6 +10,7 @@ import pytest
 from samples import CLIQUE, POD, SET, fill, table
 from small_server import Grovectl, Refusal, SmallServer, invalid, meta
 
+from grove.v1.node_pb2 import NodeServiceDrainResponse
 from grove.v1.pod_pb2 import PodServiceDeleteResponse
 from grovectl.__main__ import main
 
@@ -130,7 +131,8 @@ def test_nothing_found_is_no_error(grovectl: Grovectl) -> None:
         ("get", "pcs", "--tls-cert", "x"),
         ("get", "pcs", "--tls-ca", __file__),
         ("get", "pcs", "--tls-ca", "/does/not/exist"),
-        ("drain", "x"),
+        ("drain",),
+        ("drain", "pod/x"),
     ],
 )
 def test_usage(words: tuple[str, ...], grovectl: Grovectl) -> None:
@@ -245,6 +247,18 @@ def test_scale_and_cordon(server: SmallServer, grovectl: Grovectl) -> None:
     assert grovectl("uncordon", "node-3").out == "node/node-3 uncordoned\n"
     assert grovectl("cordon", "node-3", "node-4").code == 3
     assert not server.stored["Node", "", "node-3"].spec.unschedulable
+
+
+def test_drain_waits_until_nodes_are_empty(server: SmallServer, grovectl: Grovectl) -> None:
+    """Drain asks, says how many pods are left, and gives up with exit code 4 while the drain goes on."""
+    fill(server)
+    server.answers["/grove.v1.NodeService/Drain"] = NodeServiceDrainResponse(changed=["node-3"], pods_left=0)
+    assert grovectl("drain", "node-3").out == "node/node-3 draining\nnode/node-3 drained\n"
+    server.answers["/grove.v1.NodeService/Drain"] = NodeServiceDrainResponse(pods_left=2)
+    late = grovectl("drain", "node-3", "--timeout", "10ms")
+    assert (late.code, late.out) == (4, "node/node-3 already draining\n")
+    assert late.err == "error: timed out with 2 pods left; the drain goes on\n"
+    assert grovectl("drain", "node-3", "--no-wait").code == 0
 
 
 def test_node_down_and_up(server: SmallServer, grovectl: Grovectl) -> None:

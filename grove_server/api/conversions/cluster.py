@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grove.v1 import cluster_topology_binding_pb2, event_pb2, meta_pb2, node_pb2
 from grove_server.api.conversions.metadata import condition_messages, object_meta
-from grove_server.api.conversions.timestamps import rfc3339
+from grove_server.api.conversions.timestamps import optional_rfc3339, rfc3339
 from grove_server.resources.cluster import ClusterTopologyBinding, Event, Node
 from grove_server.resources.meta import API_VERSIONS, Kind
 
@@ -29,15 +29,30 @@ def node_message(resource: Node) -> node_pb2.Node:
         spec=node_pb2.NodeSpec(
             # As in Kubernetes, the field is there only when it is true.
             unschedulable=resource.unschedulable or None,
+            draining_since=optional_rfc3339(resource.draining_since),
             taints=[node_pb2.Taint(key=t.key, value=t.value, effect=t.effect) for t in resource.taints],
         ),
         status=node_pb2.NodeStatus(
             capacity=resource.capacity or resource.allocatable,
             allocatable=resource.allocatable,
-            conditions=[ready],
+            conditions=[ready, *_draining(resource)],
             addresses=addresses,
         ),
     )
+
+
+def _draining(resource: Node) -> list[meta_pb2.Condition]:
+    if resource.draining_since is None:
+        return []
+    return [
+        meta_pb2.Condition(
+            type="Draining",
+            status="True",
+            reason="DrainRequested",
+            message="pods leave the node within their availability budgets",
+            last_transition_time=rfc3339(resource.draining_since),
+        )
+    ]
 
 
 def cluster_topology_binding_message(

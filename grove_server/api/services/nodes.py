@@ -13,6 +13,7 @@ from grove_server.api.named import change_named, check_names, keys_of
 from grove_server.api.pipeline import Awaited, Call, Method
 from grove_server.api.reading import Reading, Requests
 from grove_server.api.reasons import nodes_not_simulated
+from grove_server.control.indexes import PODS_BY_NODE
 from grove_server.resources.cluster import Node
 from grove_server.resources.meta import Kind
 
@@ -22,7 +23,7 @@ SIMULATING_RUNTIMES: Final = frozenset({"fake"})
 
 
 class NodeService:
-    """Nodes: Get, List, Watch, Cordon, Uncordon, MarkDown, MarkUp."""
+    """Nodes: Get, List, Watch, Cordon, Drain, Uncordon, MarkDown, MarkUp."""
 
     name = "grove.v1.NodeService"
 
@@ -39,6 +40,7 @@ class NodeService:
         return {
             **self._reading.methods(),
             "Cordon": Awaited(pb.NodeServiceCordonRequest, self.cordon),
+            "Drain": Awaited(pb.NodeServiceDrainRequest, self.drain),
             "Uncordon": Awaited(pb.NodeServiceUncordonRequest, self.uncordon),
             "MarkDown": Awaited(pb.NodeServiceMarkDownRequest, self.mark_down),
             "MarkUp": Awaited(pb.NodeServiceMarkUpRequest, self.mark_up),
@@ -49,6 +51,21 @@ class NodeService:
         refuse_unknown_fields(request)
         changed = await self._set_unschedulable(request.names, unschedulable=True)
         return pb.NodeServiceCordonResponse(changed=changed).SerializeToString()
+
+    async def drain(self, request: pb.NodeServiceDrainRequest, _call: Call) -> bytes:
+        """Keep new pods away and let those that run leave; say how many are left."""
+        refuse_unknown_fields(request)
+        now = self._backend.now()
+
+        def decide(node: Node) -> Node | None:
+            if node.unschedulable and node.draining_since is not None:
+                return None
+            return replace(node, unschedulable=True, draining_since=node.draining_since or now)
+
+        changed = await self._change(request.names, decide, cause="api.drain")
+        reader = self._backend.shared.store.read()
+        left = sum(len(reader.indexed(PODS_BY_NODE, name)) for name in request.names)
+        return pb.NodeServiceDrainResponse(changed=changed, pods_left=left).SerializeToString()
 
     async def uncordon(self, request: pb.NodeServiceUncordonRequest, _call: Call) -> bytes:
         """Let new pods in again."""
@@ -70,7 +87,12 @@ class NodeService:
 
     async def _set_unschedulable(self, names: Sequence[str], *, unschedulable: bool) -> list[str]:
         def decide(node: Node) -> Node | None:
-            return None if node.unschedulable is unschedulable else replace(node, unschedulable=unschedulable)
+            if node.unschedulable is unschedulable:
+                return None
+            # A node that takes pods again is not being emptied.
+            return replace(
+                node, unschedulable=unschedulable, draining_since=node.draining_since if unschedulable else None
+            )
 
         return await self._change(names, decide, cause="api.cordon")
 

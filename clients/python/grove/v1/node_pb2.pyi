@@ -72,10 +72,13 @@ class NodeSpec(_message.Message):
     UNSCHEDULABLE_FIELD_NUMBER: _builtins.int
     TAINTS_FIELD_NUMBER: _builtins.int
     PROVIDER_ID_FIELD_NUMBER: _builtins.int
+    DRAINING_SINCE_FIELD_NUMBER: _builtins.int
     unschedulable: _builtins.bool
     """True after Cordon: no new pod is placed here; what runs keeps running."""
     provider_id: _builtins.str
     """Id of the machine at its provider."""
+    draining_since: _builtins.str
+    """When Drain asked for the node to be emptied; empty if it is not drained."""
     @_builtins.property
     def taints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Taint]:
         """Pods that do not tolerate them stay away."""
@@ -86,10 +89,11 @@ class NodeSpec(_message.Message):
         unschedulable: _builtins.bool | None = ...,
         taints: _abc.Iterable[Global___Taint] | None = ...,
         provider_id: _builtins.str = ...,
+        draining_since: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_unschedulable", b"_unschedulable", "unschedulable", b"unschedulable"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_unschedulable", b"_unschedulable", "provider_id", b"provider_id", "taints", b"taints", "unschedulable", b"unschedulable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_unschedulable", b"_unschedulable", "draining_since", b"draining_since", "provider_id", b"provider_id", "taints", b"taints", "unschedulable", b"unschedulable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__unschedulable: _TypeAlias = _typing.Literal["unschedulable"]  # noqa: Y015
     _WhichOneofArgType__unschedulable: _TypeAlias = _typing.Literal["_unschedulable", b"_unschedulable"]  # noqa: Y015
@@ -191,7 +195,7 @@ class NodeStatus(_message.Message):
 
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_meta_pb2.Condition]:
-        """Type Ready, and pressures."""
+        """Types Ready, and Draining while the node is drained."""
 
     @_builtins.property
     def addresses(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeAddress]:
@@ -436,6 +440,60 @@ class NodeServiceCordonResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeServiceCordonResponse: _TypeAlias = NodeServiceCordonResponse  # noqa: Y015
+
+@_typing.final
+class NodeServiceDrainRequest(_message.Message):
+    """Names the nodes to empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names; 1 to 10000, each once."""
+
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeServiceDrainRequest: _TypeAlias = NodeServiceDrainRequest  # noqa: Y015
+
+@_typing.final
+class NodeServiceDrainResponse(_message.Message):
+    """What Drain did, and how far it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGED_FIELD_NUMBER: _builtins.int
+    PODS_LEFT_FIELD_NUMBER: _builtins.int
+    pods_left: _builtins.int
+    """Pods that are still on these nodes, those that are stopping included."""
+    @_builtins.property
+    def changed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the nodes that changed; the others were drained already."""
+
+    def __init__(
+        self,
+        *,
+        changed: _abc.Iterable[_builtins.str] | None = ...,
+        pods_left: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_pods_left", b"_pods_left", "pods_left", b"pods_left"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pods_left", b"_pods_left", "changed", b"changed", "pods_left", b"pods_left"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__pods_left: _TypeAlias = _typing.Literal["pods_left"]  # noqa: Y015
+    _WhichOneofArgType__pods_left: _TypeAlias = _typing.Literal["_pods_left", b"_pods_left"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pods_left) -> _WhichOneofReturnType__pods_left | None: ...
+
+Global___NodeServiceDrainResponse: _TypeAlias = NodeServiceDrainResponse  # noqa: Y015
 
 @_typing.final
 class NodeServiceUncordonRequest(_message.Message):

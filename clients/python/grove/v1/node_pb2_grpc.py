@@ -55,6 +55,11 @@ class NodeServiceStub:
                 request_serializer=grove_dot_v1_dot_node__pb2.NodeServiceCordonRequest.SerializeToString,
                 response_deserializer=grove_dot_v1_dot_node__pb2.NodeServiceCordonResponse.FromString,
                 _registered_method=True)
+        self.Drain = channel.unary_unary(
+                '/grove.v1.NodeService/Drain',
+                request_serializer=grove_dot_v1_dot_node__pb2.NodeServiceDrainRequest.SerializeToString,
+                response_deserializer=grove_dot_v1_dot_node__pb2.NodeServiceDrainResponse.FromString,
+                _registered_method=True)
         self.Uncordon = channel.unary_unary(
                 '/grove.v1.NodeService/Uncordon',
                 request_serializer=grove_dot_v1_dot_node__pb2.NodeServiceUncordonRequest.SerializeToString,
@@ -120,8 +125,20 @@ class NodeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Drain(self, request, context):
+        """Empties nodes: no new pods are placed there, and those that run leave within the availability
+        budget of their clique or group (`maxUnavailable`, default 1), each when its predecessor's
+        replacement serves elsewhere; what does not serve leaves at once. Goes on until Uncordon,
+        over restarts of the server, too. All nodes in one change. Idempotent: call again to see how
+        many pods are left. Answers after the change is durable, not when the nodes are empty.
+        Codes: NOT_FOUND (names all that are missing; nothing is changed then).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Uncordon(self, request, context):
-        """Pods may be placed on these nodes again. All nodes in one change:
+        """Pods may be placed on these nodes again; ends a drain. All nodes in one change:
         placement never sees half of it. Idempotent. Answers after the change is durable.
         Codes: NOT_FOUND (names all that are missing; nothing is changed then).
         """
@@ -173,6 +190,11 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.Cordon,
                     request_deserializer=grove_dot_v1_dot_node__pb2.NodeServiceCordonRequest.FromString,
                     response_serializer=grove_dot_v1_dot_node__pb2.NodeServiceCordonResponse.SerializeToString,
+            ),
+            'Drain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Drain,
+                    request_deserializer=grove_dot_v1_dot_node__pb2.NodeServiceDrainRequest.FromString,
+                    response_serializer=grove_dot_v1_dot_node__pb2.NodeServiceDrainResponse.SerializeToString,
             ),
             'Uncordon': grpc.unary_unary_rpc_method_handler(
                     servicer.Uncordon,
@@ -299,6 +321,33 @@ class NodeService:
             '/grove.v1.NodeService/Cordon',
             grove_dot_v1_dot_node__pb2.NodeServiceCordonRequest.SerializeToString,
             grove_dot_v1_dot_node__pb2.NodeServiceCordonResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Drain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/grove.v1.NodeService/Drain',
+            grove_dot_v1_dot_node__pb2.NodeServiceDrainRequest.SerializeToString,
+            grove_dot_v1_dot_node__pb2.NodeServiceDrainResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -61,8 +61,16 @@ class NodeServiceStub:
     placement never sees half of it. Idempotent. Answers after the change is durable.
     Codes: NOT_FOUND (names all that are missing; nothing is changed then).
     """
+    Drain: _grpc.UnaryUnaryMultiCallable[_node_pb2.NodeServiceDrainRequest, _node_pb2.NodeServiceDrainResponse]
+    """Empties nodes: no new pods are placed there, and those that run leave within the availability
+    budget of their clique or group (`maxUnavailable`, default 1), each when its predecessor's
+    replacement serves elsewhere; what does not serve leaves at once. Goes on until Uncordon,
+    over restarts of the server, too. All nodes in one change. Idempotent: call again to see how
+    many pods are left. Answers after the change is durable, not when the nodes are empty.
+    Codes: NOT_FOUND (names all that are missing; nothing is changed then).
+    """
     Uncordon: _grpc.UnaryUnaryMultiCallable[_node_pb2.NodeServiceUncordonRequest, _node_pb2.NodeServiceUncordonResponse]
-    """Pods may be placed on these nodes again. All nodes in one change:
+    """Pods may be placed on these nodes again; ends a drain. All nodes in one change:
     placement never sees half of it. Idempotent. Answers after the change is durable.
     Codes: NOT_FOUND (names all that are missing; nothing is changed then).
     """
@@ -114,8 +122,16 @@ class NodeServiceAsyncStub(NodeServiceStub):
     placement never sees half of it. Idempotent. Answers after the change is durable.
     Codes: NOT_FOUND (names all that are missing; nothing is changed then).
     """
+    Drain: _aio.UnaryUnaryMultiCallable[_node_pb2.NodeServiceDrainRequest, _node_pb2.NodeServiceDrainResponse]  # type: ignore[assignment]
+    """Empties nodes: no new pods are placed there, and those that run leave within the availability
+    budget of their clique or group (`maxUnavailable`, default 1), each when its predecessor's
+    replacement serves elsewhere; what does not serve leaves at once. Goes on until Uncordon,
+    over restarts of the server, too. All nodes in one change. Idempotent: call again to see how
+    many pods are left. Answers after the change is durable, not when the nodes are empty.
+    Codes: NOT_FOUND (names all that are missing; nothing is changed then).
+    """
     Uncordon: _aio.UnaryUnaryMultiCallable[_node_pb2.NodeServiceUncordonRequest, _node_pb2.NodeServiceUncordonResponse]  # type: ignore[assignment]
-    """Pods may be placed on these nodes again. All nodes in one change:
+    """Pods may be placed on these nodes again; ends a drain. All nodes in one change:
     placement never sees half of it. Idempotent. Answers after the change is durable.
     Codes: NOT_FOUND (names all that are missing; nothing is changed then).
     """
@@ -190,12 +206,26 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def Drain(
+        self,
+        request: _node_pb2.NodeServiceDrainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.NodeServiceDrainResponse, _abc.Awaitable[_node_pb2.NodeServiceDrainResponse]]:
+        """Empties nodes: no new pods are placed there, and those that run leave within the availability
+        budget of their clique or group (`maxUnavailable`, default 1), each when its predecessor's
+        replacement serves elsewhere; what does not serve leaves at once. Goes on until Uncordon,
+        over restarts of the server, too. All nodes in one change. Idempotent: call again to see how
+        many pods are left. Answers after the change is durable, not when the nodes are empty.
+        Codes: NOT_FOUND (names all that are missing; nothing is changed then).
+        """
+
+    @_abc_1.abstractmethod
     def Uncordon(
         self,
         request: _node_pb2.NodeServiceUncordonRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.NodeServiceUncordonResponse, _abc.Awaitable[_node_pb2.NodeServiceUncordonResponse]]:
-        """Pods may be placed on these nodes again. All nodes in one change:
+        """Pods may be placed on these nodes again; ends a drain. All nodes in one change:
         placement never sees half of it. Idempotent. Answers after the change is durable.
         Codes: NOT_FOUND (names all that are missing; nothing is changed then).
         """
