@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from grove_server.api.changes import Changes
 from grove_server.api.ports import ChroniclePort, OrdersPort, PlacementPort, RoutersPort
 from grove_server.api.reading import Shared
+from grove_server.api.set_sizes import ScalesUnderway
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,4 +34,5 @@ class Backend:
     chronicle: ChroniclePort
     now: Callable[[], float]
     facts: ServerFacts
+    scales: ScalesUnderway = field(default_factory=ScalesUnderway)
     gangs_per_question_max: int = 2_000

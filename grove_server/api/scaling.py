@@ -9,10 +9,10 @@ from grove_server.admission.scale import LiveSet
 from grove_server.api.conversions.wire import nested, text, varint
 from grove_server.api.reading import demand_name
 from grove_server.api.reasons import ApiError, Reason, invalid_request
-from grove_server.control.indexes import CLIQUES_BY_COPY
-from grove_server.resources.manifest import PodCliqueSetSpec
+from grove_server.api.set_sizes import ScalesUnderway, pod_count
+from grove_server.resources.meta import key_of
 from grove_server.resources.violations import Reason as FieldReason
-from grove_server.resources.workload import PodClique, PodCliqueSet, ScaleOwner
+from grove_server.resources.workload import PodClique, PodCliqueScalingGroup, PodCliqueSet, ScaleOwner
 from grove_server.store.interface import Reader
 
 _OWNERS: Final[Mapping[str, ScaleOwner]] = {
@@ -43,26 +43,22 @@ def read_scale_request(request: Any) -> tuple[int, ScaleOwner]:  # noqa: ANN401 
     return replicas, owner
 
 
-def live_set(reader: Reader, namespace: str, set_name: str, set_uid: str) -> LiveSet:
-    """Return the set that a scaled child belongs to. Raises ApiError if it is gone or going."""
-    owner = reader.get(PodCliqueSet, namespace, set_name)
-    if owner is None or owner.metadata.uid != set_uid or owner.metadata.deleted_at is not None:
+def live_set(
+    reader: Reader, underway: ScalesUnderway, target: PodClique | PodCliqueScalingGroup, replicas: int
+) -> LiveSet:
+    """Return the set that *target*, which is to get *replicas*, belongs to. Raises ApiError if it is gone or going."""
+    namespace = target.metadata.namespace
+    identity = target.identity if isinstance(target, PodClique) else target
+    owner = reader.get(PodCliqueSet, namespace, identity.set_name)
+    if owner is None or owner.metadata.uid != identity.set_uid or owner.metadata.deleted_at is not None:
         raise ApiError(
             reason=Reason.BEING_DELETED,
-            message=f"PodCliqueSet {namespace}/{set_name}, which owns this, is being deleted",
-            metadata={"kind": "PodCliqueSet", "namespace": namespace, "name": set_name},
-            preconditions=(("BEING_DELETED", f"{namespace}/{set_name}", "the owner has a deletionTimestamp"),),
+            message=f"PodCliqueSet {namespace}/{identity.set_name}, which owns this, is being deleted",
+            metadata={"kind": "PodCliqueSet", "namespace": namespace, "name": identity.set_name},
+            preconditions=(("BEING_DELETED", f"{namespace}/{identity.set_name}", "the owner has a deletionTimestamp"),),
         )
-    return LiveSet(spec=owner.spec, pod_count=pod_count(reader, owner.spec, set_uid))
-
-
-def pod_count(reader: Reader, spec: PodCliqueSetSpec, set_uid: str) -> int:
-    """Return how many pods all cliques of a set want now."""
-    count = 0
-    for copy in range(spec.replicas or 0):
-        cliques: list[PodClique] = [*reader.indexed(CLIQUES_BY_COPY, (set_uid, copy))]
-        count += sum(clique.replicas for clique in cliques)
-    return count
+    count = pod_count(reader, owner, underway.of_set(identity.set_uid), key_of(target), replicas)
+    return LiveSet(spec=owner.spec, pod_count=count)
 
 
 def scale_response(previous: int, replicas: int, owner: ScaleOwner, resource: bytes) -> bytes:

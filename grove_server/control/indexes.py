@@ -15,6 +15,7 @@ from grove_server.resources.workload import (
     PodCliqueSet,
     PodGang,
     PodTemplate,
+    ScaleOwner,
 )
 from grove_server.store.interface import Index
 
@@ -29,6 +30,8 @@ DRAINING_BY_SET: Final = "draining_by_set"
 ROUTERS_BY_SET: Final = "routers_by_set"
 REVISIONS_BY_SET: Final = "revisions_by_set"
 PODS_BY_NODE: Final = "pods_by_node"
+RESIZED_CLIQUES_BY_SET: Final = "resized_cliques_by_set"
+RESIZED_GROUPS_BY_SET: Final = "resized_groups_by_set"
 
 
 def _clique_copy(clique: PodClique) -> Iterable[Hashable]:
@@ -73,6 +76,19 @@ def _revision_set(revision: SetRevision) -> Iterable[Hashable]:
     return (revision.metadata.owner_uid,)
 
 
+def _is_resized(resource: PodClique | PodCliqueScalingGroup) -> bool:
+    """Return whether the size may be another one than the template's."""
+    return resource.replicas != resource.template_replicas or resource.scale_owner is ScaleOwner.AUTOSCALER
+
+
+def _resized_clique_set(clique: PodClique) -> Iterable[Hashable]:
+    return (clique.identity.set_uid,) if _is_resized(clique) else ()
+
+
+def _resized_group_set(group: PodCliqueScalingGroup) -> Iterable[Hashable]:
+    return (group.set_uid,) if _is_resized(group) else ()
+
+
 def name_stems(set_name: str) -> tuple[str, ...]:
     """Return what stands before each piece of a name that looks like an index: "a-0-b-1" has the stems "a", "a-0-b".
 
@@ -102,4 +118,6 @@ def store_indexes() -> Mapping[str, Index]:
         DRAINING_BY_SET: (Kind.POD, _draining_set),
         ROUTERS_BY_SET: (Kind.ROUTER_REGISTRATION, _router_set),
         REVISIONS_BY_SET: (Kind.SET_REVISION, _revision_set),
+        RESIZED_CLIQUES_BY_SET: (Kind.POD_CLIQUE, _resized_clique_set),
+        RESIZED_GROUPS_BY_SET: (Kind.POD_CLIQUE_SCALING_GROUP, _resized_group_set),
     }

@@ -14,9 +14,10 @@ from grove_server.api.named import change_named, check_names, keys_of, mark_dele
 from grove_server.api.pipeline import Awaited, Call, Method
 from grove_server.api.reading import DEFAULT_NAMESPACE, Reading, Requests
 from grove_server.api.reasons import being_deleted, invalid_request
-from grove_server.api.scaling import pod_count, read_scale_request, scale_response
+from grove_server.api.scaling import read_scale_request, scale_response
 from grove_server.api.services.rollouts import Rollouts
-from grove_server.resources.meta import Kind
+from grove_server.api.set_sizes import pod_count
+from grove_server.resources.meta import Key, Kind
 from grove_server.resources.violations import Reason as FieldReason
 from grove_server.resources.workload import PodCliqueSet
 
@@ -96,19 +97,23 @@ class PodCliqueSetService:
         refuse_unknown_fields(request)
         replicas, owner = read_scale_request(request)
         namespace = request.namespace or DEFAULT_NAMESPACE
-        store = self._backend.shared.store
+        backend = self._backend
+        store, key = backend.shared.store, Key(_KIND, namespace, request.name)
 
         def decide(target: PodCliqueSet) -> PodCliqueSet | None:
             if target.metadata.deleted_at is not None:
                 raise being_deleted(_KIND.value, namespace, target.metadata.name)
-            context = self._backend.changes.context(namespace)
-            count = pod_count(store.read(), target.spec, target.metadata.uid)
+            uid = target.metadata.uid
+            count = pod_count(store.read(), target, backend.scales.of_set(uid), key, replicas)
+            context = backend.changes.context(namespace)
             admitted = admit_scale_of_set(target, replicas, context, owner=owner, pod_count=count)
-            return admitted.resource if admitted.changed else None
+            if not admitted.changed:
+                return None
+            announce(uid, key, replicas)
+            return admitted.resource
 
-        ((before, after),) = await change_named(
-            store, keys_of(_KIND, namespace, [request.name]), decide, cause="api.scale"
-        )
+        with backend.scales.announcing() as announce:
+            ((before, after),) = await change_named(store, [key], decide, cause="api.scale")
         return scale_response(
             before.spec.replicas or 0,
             after.spec.replicas or 0,

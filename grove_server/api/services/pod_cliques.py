@@ -6,12 +6,12 @@ from grove.v1 import pod_clique_pb2, pod_clique_scaling_group_pb2
 from grove_server.admission.scale import admit_scale_of_clique, admit_scale_of_group
 from grove_server.api.backend import Backend
 from grove_server.api.conversions.requests import refuse_unknown_fields
-from grove_server.api.named import change_named, keys_of
+from grove_server.api.named import change_named
 from grove_server.api.pipeline import Awaited, Call, Method
 from grove_server.api.reading import DEFAULT_NAMESPACE, Reading, Requests
 from grove_server.api.reasons import being_deleted
 from grove_server.api.scaling import live_set, read_scale_request, scale_response
-from grove_server.resources.meta import Kind
+from grove_server.resources.meta import Key, Kind
 from grove_server.resources.workload import PodClique, PodCliqueScalingGroup
 
 
@@ -41,19 +41,23 @@ class PodCliqueService:
         refuse_unknown_fields(request)
         replicas, owner = read_scale_request(request)
         namespace = request.namespace or DEFAULT_NAMESPACE
-        store = self._backend.shared.store
+        backend = self._backend
+        store, key = backend.shared.store, Key(Kind.POD_CLIQUE, namespace, request.name)
 
         def decide(target: PodClique) -> PodClique | None:
             if target.metadata.deleted_at is not None:
                 raise being_deleted(target.kind.value, namespace, target.metadata.name)
-            live = live_set(store.read(), namespace, target.identity.set_name, target.identity.set_uid)
-            context = self._backend.changes.context(namespace)
-            admitted = admit_scale_of_clique(target, replicas, context, owner=owner, live=live)
-            return admitted.resource if admitted.changed else None
+            live = live_set(store.read(), backend.scales, target, replicas)
+            admitted = admit_scale_of_clique(
+                target, replicas, backend.changes.context(namespace), owner=owner, live=live
+            )
+            if not admitted.changed:
+                return None
+            announce(target.identity.set_uid, key, replicas)
+            return admitted.resource
 
-        ((before, after),) = await change_named(
-            store, keys_of(Kind.POD_CLIQUE, namespace, [request.name]), decide, cause="api.scale"
-        )
+        with backend.scales.announcing() as announce:
+            ((before, after),) = await change_named(store, [key], decide, cause="api.scale")
         return scale_response(before.replicas, after.replicas, after.scale_owner, self._backend.shared.views.of(after))
 
 
@@ -86,17 +90,21 @@ class PodCliqueScalingGroupService:
         refuse_unknown_fields(request)
         replicas, owner = read_scale_request(request)
         namespace = request.namespace or DEFAULT_NAMESPACE
-        store = self._backend.shared.store
+        backend = self._backend
+        store, key = backend.shared.store, Key(Kind.POD_CLIQUE_SCALING_GROUP, namespace, request.name)
 
         def decide(target: PodCliqueScalingGroup) -> PodCliqueScalingGroup | None:
             if target.metadata.deleted_at is not None:
                 raise being_deleted(target.kind.value, namespace, target.metadata.name)
-            live = live_set(store.read(), namespace, target.set_name, target.set_uid)
-            context = self._backend.changes.context(namespace)
-            admitted = admit_scale_of_group(target, replicas, context, owner=owner, live=live)
-            return admitted.resource if admitted.changed else None
+            live = live_set(store.read(), backend.scales, target, replicas)
+            admitted = admit_scale_of_group(
+                target, replicas, backend.changes.context(namespace), owner=owner, live=live
+            )
+            if not admitted.changed:
+                return None
+            announce(target.set_uid, key, replicas)
+            return admitted.resource
 
-        ((before, after),) = await change_named(
-            store, keys_of(Kind.POD_CLIQUE_SCALING_GROUP, namespace, [request.name]), decide, cause="api.scale"
-        )
+        with backend.scales.announcing() as announce:
+            ((before, after),) = await change_named(store, [key], decide, cause="api.scale")
         return scale_response(before.replicas, after.replicas, after.scale_owner, self._backend.shared.views.of(after))
