@@ -2,8 +2,8 @@
 
 The first page keeps the rest of its list: references to immutable resources, so a kept listing costs eight bytes an
 item and whatever changed since. A page token names the listing and the position, so asking for a page again gives the
-same page. Listings are bounded in number, in items and in age; a token whose listing is gone is answered OUT_OF_RANGE,
-and the client lists anew. Nothing of it is stored: a restart forgets them.
+same page. Listings are bounded in number, in items and in age (the next list or page lets old ones go); a token whose
+listing is gone is answered OUT_OF_RANGE, and the client lists anew. Nothing of it is stored: a restart forgets them.
 """
 
 from __future__ import annotations
@@ -43,8 +43,14 @@ class Listings:
         self._listings: OrderedDict[str, Listing] = OrderedDict()
         self._item_count = 0
 
+    @property
+    def item_count(self) -> int:
+        """How many items all kept listings have together."""
+        return self._item_count
+
     def begin(self, query: Hashable, items: Sequence[Resource], resource_version: int, resume_token: str) -> Listing:
         """Return a listing that is not kept yet."""
+        self._drop_expired()
         return Listing(
             query=query,
             items=items,
@@ -55,6 +61,7 @@ class Listings:
 
     def keep(self, listing: Listing) -> str:
         """Keep a listing and return its id, dropping the oldest ones beyond the bounds."""
+        self._drop_expired()
         listing_id = secrets.token_hex(_ID_LENGTH // 2)
         self._listings[listing_id] = listing
         self._item_count += len(listing.items)
