@@ -53,6 +53,18 @@ class Decision(Protocol):
     def level_names(self) -> Mapping[str, str]:
         """Domain name (rack) per node label key (topology.grove.io/rack) of the gang's topology."""
 
+    @property
+    def others(self) -> Sequence[Decision]:
+        """Decisions on further parts that wait beside this one."""
+
+    @property
+    def later(self) -> Sequence[Decision]:
+        """Decisions on parts of the minimum that were placed after the whole of it."""
+
+    @property
+    def surplus(self) -> Decision | None:
+        """Why pods beyond the minimum of a placed gang wait; None if none does."""
+
 
 class SimulatedGang(Protocol):
     """One gang of a what-if question."""

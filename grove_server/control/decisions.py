@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -20,6 +20,9 @@ WAITING_FOR_BASE: Final = "WaitingForBaseGang"
 WAITING_FOR_PODS: Final = "WaitingForPods"
 TOPOLOGY_UNAVAILABLE: Final = "TopologyUnavailable"
 
+# A gang that lost many parts one by one is explained by the latest of them.
+_LATER_MAX: Final = 64
+
 _NO_NAMES: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -28,6 +31,8 @@ class Decision:
     """Placement's last word on one gang, for explanations. Times are epoch seconds.
 
     ``others`` are further parts of the gang that have no room either: growth may help them and not the first.
+    ``later`` are parts of the minimum that were placed after the whole of it: they came back from size 0 or were lost.
+    ``surplus`` says why pods beyond the minimum of a placed gang wait.
     """
 
     request: GangRequest | None = None
@@ -38,6 +43,8 @@ class Decision:
     evaluated_at: float | None = None
     level_names: Mapping[str, str] = field(default_factory=lambda: _NO_NAMES)
     others: tuple[Decision, ...] = ()
+    later: tuple[Decision, ...] = ()
+    surplus: Decision | None = None
 
     @property
     def reason(self) -> str:
@@ -48,6 +55,15 @@ class Decision:
     def message(self) -> str:
         """Return why the gang waits, as one sentence; empty if it does not."""
         return self.outcome.sentence() if isinstance(self.outcome, Verdict) else self.waiting_message
+
+    def with_later(self, part: Decision) -> Decision:
+        """Return the decision with a part that was placed after it, which replaces an earlier word on that part."""
+        kept = [each for each in self.later if _name(each) != _name(part)]
+        return replace(self, later=(*kept, part)[-_LATER_MAX:])
+
+
+def _name(decision: Decision) -> str:
+    return "" if decision.request is None else decision.request.name
 
 
 class Holding(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, TypeAlias
 from grove_server.control.decisions import Decision
 from grove_server.lifecycle.gang_status import PodGroupCounts, with_gang_status
 from grove_server.placement.gangs import Ask, GangScene, is_placed
-from grove_server.placement.requests import PodShape
+from grove_server.placement.requests import PodShape, minimum_of
 from grove_server.placement.results import Placement, Verdict
 from grove_server.placement.standing import Standing
 from grove_server.resources.meta import Key, key_of
@@ -83,6 +83,17 @@ class CopyDraft:
         news = self._news(gang)
         news.score = placement.score if news.score is None else min(news.score, placement.score)
         return replace(placement, cliques=tuple(cliques))
+
+    def remember(self, key: Key, ask: Ask, decision: Decision, placed: Mapping[Key, Decision]) -> None:
+        """Keep why a gang is where it is, beside what *placed* says of it so far.
+
+        That was decided with its minimum. Parts of it that come later are added; surplus only follows.
+        """
+        if ask.is_whole:
+            self.decisions[key] = decision
+        elif minimum_of(ask.request):
+            before = self.decisions.get(key) or placed.get(key) or Decision(level_names=decision.level_names)
+            self.decisions[key] = before.with_later(decision)
 
     def wait(self, gang: PodGang, scene: GangScene, decision: Decision, now: float) -> None:
         """Note that a gang, or what is left of it, has to wait; nothing is written if that was said before."""

@@ -118,6 +118,10 @@ class PlacementLoop(Supervised):
         """Return the last decision on a gang."""
         return self._waiting.get(key) or self._placed.get(key)
 
+    def placed_decision(self, key: Key) -> Decision | None:
+        """Return why a gang's minimum is where it is, whatever waits now."""
+        return self._placed.get(key)
+
     # What changed.
 
     def _observe(self, notices: Sequence[Notice]) -> None:
@@ -390,9 +394,7 @@ class PlacementLoop(Supervised):
         self.cluster.reserve(taken)
         for pod, shape in draft.last_taken:
             self._holdings.note(key_of(pod), Holding(pod.node, shape, pod.gpu_ids))
-        if any(clique.minimum for clique in taken.cliques):
-            # Why a gang is where it is was decided with its minimum; surplus only follows.
-            draft.decisions[key_of(gang)] = decision
+        draft.remember(key_of(gang), ask, decision, self._placed)
         return decision
 
     def _wait(self, gang: PodGang, scene: GangScene, draft: CopyDraft, decision: Decision) -> None:

@@ -60,15 +60,19 @@ class Planning:
     def explain(self, namespace: str, name: str) -> Decision | None:
         """Return the last decision on a gang; None if there is no such gang.
 
-        A gang that was placed before the server started has no decision left; then the answer says so.
+        A placed gang is explained by its minimum, with what waits beyond it beside. One that was placed before the
+        server started has no decision left; then the answer says so.
         """
         gang = self._store.read().get(PodGang, namespace, name)
         if gang is None:
             return None
-        decision = self._loop.decision(Key(Kind.POD_GANG, namespace, name))
-        if decision is not None:
+        key = Key(Kind.POD_GANG, namespace, name)
+        decision, placed = self._loop.decision(key), self._loop.placed_decision(key)
+        if decision is not None and (decision is placed or gang.status.scheduled_at is None):
             return decision
-        return Decision(since=gang.status.scheduled_at, level_names=self._loop.scenes.level_names(gang.topology_name))
+        level_names = self._loop.scenes.level_names(gang.topology_name)
+        placed = placed or Decision(since=gang.status.scheduled_at, level_names=level_names)
+        return replace(placed, surplus=decision)
 
     async def simulate(
         self,

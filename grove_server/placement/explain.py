@@ -48,7 +48,7 @@ def explain_level(cluster: Cluster, request: GangRequest, error: LevelUnknownErr
         proof=True,
         kind=scope.kind,
         scope=scope.name,
-        pods_needed=minimum_of(request),
+        pods_needed=minimum_of(request) or 1,  # Only optional pods were asked for: one of them is the least.
         level=error.level,
         nodes_total=len(cluster.node_names()),
         levels=(),

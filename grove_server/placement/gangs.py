@@ -9,7 +9,7 @@ before: they are read from where the bound pods are, so there is nothing to keep
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from grove_server.placement.requests import CliqueRequest, DomainPath, GangRequest, GroupRequest, PodShape
 from grove_server.resources.reference import SharedTemplate
@@ -36,12 +36,13 @@ class Ask:
     """One question to placement, and who gets the answer: per clique the pods in the order of the bindings.
 
     Optional pods are asked for only so that the domain is chosen with them in mind; ``take`` says how many bindings of
-    each clique are really taken.
+    each clique are really taken. ``is_whole``: nothing of the gang has a node yet, and all of its minimum is asked for.
     """
 
     request: GangRequest
     pods: Mapping[str, Sequence[Pod]]
     take: Mapping[str, int]
+    is_whole: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +83,7 @@ def ask_minimum(scene: GangScene) -> list[Ask]:
     """Return what to ask for the gang's minimum: one question if nothing has a node, else one per missing part."""
     gang = scene.gang
     if not any(scene.pods.bound.values()):
-        return [_ask(scene, list(gang.pod_groups), gang.metadata.name)]
+        return [replace(_ask(scene, list(gang.pod_groups), gang.metadata.name), is_whole=True)]
     return [_ask(scene, part, name) for name, part in _missing_parts(scene)]
 
 

@@ -75,12 +75,13 @@ class Reason:
     domains_fitting: int
     tie_break: str
 
-    def sentence(self) -> str:
-        """Return the reason as one sentence."""
+    def sentence(self, *, is_still_so: bool = True) -> str:
+        """Return the reason as one sentence; `is_still_so` is False if later pods of the scope are elsewhere."""
+        verb, end = ("is", "") if is_still_so else ("was put", "; pods that came later are elsewhere too")
         where = f"{short_level(self.level) or 'node'} {self.domain}" if self.domain else "the whole cluster"
         return (
-            f"{self.kind.lower()} {self.scope} is in {where}: {self.domains_fitting} of {self.domains_considered} "
-            f"fitted, {self.tie_break}"
+            f"{self.kind.lower()} {self.scope} {verb} in {where}: {self.domains_fitting} of {self.domains_considered} "
+            f"fitted, {self.tie_break}{end}"
         )
 
 

@@ -157,9 +157,20 @@ def explanation_lines(label: str, explanation: PlacementExplanation, moment: dat
         times.append(f"evaluated {age(explanation.evaluated_at, moment)} ago")
     head = f"{label} is {explanation.state.lower() or 'unknown'}"
     head += f": {explanation.reason}" if explanation.reason else ""
+    if explanation.surplus:
+        count = explanation.surplus_pod_count_waiting
+        head += f"; {count} surplus pod{' waits' if count == 1 else 's wait'}: {explanation.surplus[0].reason}"
     yield head + (f"  ({', '.join(times)})" if times else "")
     if explanation.sentence:
         yield f"  {explanation.sentence}"
+    yield from _details(explanation)
+    for each in explanation.surplus:
+        yield ""
+        yield from (f"  {line}" for line in explanation_lines("surplus", each, moment))
+
+
+def _details(explanation: PlacementExplanation) -> Iterator[str]:
+    """Yield the labelled lines of one explanation."""
     if explanation.HasField("needs"):
         yield from _labelled("needs", _needs(explanation.needs))
     if explanation.HasField("cluster"):
@@ -184,15 +195,17 @@ def _labelled(label: str, texts: Iterable[str]) -> Iterator[str]:
 
 
 def _needs(needs: PlacementNeeds) -> Iterator[str]:
-    text = f"{needs.pod_count_min} pods"
-    if needs.pod_count > needs.pod_count_min:
+    # What asks for no minimum is about surplus pods alone.
+    text = f"{needs.pod_count_min} pods" if needs.pod_count_min else f"{needs.pod_count} surplus pods"
+    if needs.pod_count > needs.pod_count_min > 0:
         text += f" (and {needs.pod_count - needs.pod_count_min} surplus)"
     text += f", all in one {needs.required_level}" if needs.required_level else ""
     text += f", preferably in one {needs.preferred_level}" if needs.preferred_level else ""
     text += f", within {domains(needs.within)}" if needs.within else ""
     yield text
     for clique in needs.cliques:
-        one = f"{clique.name}: {clique.pod_count_min} pods of {_resources(clique.requests)}"
+        pods = clique.pod_count_min or clique.pod_count
+        one = f"{clique.name}: {pods} pods of {_resources(clique.requests)}"
         yield one + (f", in one {clique.required_level}" if clique.required_level else "")
 
 

@@ -183,6 +183,19 @@ def test_explain(server: SmallServer, grovectl: Grovectl) -> None:
     assert json.loads(grovectl("explain", "pg/chat-0", "-o", "json").out) == answer
 
 
+def test_explain_waiting_surplus(server: SmallServer, grovectl: Grovectl) -> None:
+    """A placed gang stays placed on its screen; how many surplus pods wait is on its first line, why is below."""
+    surplus = {**EXPLANATION, "needs": {"podCountMin": 0, "podCount": 3, "cliques": [{"name": "a", "podCount": 3}]}}
+    told = {"state": "Placed", "placementScore": 1.0, "surplus": [surplus], "surplusPodCountWaiting": 3}
+    server.answers["/grove.v1.PodGangService/Explain"] = json_format.ParseDict(
+        {"name": "chat-0", "explanation": told}, pod_gang_pb2.PodGangServiceExplainResponse()
+    )
+    out = grovectl("explain", "pg", "chat-0").out
+    assert out.splitlines()[0] == "podgang/chat-0 is placed; 3 surplus pods wait: Fragmented"
+    assert "  score         1.00\n\n  surplus is pending: Fragmented\n" in out
+    assert "    needs         3 surplus pods\n                  a: 3 pods of nothing\n" in out
+
+
 def test_simulate(server: SmallServer, grovectl: Grovectl, tmp_path: Path) -> None:
     """A question lists every gang, explains those that do not fit, and is no error."""
     file = tmp_path / "a.yaml"

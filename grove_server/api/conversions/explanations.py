@@ -7,7 +7,7 @@ A decision comes from placement and is shown as it is; nothing is concluded here
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from grove.v1 import explanation_pb2 as pb
@@ -21,6 +21,7 @@ from grove_server.placement.results import (
     ExclusionKind,
     LevelReport,
     Placement,
+    Reason,
     ScopeKind,
     Verdict,
     short_level,
@@ -43,24 +44,39 @@ _MILLI: Final = 1000
 PodPlace = tuple[str, str, tuple[int, ...]]
 
 
-def explanation(decision: Decision, places: Iterable[PodPlace] | None = None) -> pb.PlacementExplanation:
+# Whether what was decided of a scope still holds for all its pods.
+StillHolds = Callable[[Reason], bool]
+
+
+def _always(_reason: Reason) -> bool:
+    return True
+
+
+def explanation(
+    decision: Decision, places: Iterable[PodPlace] | None = None, still_holds: StillHolds = _always
+) -> pb.PlacementExplanation:
     """Return the message of a decision; *places* are the gang's pods as they are, if it is placed already."""
     names = decision.level_names
     outcome = decision.outcome
     message = pb.PlacementExplanation(
         since=optional_rfc3339(decision.since),
         evaluated_at=optional_rfc3339(decision.evaluated_at),
-        needs=None if decision.request is None else _needs(decision.request, names),
+        needs=_needs(decision, names),
     )
     match outcome:
         case Placement():
-            _show_placement(message, outcome, names, places)
+            _show_placement(message, outcome, names, places, still_holds)
         case Verdict():
             _show_verdict(message, outcome, names)
         case None:
             message.state = GATED
             message.reason = decision.waiting_reason
             message.sentence = decision.waiting_message
+    for part in decision.later:
+        if isinstance(part.outcome, Placement):
+            message.why_here.extend(_reasons(part.outcome, still_holds))
+    if decision.surplus is not None:
+        message.surplus.extend(explanation(each) for each in (decision.surplus, *decision.surplus.others))
     return message
 
 
@@ -93,10 +109,11 @@ def _show_placement(
     placement: Placement,
     names: Mapping[str, str],
     places: Iterable[PodPlace] | None,
+    still_holds: StillHolds,
 ) -> None:
     message.state = PLACED
-    message.why_here.extend(reason.sentence() for reason in placement.reasons)
-    message.sentence = placement.reasons[0].sentence() if placement.reasons else f"gang {placement.gang} is placed"
+    message.why_here.extend(_reasons(placement, still_holds))
+    message.sentence = message.why_here[0] if message.why_here else f"gang {placement.gang} is placed"
     message.placement_score = placement.score
     message.topology.extend(_chosen(choice, names) for choice in placement.domains if choice.level)
     if places is None:
@@ -104,6 +121,10 @@ def _show_placement(
             (clique.name, binding.node, binding.gpu_ids) for clique in placement.cliques for binding in clique.bindings
         )
     message.assignments.extend(node_assignments(places))
+
+
+def _reasons(placement: Placement, still_holds: StillHolds) -> list[str]:
+    return [reason.sentence(is_still_so=still_holds(reason)) for reason in placement.reasons]
 
 
 def _show_verdict(message: pb.PlacementExplanation, verdict: Verdict, names: Mapping[str, str]) -> None:
@@ -166,8 +187,15 @@ def _level_name(key: str, names: Mapping[str, str]) -> str:
     return names.get(key) or short_level(key)
 
 
-def _needs(request: GangRequest, names: Mapping[str, str]) -> pb.PlacementNeeds:
-    cliques = [*_cliques(request.members)]
+def _needs(decision: Decision, names: Mapping[str, str]) -> pb.PlacementNeeds | None:
+    """Return what was asked for, with the cliques that came with later parts alone."""
+    requests = [each.request for each in (decision, *decision.later) if each.request is not None]
+    if not requests:
+        return None
+    request: GangRequest = requests[0]
+    by_name = {clique.name: clique for each in reversed(requests) for clique in _cliques(each.members)}
+    first = {clique.name: None for each in requests for clique in _cliques(each.members)}
+    cliques = [by_name[name] for name in first]
     minimum = sum(clique.minimum for clique in cliques)
     return pb.PlacementNeeds(
         pod_count_min=minimum,

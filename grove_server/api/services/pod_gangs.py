@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Sequence
 
 from grove.v1 import explanation_pb2
 from grove.v1 import pod_gang_pb2 as pb
@@ -10,10 +10,12 @@ from grove_server.api.backend import Backend
 from grove_server.api.conversions.explanations import PLACED, PodPlace, explanation, node_assignments
 from grove_server.api.conversions.metadata import chosen_domains
 from grove_server.api.pipeline import Awaited, Call, Method
+from grove_server.api.ports import Decision
 from grove_server.api.reading import DEFAULT_NAMESPACE, Reading, Requests, demand_name
 from grove_server.api.reasons import not_found
 from grove_server.control.indexes import PODS_BY_GANG
-from grove_server.placement.results import Placement
+from grove_server.placement.results import Reason, Verdict
+from grove_server.resources.cluster import Node
 from grove_server.resources.meta import Kind
 from grove_server.resources.workload import Pod, PodGang
 
@@ -45,30 +47,66 @@ class PodGangService:
         decision = self._backend.placement.explain(namespace, request.name)
         if gang is None or decision is None:
             raise not_found(Kind.POD_GANG.value, namespace, [request.name])
-        is_placed = gang.status.scheduled_at is not None and (
-            decision.outcome is None or isinstance(decision.outcome, Placement)
-        )
-        message = explanation(decision, self._places(gang) if is_placed else None)
-        if is_placed and decision.outcome is None and not decision.waiting_reason:
-            self._show_stored(message, gang)
+        is_placed = gang.status.scheduled_at is not None and not decision.waiting_reason
+        if is_placed and not isinstance(decision.outcome, Verdict):
+            message = self._placed(gang, decision)
+        else:
+            message = explanation(decision)
         return pb.PodGangServiceExplainResponse(
             namespace=namespace, name=request.name, phase=gang.status.phase.value, explanation=message
         ).SerializeToString()
 
-    def _show_stored(self, message: explanation_pb2.PlacementExplanation, gang: PodGang) -> None:
-        """Show what the gang itself remembers: it was placed before this server started."""
-        message.state = PLACED
-        message.sentence = (
-            f"gang {gang.metadata.name} was placed before this server started; why just there is no longer known"
-        )
+    def _placed(self, gang: PodGang, decision: Decision) -> explanation_pb2.PlacementExplanation:
+        """Return the explanation of a placed gang: why its minimum is there, where its pods are, what else waits."""
+        pods = [pod for pod in self._pods(gang) if pod.is_active]
+        bound = [pod for pod in pods if pod.node]
+        places: list[PodPlace] = [(pod.identity.name, pod.node, pod.gpu_ids) for pod in bound]
+        message = explanation(decision, places, lambda reason: self._still_holds(reason, gang, bound))
+        if decision.outcome is None:
+            message.state = PLACED
+            message.reason = ""
+            message.sentence = (
+                f"gang {gang.metadata.name} was placed before this server started; why just there is no longer known"
+            )
+            message.assignments.extend(node_assignments(places))
+        # Pods that came after the decision count too, so these are the gang's own words.
+        del message.topology[:]
         message.topology.extend(chosen_domains(gang.status.topology))
         if gang.status.placement_score is not None:
             message.placement_score = gang.status.placement_score
-        message.assignments.extend(node_assignments(self._places(gang)))
+        waiting = len(pods) - len(bound)
+        if message.surplus and waiting:
+            message.surplus_pod_count_waiting = waiting
+            pods_wait = "1 surplus pod waits" if waiting == 1 else f"{waiting} surplus pods wait"
+            message.sentence = f"gang {gang.metadata.name} is placed; {pods_wait}: {message.surplus[0].sentence}"
+        else:
+            del message.surplus[:]
+        return message
 
-    def _places(self, gang: PodGang) -> Iterator[PodPlace]:
+    def _still_holds(self, reason: Reason, gang: PodGang, bound: Sequence[Pod]) -> bool:
+        """Return whether all bound pods of a reason's scope are in the domain that it names."""
         reader = self._backend.shared.store.read()
-        pods: list[Pod] = [*reader.indexed(PODS_BY_GANG, (gang.metadata.namespace, gang.metadata.name))]
-        for pod in pods:
-            if pod.node and pod.is_active:
-                yield pod.identity.name, pod.node, pod.gpu_ids
+        if not reason.domain:
+            return True
+        of_group = next((each.pod_group_names for each in gang.topology_groups if each.name == reason.scope), ())
+        names = {
+            pod.node
+            for pod in bound
+            if reason.scope == gang.metadata.name or pod.identity.name in of_group or reason.scope in _scopes(pod)
+        }
+        if not reason.level:
+            return names <= {reason.domain}
+        nodes = [reader.get(Node, "", name) for name in sorted(names)]
+        return all(node is None or node.metadata.labels.get(reason.level) == reason.domain for node in nodes)
+
+    def _pods(self, gang: PodGang) -> Collection[Pod]:
+        reader = self._backend.shared.store.read()
+        return reader.indexed(PODS_BY_GANG, (gang.metadata.namespace, gang.metadata.name))
+
+
+def _scopes(pod: Pod) -> tuple[str, ...]:
+    """Return the names of the parts of a gang that a pod is in: clique, group, group replica."""
+    identity = pod.identity
+    if not identity.group:
+        return (identity.name,)
+    return (identity.name, identity.group_name, f"{identity.group_name}-{identity.group_replica}")

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from grove.v1 import topology_pb2 as grove_dot_v1_dot_topology__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1agrove/v1/explanation.proto\x12\x08grove.v1\x1a\x17grove/v1/topology.proto\"\xdc\x03\n\x14PlacementExplanation\x12\r\n\x05state\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x10\n\x08sentence\x18\x03 \x01(\t\x12\r\n\x05since\x18\x04 \x01(\t\x12\x14\n\x0c\x65valuated_at\x18\x05 \x01(\t\x12\x12\n\x05proof\x18\x06 \x01(\x08H\x00\x88\x01\x01\x12\'\n\x05needs\x18\x07 \x01(\x0b\x32\x18.grove.v1.PlacementNeeds\x12\x31\n\x07\x63luster\x18\x08 \x01(\x0b\x32 .grove.v1.PlacementClusterCounts\x12+\n\x06levels\x18\t \x03(\x0b\x32\x1b.grove.v1.PlacementLevelRow\x12\x14\n\x0c\x66\x61iled_scope\x18\n \x01(\t\x12\x14\n\x0cwould_fit_if\x18\x0b \x03(\t\x12\x10\n\x08why_here\x18\x0c \x03(\t\x12\x1c\n\x0fplacement_score\x18\r \x01(\x01H\x01\x88\x01\x01\x12(\n\x08topology\x18\x0e \x03(\x0b\x32\x16.grove.v1.ChosenDomain\x12-\n\x0b\x61ssignments\x18\x0f \x03(\x0b\x32\x18.grove.v1.NodeAssignmentB\x08\n\x06_proofB\x12\n\x10_placement_score\"\xe5\x01\n\x0ePlacementNeeds\x12\x1a\n\rpod_count_min\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\tpod_count\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12&\n\x07\x63liques\x18\x03 \x03(\x0b\x32\x15.grove.v1.CliqueNeeds\x12\x16\n\x0erequired_level\x18\x04 \x01(\t\x12\x17\n\x0fpreferred_level\x18\x05 \x01(\t\x12&\n\x06within\x18\x06 \x03(\x0b\x32\x16.grove.v1.ChosenDomainB\x10\n\x0e_pod_count_minB\x0c\n\n_pod_count\"\x88\x02\n\x0b\x43liqueNeeds\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1a\n\rpod_count_min\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\tpod_count\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x35\n\x08requests\x18\x04 \x03(\x0b\x32#.grove.v1.CliqueNeeds.RequestsEntry\x12\x16\n\x0erequired_level\x18\x05 \x01(\t\x12\x17\n\x0fpreferred_level\x18\x06 \x01(\t\x1a/\n\rRequestsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x10\n\x0e_pod_count_minB\x0c\n\n_pod_count\"\xa3\x01\n\x16PlacementClusterCounts\x12\x17\n\nnode_count\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1f\n\x12node_count_fitting\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12)\n\x08\x65xcluded\x18\x03 \x03(\x0b\x32\x17.grove.v1.NodeExclusionB\r\n\x0b_node_countB\x15\n\x13_node_count_fitting\"W\n\rNodeExclusion\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x17\n\nnode_count\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\r\n\x0b_node_count\"\xae\x03\n\x11PlacementLevelRow\x12\r\n\x05scope\x18\x01 \x01(\t\x12\r\n\x05level\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\t\x12\x15\n\x08required\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x19\n\x0c\x64omain_count\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12!\n\x14\x64omain_count_fitting\x18\x06 \x01(\x05H\x02\x88\x01\x01\x12\x13\n\x0b\x62\x65st_domain\x18\x07 \x01(\t\x12\x1b\n\x0e\x62\x65st_pod_count\x18\x08 \x01(\x05H\x03\x88\x01\x01\x12\x1d\n\x10needed_pod_count\x18\t \x01(\x05H\x04\x88\x01\x01\x12\x39\n\x07missing\x18\n \x03(\x0b\x32(.grove.v1.PlacementLevelRow.MissingEntry\x1a.\n\x0cMissingEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\t_requiredB\x0f\n\r_domain_countB\x17\n\x15_domain_count_fittingB\x11\n\x0f_best_pod_countB\x13\n\x11_needed_pod_count\"e\n\x0eNodeAssignment\x12\x0e\n\x06\x63lique\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x16\n\tpod_count\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x0f\n\x07gpu_ids\x18\x04 \x03(\x05\x42\x0c\n\n_pod_countb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1agrove/v1/explanation.proto\x12\x08grove.v1\x1a\x17grove/v1/topology.proto\"\xd3\x04\n\x14PlacementExplanation\x12\r\n\x05state\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x10\n\x08sentence\x18\x03 \x01(\t\x12\r\n\x05since\x18\x04 \x01(\t\x12\x14\n\x0c\x65valuated_at\x18\x05 \x01(\t\x12\x12\n\x05proof\x18\x06 \x01(\x08H\x00\x88\x01\x01\x12\'\n\x05needs\x18\x07 \x01(\x0b\x32\x18.grove.v1.PlacementNeeds\x12\x31\n\x07\x63luster\x18\x08 \x01(\x0b\x32 .grove.v1.PlacementClusterCounts\x12+\n\x06levels\x18\t \x03(\x0b\x32\x1b.grove.v1.PlacementLevelRow\x12\x14\n\x0c\x66\x61iled_scope\x18\n \x01(\t\x12\x14\n\x0cwould_fit_if\x18\x0b \x03(\t\x12\x10\n\x08why_here\x18\x0c \x03(\t\x12\x1c\n\x0fplacement_score\x18\r \x01(\x01H\x01\x88\x01\x01\x12(\n\x08topology\x18\x0e \x03(\x0b\x32\x16.grove.v1.ChosenDomain\x12-\n\x0b\x61ssignments\x18\x0f \x03(\x0b\x32\x18.grove.v1.NodeAssignment\x12/\n\x07surplus\x18\x10 \x03(\x0b\x32\x1e.grove.v1.PlacementExplanation\x12&\n\x19surplus_pod_count_waiting\x18\x11 \x01(\x05H\x02\x88\x01\x01\x42\x08\n\x06_proofB\x12\n\x10_placement_scoreB\x1c\n\x1a_surplus_pod_count_waiting\"\xe5\x01\n\x0ePlacementNeeds\x12\x1a\n\rpod_count_min\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\tpod_count\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12&\n\x07\x63liques\x18\x03 \x03(\x0b\x32\x15.grove.v1.CliqueNeeds\x12\x16\n\x0erequired_level\x18\x04 \x01(\t\x12\x17\n\x0fpreferred_level\x18\x05 \x01(\t\x12&\n\x06within\x18\x06 \x03(\x0b\x32\x16.grove.v1.ChosenDomainB\x10\n\x0e_pod_count_minB\x0c\n\n_pod_count\"\x88\x02\n\x0b\x43liqueNeeds\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1a\n\rpod_count_min\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\tpod_count\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x35\n\x08requests\x18\x04 \x03(\x0b\x32#.grove.v1.CliqueNeeds.RequestsEntry\x12\x16\n\x0erequired_level\x18\x05 \x01(\t\x12\x17\n\x0fpreferred_level\x18\x06 \x01(\t\x1a/\n\rRequestsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x10\n\x0e_pod_count_minB\x0c\n\n_pod_count\"\xa3\x01\n\x16PlacementClusterCounts\x12\x17\n\nnode_count\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1f\n\x12node_count_fitting\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12)\n\x08\x65xcluded\x18\x03 \x03(\x0b\x32\x17.grove.v1.NodeExclusionB\r\n\x0b_node_countB\x15\n\x13_node_count_fitting\"W\n\rNodeExclusion\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x17\n\nnode_count\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\r\n\x0b_node_count\"\xae\x03\n\x11PlacementLevelRow\x12\r\n\x05scope\x18\x01 \x01(\t\x12\r\n\x05level\x18\x02 \x01(\t\x12\x0b\n\x03key\x18\x03 \x01(\t\x12\x15\n\x08required\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x19\n\x0c\x64omain_count\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12!\n\x14\x64omain_count_fitting\x18\x06 \x01(\x05H\x02\x88\x01\x01\x12\x13\n\x0b\x62\x65st_domain\x18\x07 \x01(\t\x12\x1b\n\x0e\x62\x65st_pod_count\x18\x08 \x01(\x05H\x03\x88\x01\x01\x12\x1d\n\x10needed_pod_count\x18\t \x01(\x05H\x04\x88\x01\x01\x12\x39\n\x07missing\x18\n \x03(\x0b\x32(.grove.v1.PlacementLevelRow.MissingEntry\x1a.\n\x0cMissingEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\t_requiredB\x0f\n\r_domain_countB\x17\n\x15_domain_count_fittingB\x11\n\x0f_best_pod_countB\x13\n\x11_needed_pod_count\"e\n\x0eNodeAssignment\x12\x0e\n\x06\x63lique\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x16\n\tpod_count\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x0f\n\x07gpu_ids\x18\x04 \x03(\x05\x42\x0c\n\n_pod_countb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,21 +37,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PLACEMENTLEVELROW_MISSINGENTRY']._loaded_options = None
   _globals['_PLACEMENTLEVELROW_MISSINGENTRY']._serialized_options = b'8\001'
   _globals['_PLACEMENTEXPLANATION']._serialized_start=66
-  _globals['_PLACEMENTEXPLANATION']._serialized_end=542
-  _globals['_PLACEMENTNEEDS']._serialized_start=545
-  _globals['_PLACEMENTNEEDS']._serialized_end=774
-  _globals['_CLIQUENEEDS']._serialized_start=777
-  _globals['_CLIQUENEEDS']._serialized_end=1041
-  _globals['_CLIQUENEEDS_REQUESTSENTRY']._serialized_start=962
-  _globals['_CLIQUENEEDS_REQUESTSENTRY']._serialized_end=1009
-  _globals['_PLACEMENTCLUSTERCOUNTS']._serialized_start=1044
-  _globals['_PLACEMENTCLUSTERCOUNTS']._serialized_end=1207
-  _globals['_NODEEXCLUSION']._serialized_start=1209
-  _globals['_NODEEXCLUSION']._serialized_end=1296
-  _globals['_PLACEMENTLEVELROW']._serialized_start=1299
-  _globals['_PLACEMENTLEVELROW']._serialized_end=1729
-  _globals['_PLACEMENTLEVELROW_MISSINGENTRY']._serialized_start=1588
-  _globals['_PLACEMENTLEVELROW_MISSINGENTRY']._serialized_end=1634
-  _globals['_NODEASSIGNMENT']._serialized_start=1731
-  _globals['_NODEASSIGNMENT']._serialized_end=1832
+  _globals['_PLACEMENTEXPLANATION']._serialized_end=661
+  _globals['_PLACEMENTNEEDS']._serialized_start=664
+  _globals['_PLACEMENTNEEDS']._serialized_end=893
+  _globals['_CLIQUENEEDS']._serialized_start=896
+  _globals['_CLIQUENEEDS']._serialized_end=1160
+  _globals['_CLIQUENEEDS_REQUESTSENTRY']._serialized_start=1081
+  _globals['_CLIQUENEEDS_REQUESTSENTRY']._serialized_end=1128
+  _globals['_PLACEMENTCLUSTERCOUNTS']._serialized_start=1163
+  _globals['_PLACEMENTCLUSTERCOUNTS']._serialized_end=1326
+  _globals['_NODEEXCLUSION']._serialized_start=1328
+  _globals['_NODEEXCLUSION']._serialized_end=1415
+  _globals['_PLACEMENTLEVELROW']._serialized_start=1418
+  _globals['_PLACEMENTLEVELROW']._serialized_end=1848
+  _globals['_PLACEMENTLEVELROW_MISSINGENTRY']._serialized_start=1707
+  _globals['_PLACEMENTLEVELROW_MISSINGENTRY']._serialized_end=1753
+  _globals['_NODEASSIGNMENT']._serialized_start=1850
+  _globals['_NODEASSIGNMENT']._serialized_end=1951
 # @@protoc_insertion_point(module_scope)

@@ -42,6 +42,8 @@ class PlacementExplanation(_message.Message):
     PLACEMENT_SCORE_FIELD_NUMBER: _builtins.int
     TOPOLOGY_FIELD_NUMBER: _builtins.int
     ASSIGNMENTS_FIELD_NUMBER: _builtins.int
+    SURPLUS_FIELD_NUMBER: _builtins.int
+    SURPLUS_POD_COUNT_WAITING_FIELD_NUMBER: _builtins.int
     state: _builtins.str
     """"Pending", "Placed" (all minimums have places) or "Gated" (not considered yet)."""
     reason: _builtins.str
@@ -59,7 +61,9 @@ class PlacementExplanation(_message.Message):
     failed_scope: _builtins.str
     """The part that did not fit: name of the gang, of a group replica or of a clique; empty when all did."""
     placement_score: _builtins.float
-    """How good the places are, 0 to 1; absent while pending."""
+    """How good the places are, 0 to 1, as in the gang's status; absent while pending."""
+    surplus_pod_count_waiting: _builtins.int
+    """Of a placed gang: how many pods beyond its minimum have no node."""
     @_builtins.property
     def needs(self) -> Global___PlacementNeeds:
         """What the gang asks for."""
@@ -82,11 +86,15 @@ class PlacementExplanation(_message.Message):
 
     @_builtins.property
     def topology(self) -> _containers.RepeatedCompositeFieldContainer[_topology_pb2.ChosenDomain]:
-        """The domains chosen; empty while pending."""
+        """The domains that all its pods are in, as in the gang's status; empty while pending."""
 
     @_builtins.property
     def assignments(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeAssignment]:
         """Pods per node; empty while pending."""
+
+    @_builtins.property
+    def surplus(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlacementExplanation]:
+        """Of a placed gang: why pods beyond its minimum wait, one entry per clique with a reason of its own."""
 
     def __init__(
         self,
@@ -106,19 +114,25 @@ class PlacementExplanation(_message.Message):
         placement_score: _builtins.float | None = ...,
         topology: _abc.Iterable[_topology_pb2.ChosenDomain] | None = ...,
         assignments: _abc.Iterable[Global___NodeAssignment] | None = ...,
+        surplus: _abc.Iterable[Global___PlacementExplanation] | None = ...,
+        surplus_pod_count_waiting: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_placement_score", b"_placement_score", "_proof", b"_proof", "cluster", b"cluster", "needs", b"needs", "placement_score", b"placement_score", "proof", b"proof"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_placement_score", b"_placement_score", "_proof", b"_proof", "_surplus_pod_count_waiting", b"_surplus_pod_count_waiting", "cluster", b"cluster", "needs", b"needs", "placement_score", b"placement_score", "proof", b"proof", "surplus_pod_count_waiting", b"surplus_pod_count_waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_placement_score", b"_placement_score", "_proof", b"_proof", "assignments", b"assignments", "cluster", b"cluster", "evaluated_at", b"evaluated_at", "failed_scope", b"failed_scope", "levels", b"levels", "needs", b"needs", "placement_score", b"placement_score", "proof", b"proof", "reason", b"reason", "sentence", b"sentence", "since", b"since", "state", b"state", "topology", b"topology", "why_here", b"why_here", "would_fit_if", b"would_fit_if"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_placement_score", b"_placement_score", "_proof", b"_proof", "_surplus_pod_count_waiting", b"_surplus_pod_count_waiting", "assignments", b"assignments", "cluster", b"cluster", "evaluated_at", b"evaluated_at", "failed_scope", b"failed_scope", "levels", b"levels", "needs", b"needs", "placement_score", b"placement_score", "proof", b"proof", "reason", b"reason", "sentence", b"sentence", "since", b"since", "state", b"state", "surplus", b"surplus", "surplus_pod_count_waiting", b"surplus_pod_count_waiting", "topology", b"topology", "why_here", b"why_here", "would_fit_if", b"would_fit_if"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__placement_score: _TypeAlias = _typing.Literal["placement_score"]  # noqa: Y015
     _WhichOneofArgType__placement_score: _TypeAlias = _typing.Literal["_placement_score", b"_placement_score"]  # noqa: Y015
     _WhichOneofReturnType__proof: _TypeAlias = _typing.Literal["proof"]  # noqa: Y015
     _WhichOneofArgType__proof: _TypeAlias = _typing.Literal["_proof", b"_proof"]  # noqa: Y015
+    _WhichOneofReturnType__surplus_pod_count_waiting: _TypeAlias = _typing.Literal["surplus_pod_count_waiting"]  # noqa: Y015
+    _WhichOneofArgType__surplus_pod_count_waiting: _TypeAlias = _typing.Literal["_surplus_pod_count_waiting", b"_surplus_pod_count_waiting"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__placement_score) -> _WhichOneofReturnType__placement_score | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__proof) -> _WhichOneofReturnType__proof | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__surplus_pod_count_waiting) -> _WhichOneofReturnType__surplus_pod_count_waiting | None: ...
 
 Global___PlacementExplanation: _TypeAlias = PlacementExplanation  # noqa: Y015
 
