@@ -1,0 +1,138 @@
+"""What tests of updates see and do: every pod at every moment, a set that can be changed, the way to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from grove.v1.pod_clique_set_pb2 import PodCliqueSet
+from grove.v1.pod_pb2 import Pod
+from grove_client.watching import DELETED
+from tests.conformance.observation import clique_of, condition
+from tests.conformance.scene import WORKLOADS, Scene
+from tests.waiting import until_seen
+
+SET: Final = "workload1"
+HASH_LABEL: Final = "grove.io/pod-template-hash"
+COPY_LABEL: Final = "grove.io/podcliqueset-replica-index"
+REPLICA_LABEL: Final = "grove.io/podcliquescalinggroup-replica-index"
+GROUP_LABEL: Final = "grove.io/podcliquescalinggroup"
+IMAGE: Final = "registry.k8s.io/pause:3.10"
+PER_REPLICA: Final = 4
+
+
+class Sampler:
+    """Follows all pods of a namespace; after every change it notes how few of each kind serve, and who stopped."""
+
+    def __init__(self) -> None:
+        self.pods: dict[str, Pod] = {}
+        self.least: dict[str, int] = {}
+        self.stopped: list[Pod] = []
+        self.copies_stopped: list[int] = []
+        self._counts: dict[str, int] = {}
+
+    def see(self, step: str, pod: Pod) -> None:
+        """Take in one change."""
+        uid = pod.metadata.uid
+        before = self.pods.get(uid)
+        is_going = step == DELETED or bool(pod.metadata.deletion_timestamp)
+        if is_going and before is not None and not before.metadata.deletion_timestamp:
+            self.stopped.append(pod)
+            self.copies_stopped.append(int(pod.metadata.labels[COPY_LABEL]))
+        if step == DELETED:
+            self.pods.pop(uid, None)
+        else:
+            self.pods[uid] = pod
+        for name, count in self.serving().items():
+            self.least[name] = min(count, self.least.get(name, count))
+
+    def serving(self) -> dict[str, int]:
+        """Return ready pods by standalone clique and whole replicas by group."""
+        ready = [
+            pod
+            for pod in self.pods.values()
+            if not pod.metadata.deletion_timestamp and condition(pod.status.conditions, "Ready") == "True"
+        ]
+        found = dict.fromkeys((_unit_of(pod) for pod in self.pods.values()), 0)
+        found |= Counter(clique_of(pod) for pod in ready if GROUP_LABEL not in pod.metadata.labels)
+        whole = Counter(
+            (pod.metadata.labels[GROUP_LABEL], pod.metadata.labels[REPLICA_LABEL])
+            for pod in ready
+            if GROUP_LABEL in pod.metadata.labels
+        )
+        for (name, _), count in whole.items():
+            found[name] += count == PER_REPLICA
+        return found
+
+    async def count(self) -> int:
+        """Return how many pods there are."""
+        return len(self.pods)
+
+    async def stops(self) -> int:
+        """Return how many pods were stopped."""
+        return len(self.stopped)
+
+    def begin(self) -> None:
+        """Forget what was so far; from now on it counts."""
+        self.least.clear()
+        self.stopped.clear()
+        self.copies_stopped.clear()
+
+
+def _unit_of(pod: Pod) -> str:
+    return pod.metadata.labels.get(GROUP_LABEL) or clique_of(pod)
+
+
+@asynccontextmanager
+async def sampling(scene: Scene) -> AsyncIterator[Sampler]:
+    """Follow the pods of the scene for the length of the block."""
+    sampler = Sampler()
+
+    async def follow() -> None:
+        async for event in scene.grove.pods.watch(namespace=scene.namespace):
+            if event.object is not None:
+                sampler.see(event.type, event.object)
+
+    task = asyncio.create_task(follow())
+    try:
+        yield sampler
+    finally:
+        task.cancel()
+
+
+def workload(*, copies: int = 1, strategy: str = "RollingRecreate", **images: str) -> str:
+    """Return Grove's workload 1 with a minimum of one everywhere; *images* are by clique ("a", "b", "c")."""
+    text = (WORKLOADS / f"{SET}.yaml").read_text(encoding="utf-8").replace("minAvailable: 2", "minAvailable: 1")
+    head, *cliques = text.split("      - name: pc-")
+    parts = [clique.replace(IMAGE, images.get(clique[0], IMAGE)) for clique in cliques]
+    head = head.replace("  replicas: 1\n", f"  replicas: {copies}\n  updateStrategy: {{type: {strategy}}}\n", 1)
+    return "      - name: pc-".join([head, *parts])
+
+
+async def the_set(scene: Scene) -> PodCliqueSet:
+    """Return the set."""
+    return await scene.grove.pod_clique_sets.get(SET, namespace=scene.namespace)
+
+
+async def updated(scene: Scene) -> PodCliqueSet:
+    """Wait until the set is wholly at what its template says."""
+
+    def is_over(found: PodCliqueSet) -> bool:
+        status = found.status
+        return (
+            status.observed_generation == found.metadata.generation
+            and bool(status.update_progress.update_ended_at)
+            and status.updated_replicas == found.spec.replicas == status.available_replicas
+        )
+
+    return await until_seen(lambda: the_set(scene), is_over, lambda found: f"the update is over, seen {found.status}")
+
+
+def of_clique(sampler: Sampler, clique: str) -> list[Pod]:
+    """Return the pods of a clique, by the name of its template, that are not stopping."""
+    return [
+        pod for pod in sampler.pods.values() if clique_of(pod).endswith(clique) and not pod.metadata.deletion_timestamp
+    ]
