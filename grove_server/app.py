@@ -93,7 +93,9 @@ class Server:
             node_eviction_delay_s=settings.node_eviction_delay_s,
             stuck_terminating_s=settings.stuck_terminating_s,
         )
-        self.plane = ControlPlane(store, clock, load.busy, patience=patience)
+        self.plane = ControlPlane(
+            store, clock, load.busy, patience=patience, update_settle_s=settings.update_settle_s
+        )
         self.runtime = FakeRuntime(store, clock, note=self.plane.events.note, breathe=Pace(load.busy).breathe)
         self.api = ApiServer(settings, store, control=self.plane, health=self, load=load)
         self.probes = ProbeServer(self.api.problems)

@@ -93,6 +93,9 @@ class Settings(BaseModel):
     pod_drain_timeout_s: float = Field(
         30.0, ge=0, le=86_400, description="longest time a pod waits for routers to leave it before it is stopped"
     )
+    update_settle_s: float = Field(
+        1.0, ge=0, le=3_600, description="time without an edit of its template before a set's update begins"
+    )
     drain_s: float = Field(4.0, ge=0, le=300, description="time for running calls after SIGTERM")
 
     def shown(self) -> dict[str, object]:
