@@ -20,7 +20,8 @@ from grove_server.admission.scale import admit_scale_of_clique, admit_scale_of_g
 from grove_server.api.changes import Wanted
 from grove_server.api.named import change_named, mark_deleted
 from grove_server.api.reasons import ApiError
-from grove_server.api.scaling import live_set, pod_count
+from grove_server.api.scaling import live_set
+from grove_server.api.set_sizes import ScalesUnderway, pod_count
 from grove_server.resources.cluster import Node
 from grove_server.resources.meta import Key, Kind, key_of
 from grove_server.resources.schema import SchemaError
@@ -96,7 +97,7 @@ class Users:
         def decide(target: PodCliqueSet) -> PodCliqueSet | None:
             if target.metadata.deleted_at is not None:
                 return None
-            count = pod_count(store.read(), target.spec, target.metadata.uid)
+            count = pod_count(store.read(), target, {}, key, size)
             context = changes.context(key.namespace)
             admitted = admit_scale_of_set(target, size, context, owner=by, pod_count=count)
             return admitted.resource if admitted.changed else None
@@ -114,8 +115,7 @@ class Users:
         changes, store = server.changes, server.store
 
         def decide(clique: PodClique) -> PodClique | None:
-            identity = clique.identity
-            live = live_set(store.read(), clique.metadata.namespace, identity.set_name, identity.set_uid)
+            live = live_set(store.read(), ScalesUnderway(), clique, size)
             context = changes.context(clique.metadata.namespace)
             admitted = admit_scale_of_clique(clique, size, context, owner=by, live=live)
             return admitted.resource if admitted.changed else None
@@ -133,7 +133,7 @@ class Users:
         changes, store = server.changes, server.store
 
         def decide(group: PodCliqueScalingGroup) -> PodCliqueScalingGroup | None:
-            live = live_set(store.read(), group.metadata.namespace, group.set_name, group.set_uid)
+            live = live_set(store.read(), ScalesUnderway(), group, size)
             context = changes.context(group.metadata.namespace)
             admitted = admit_scale_of_group(group, size, context, owner=by, live=live)
             return admitted.resource if admitted.changed else None
