@@ -18,7 +18,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from grove_server.api.addresses import ListenError, parse_address
+from grove_server.api.addresses import ListenError, check_listening, parse_metrics_address
 from grove_server.api.load import Load, load_of
 from grove_server.api.server import ApiServer
 from grove_server.control.clock import SystemClock
@@ -93,9 +93,7 @@ class Server:
             node_eviction_delay_s=settings.node_eviction_delay_s,
             stuck_terminating_s=settings.stuck_terminating_s,
         )
-        self.plane = ControlPlane(
-            store, clock, load.busy, patience=patience, update_settle_s=settings.update_settle_s
-        )
+        self.plane = ControlPlane(store, clock, load.busy, patience=patience, update_settle_s=settings.update_settle_s)
         self.runtime = FakeRuntime(store, clock, note=self.plane.events.note, breathe=Pace(load.busy).breathe)
         self.api = ApiServer(settings, store, control=self.plane, health=self, load=load)
         self.probes = ProbeServer(self.api.problems)
@@ -124,7 +122,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
     load = load_of(settings)
     _log.info("server_starting", version=version(), **settings.shown())
     # Wrong addresses are said before anything is touched.
-    parse_address(settings.listen)
+    check_listening(settings)
     cluster = _read_cluster(settings.cluster)
     metrics.REPLICAS.enabled = settings.replica_metrics
     metrics.show_build(version(), commit())
@@ -167,11 +165,12 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
 async def _start_probes(server: Server, settings: Settings, stack: AsyncExitStack) -> None:
     if not settings.metrics_listen:
         return
-    host, _, port = settings.metrics_listen.rpartition(":")
-    if not port.isdigit():
-        raise ListenError(f"--metrics-listen must be HOST:PORT, not {settings.metrics_listen!r}")
+    address = parse_metrics_address(settings.metrics_listen)
+    if not address.is_local:
+        # The page needs no certificate and names every set, clique and group.
+        _log.warning("metrics_can_be_read_by_anybody", address=str(address))
     try:
-        server.metrics_address = await server.probes.start(host.strip("[]"), int(port))
+        server.metrics_address = await server.probes.start(address.host, address.port)
     except OSError as error:
         raise ListenError(f"--metrics-listen {settings.metrics_listen}: {error.strerror or error}") from error
     stack.push_async_callback(server.probes.stop)

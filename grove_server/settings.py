@@ -177,13 +177,27 @@ def _variables(environment: Mapping[str, str]) -> dict[str, Any]:
     return values
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """Reads YAML and refuses a key that is given twice, of which PyYAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 -- PyYAML's signature
+        """Return the mapping of *node*."""
+        seen: set[object] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def _file(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as stream:
             text = stream.read(CONFIG_BYTES_MAX + 1)
         if len(text) > CONFIG_BYTES_MAX:
             raise SettingsError(f"{path}: larger than {CONFIG_BYTES_MAX} bytes")
-        content = yaml.safe_load(text)
+        content = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 -- it is a safe loader
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror or error}") from error
     except yaml.YAMLError as error:

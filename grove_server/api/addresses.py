@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from grove_server.settings import Settings
+
 PORT_MAX: Final = 65_535
 # Linux' limit for the path of a unix socket, without the final zero.
 UNIX_PATH_BYTES_MAX: Final = 107
@@ -65,6 +67,37 @@ def parse_address(given: str) -> Address:
     if not separator or not host or not (port_text.isascii() and port_text.isdecimal()) or int(port_text) > PORT_MAX:
         raise ListenError(f"{given}: must be HOST:PORT or unix:PATH")
     return Address(host, int(port_text))
+
+
+def parse_metrics_address(given: str) -> Address:
+    """Return the address of the metrics page, HOST:PORT. Raises ListenError."""
+    if given.startswith("unix:"):
+        raise ListenError(f"--metrics-listen: {given}: must be HOST:PORT")
+    try:
+        return parse_address(given)
+    except ListenError as error:
+        raise ListenError(f"--metrics-listen: {given}: must be HOST:PORT") from error
+
+
+def check_trust(settings: Settings, address: Address) -> None:
+    """Raise ListenError where TLS settings do not belong together, or anybody on the network could do anything."""
+    has_tls = settings.tls_cert is not None
+    if has_tls != (settings.tls_key is not None):
+        raise ListenError("--tls-cert and --tls-key belong together")
+    if settings.tls_client_ca is not None and not has_tls:
+        raise ListenError("--tls-client-ca needs --tls-cert and --tls-key")
+    if not (address.is_local or has_tls or settings.insecure):
+        raise ListenError(
+            f"{address} can be reached from other machines: give --tls-cert and --tls-key (and --tls-client-ca), "
+            "listen on 127.0.0.1 or a unix socket, or say --insecure"
+        )
+
+
+def check_listening(settings: Settings) -> None:
+    """Raise ListenError if *settings* name no address or one that must not be served, without touching anything."""
+    check_trust(settings, parse_address(settings.listen))
+    if settings.metrics_listen:
+        parse_metrics_address(settings.metrics_listen)
 
 
 def why_not_bound(address: Address) -> str:

@@ -18,7 +18,14 @@ from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  
 
 from grove_server.admission.context import Limits
 from grove_server.api.access import LOCAL, ROLES, AccessPolicy, Identity
-from grove_server.api.addresses import Address, ListenError, parse_address, refuse_live_socket, why_not_bound
+from grove_server.api.addresses import (
+    Address,
+    ListenError,
+    check_trust,
+    parse_address,
+    refuse_live_socket,
+    why_not_bound,
+)
 from grove_server.api.backend import Backend, ServerFacts
 from grove_server.api.certificates import CertificateFiles, server_credentials
 from grove_server.api.changes import Changes
@@ -201,12 +208,9 @@ def services(backend: Backend) -> list[Service]:
 
 def access_policy(settings: Settings, address: Address) -> AccessPolicy:
     """Return who may do what on *address*. Raises ListenError where that would be anybody on the network."""
-    has_tls = settings.tls_cert is not None or settings.tls_key is not None
-    if has_tls and (settings.tls_cert is None or settings.tls_key is None):
-        raise ListenError("--tls-cert and --tls-key belong together")
+    check_trust(settings, address)
+    has_tls = settings.tls_cert is not None
     if settings.tls_client_ca is not None:
-        if not has_tls:
-            raise ListenError("--tls-client-ca needs --tls-cert and --tls-key")
         return AccessPolicy(
             everybody=None,
             roles={name: ROLES[role] for name, role in settings.client_roles.items()},
@@ -214,11 +218,6 @@ def access_policy(settings: Settings, address: Address) -> AccessPolicy:
         )
     if address.is_local:
         return AccessPolicy(everybody=LOCAL)
-    if not has_tls and not settings.insecure:
-        raise ListenError(
-            f"{address} can be reached from other machines: give --tls-cert and --tls-key (and --tls-client-ca), "
-            "listen on 127.0.0.1 or a unix socket, or say --insecure"
-        )
     role: Access = ROLES[settings.anonymous_role or ("admin" if settings.insecure else "read")]
     _log.warning("clients_are_not_authenticated", address=str(address), role=role.name.lower(), encrypted=has_tls)
     return AccessPolicy(everybody=Identity("anonymous", role))

@@ -132,6 +132,25 @@ async def test_without_a_client_certificate_there_is_no_connection(tmp_path: Pat
                 assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
+async def test_certificates_that_do_not_fit_are_named(tmp_path: Path, authority: Authority) -> None:
+    """A certificate, key or authority that cannot be used stops the start, and the message names its file."""
+    folder = authority.folder
+    authority.issue("another", "DNS:another")
+    (folder / "junk.pem").write_text("nonsense")
+    cases = [
+        ("server.pem", "another.key", "ca.pem", f"--tls-key {folder}/another.key: is not the key of .*server.pem"),
+        ("junk.pem", "server.key", "ca.pem", f"--tls-cert {folder}/junk.pem: holds no certificate"),
+        ("server.key", "server.key", "ca.pem", f"--tls-cert {folder}/server.key: holds no certificate"),
+        ("server.pem", "junk.pem", "ca.pem", f"--tls-key {folder}/junk.pem: holds no key"),
+        ("server.pem", "server.key", "junk.pem", f"--tls-client-ca {folder}/junk.pem: holds no certificate"),
+    ]
+    for chain, key, clients, message in cases:
+        flags = ["--tls-cert", str(folder / chain), "--tls-key", str(folder / key)]
+        with pytest.raises(ListenError, match=message):
+            async with serving(tmp_path, *flags, "--tls-client-ca", str(folder / clients)):
+                pass
+
+
 async def test_a_renewed_certificate_is_used_without_a_restart(tmp_path: Path, authority: Authority) -> None:
     """The next handshake uses the files as they are then; broken files leave the old certificate in use."""
     folder = tmp_path / "renewed"
@@ -144,6 +163,9 @@ async def test_a_renewed_certificate_is_used_without_a_restart(tmp_path: Path, a
         async with connected(rpc, authority) as clients:
             await clients.server.GetInfo(server_pb2.ServerServiceGetInfoRequest())
         (folder / "server.key").unlink()
+        async with connected(rpc, authority) as clients:
+            await clients.server.GetInfo(server_pb2.ServerServiceGetInfoRequest())
+        shutil.copy(authority.folder / "ca.key", folder / "server.key")
         async with connected(rpc, authority) as clients:
             await clients.server.GetInfo(server_pb2.ServerServiceGetInfoRequest())
         successor.issue("server", "DNS:localhost,IP:127.0.0.1")

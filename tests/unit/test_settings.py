@@ -57,6 +57,8 @@ def test_mistakes_are_said_in_words(arguments: list[str], environment: dict[str,
         pytest.param("nonsense: 1\n", "nonsense: no such setting", id="unknown"),
         pytest.param("- 1\n", "must be a mapping", id="list"),
         pytest.param("a: [\n", "not YAML", id="syntax"),
+        pytest.param("reads_max: 1\nreads_max: 2\n", "reads_max is given twice .*line 2", id="twice"),
+        pytest.param("client_roles: {a: read, a: admin}\n", "a is given twice", id="twice below"),
         pytest.param("#" * (2 << 20), "larger than", id="size"),
     ],
 )
