@@ -14,6 +14,9 @@ from grovectl.program import program
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `grovectl` with *arguments* (those of the process, if None); returns the exit code."""
+    # gRPC's own log goes to stderr, where only our lines belong; who wants it sets the variable. gRPC reads it when the
+    # command's module imports it.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         result = program.main(args=arguments, prog_name="grovectl", standalone_mode=False)
         sys.stdout.flush()

@@ -156,12 +156,22 @@ def single_target(words: tuple[str, ...]) -> tuple[KindInfo, str]:
     return targets[0].info, targets[0].name
 
 
+# Why some kinds are not deleted by name.
+_GONE_WITH: Final = {
+    "PodClique": "it goes with its podcliqueset",
+    "PodCliqueScalingGroup": "it goes with its podcliqueset",
+    "PodGang": "it goes with its podcliqueset",
+    "Node": "nodes come and go with the cluster; grovectl drain empties one",
+    "Event": "events go by themselves",
+}
+
+
 def must_offer(info: KindInfo, verb: str) -> None:
     """Refuse *verb* where the kind does not have it, and say what to do instead."""
     if verb in info.verbs:
         return
     instead = {
-        "delete": "it goes with its podcliqueset",
+        "delete": _GONE_WITH.get(info.kind, ""),
         "scale": "it has no size; scalable are pcs, pclq and pcsg",
         "get": "it is not read by name; see grovectl events --for",
     }.get(verb, "")

@@ -44,6 +44,8 @@ _OPTIONS: Final = (
     click.option("--tls-key", metavar="FILE", help="Key (PEM) of that certificate."),
     click.option("--insecure", is_flag=True, default=None, help="Plaintext to another machine."),
 )
+# How gRPC says that the other end closed the connection instead of answering.
+_ENDED: Final = ("Socket closed", "Connection reset by peer", "recvmsg:Connection reset by peer")
 _NAMES: Final = ("server", "namespace", "tls_ca", "tls_cert", "tls_key", "insecure")
 
 
@@ -61,8 +63,6 @@ class Session(NamedTuple):
         """Connect, do *body*, disconnect; Failure if the server refuses or cannot be reached."""
         import asyncio
 
-        # gRPC's own log goes to stderr, where only our lines belong; who wants it sets the variable.
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         from grove_client import GroveError, connect
 
         credentials = self._credentials()
@@ -88,6 +88,7 @@ class Session(NamedTuple):
             raise usage("--insecure contradicts --tls-ca and --tls-cert")
         import grpc
 
+        _check_certificates(self.tls_ca, self.tls_cert, self.tls_key)
         return grpc.ssl_channel_credentials(_pem(self.tls_ca), _pem(self.tls_key), _pem(self.tls_cert))
 
 
@@ -150,7 +151,9 @@ def failure_of(error: GroveError, server: str) -> Failure:
         return Failure([one_line(line) for line in lines], exit_code)
     message = one_line(error.message)
     if isinstance(error, grove_client.UnavailableError):
-        message = f"the server at {server} cannot be reached: {_cause(message)}"
+        # A server that speaks TLS ends the connection of one who does not, and says no more.
+        hint = "; if it speaks TLS, give --tls-ca" if message.endswith(_ENDED) else ""
+        message = f"the server at {server} cannot be reached: {_cause(message)}{hint}"
     elif isinstance(error, grove_client.DeadlineExceededError):
         message = f"the server at {server} did not answer in time"
     elif isinstance(error, grove_client.UnimplementedError):
@@ -166,6 +169,25 @@ def _cause(message: str) -> str:
 def one_line(text: str) -> str:
     """Return *text* without line breaks or control characters, so that a message cannot pretend to be two."""
     return "".join(char if char.isprintable() else " " for char in text).strip()
+
+
+def _check_certificates(authorities: str | None, chain: str | None, key: str | None) -> None:
+    """Refuse files that hold no certificate or do not belong together; gRPC would only say that it failed."""
+    import ssl
+
+    for option, path in (("--tls-ca", authorities), ("--tls-cert", chain)):
+        if path and _pem(path):
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+            except ssl.SSLError:
+                raise usage(f"{option}: {path}: holds no certificate") from None
+    if chain and key and _pem(key):
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(chain, key, password=lambda: "")
+        except ssl.SSLError as error:
+            if error.reason == "KEY_VALUES_MISMATCH":
+                raise usage(f"--tls-key: {key}: is not the key of {chain}") from None
+            raise usage(f"--tls-key: {key}: holds no key that is free of a password") from None
 
 
 def _pem(path: str | None) -> bytes | None:

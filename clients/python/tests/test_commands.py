@@ -319,3 +319,18 @@ def test_watch_prints_changes(server: SmallServer, grovectl: Grovectl) -> None:
     objects = grovectl("get", "pcs", "chat", "-w", "-o", "jsonpath={.status.availableReplicas};").out
     assert objects == "0;0;"
     assert grovectl("events", "-w", "--no-headers").out.count("PodCreateSuccessful") == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        pytest.param("no", "nodes come and go with the cluster", id="node"),
+        pytest.param("pclq", "it goes with its podcliqueset", id="clique"),
+        pytest.param("ev", "events go by themselves", id="event"),
+    ],
+)
+def test_delete_says_why_not(kind: str, words: str, grovectl: Grovectl) -> None:
+    """A kind that is not deleted by name says what it goes with."""
+    code, _, err = grovectl("delete", kind, "x")
+    assert code == 2
+    assert words in err
