@@ -11,15 +11,16 @@ from dataclasses import replace
 
 from grove_server.admission.context import AdmissionContext
 from grove_server.admission.defaulting import default_spec
-from grove_server.admission.findings import Admitted, Findings, InvalidResourceError
+from grove_server.admission.findings import Admitted, Findings
 from grove_server.admission.immutability import check_annotation, check_immutable
+from grove_server.admission.partial import with_findings
 from grove_server.admission.topology import check_domains, check_form, scopes_of
 from grove_server.admission.validation_metadata import check_metadata
 from grove_server.admission.validation_set import check_set
 from grove_server.resources.manifest import ManifestMetadata, PodCliqueSetManifest, PodCliqueSetSpec
 from grove_server.resources.meta import EMPTY_MAP, Kind, Metadata
 from grove_server.resources.revision import revision_of
-from grove_server.resources.schema import SchemaError, parse_pod_clique_set
+from grove_server.resources.schema import Rest, SchemaError, parse_pod_clique_set
 from grove_server.resources.workload import PodCliqueSet, ScaleOwner
 
 # Keys of PodCliqueSet.applied_replicas.
@@ -42,7 +43,7 @@ def admit_pod_clique_set(
 def read_pod_clique_set(
     data: bytes, context: AdmissionContext, find_old: Callable[[ManifestMetadata], PodCliqueSet | None] | None = None
 ) -> PodCliqueSetManifest:
-    """Parse *data*, and if unknown fields are all that is wrong with it, report what breaks rules in the rest too.
+    """Parse *data*; if it is wrong in part, report what breaks rules in the rest of it too.
 
     *find_old* looks up what is stored under the manifest's name; without it the rules of a creation are checked.
     Raises SchemaError with everything that is wrong.
@@ -50,14 +51,15 @@ def read_pod_clique_set(
     try:
         return parse_pod_clique_set(data)
     except SchemaError as error:
-        if not isinstance(error.rest, PodCliqueSetManifest):
-            raise
-        try:
-            old = find_old(error.rest.metadata) if find_old is not None else None
-            admit_pod_clique_set(error.rest, old, context)
-        except InvalidResourceError as invalid:
-            raise SchemaError((*error.violations, *invalid.violations)) from invalid
-        raise
+
+        def check(rest: Rest, findings: Findings) -> None:
+            manifest = rest.manifest
+            assert isinstance(manifest, PodCliqueSetManifest), "it was read as one"
+            is_named = not (rest.gaps.cover("metadata.name") or rest.gaps.cover("metadata.namespace"))
+            old = find_old(manifest.metadata) if find_old is not None and is_named else None
+            _admit(manifest, old, context, findings)
+
+        raise with_findings(error, check) from error
 
 
 def _admit(

@@ -30,6 +30,7 @@ class InvalidResourceError(ValueError):
         """Say of which resource, and what; *count* is how many violations there are where not all are given."""
         self.kind = kind
         self.name = name
+        self.count = len(violations) if count is None else count
         self.violations = bounded(violations, count=count)
         super().__init__(f"{kind} {quoted(name)}: " + "; ".join(str(violation) for violation in self.violations))
 
@@ -43,13 +44,14 @@ class Findings:
 
     violations: list[Violation] = field(default_factory=list)
     count: int = 0
+    kept_max: int = VIOLATIONS_SHOWN_MAX
     _warnings: list[str] = field(default_factory=list)
     _warning_count: int = 0
 
     def add(self, path: str, reason: Reason, message: str) -> None:
         """Note that the field at *path* is wrong."""
         self.count += 1
-        if len(self.violations) < VIOLATIONS_SHOWN_MAX:
+        if len(self.violations) < self.kept_max:
             self.violations.append(Violation(path, reason, message))
 
     def required(self, path: str, message: str = "is required") -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from grove_server.admission.admit import admit_pod_clique_set, read_pod_clique_set
-from grove_server.admission.binding import admit_cluster_topology_binding
+from grove_server.admission.binding import admit_cluster_topology_binding, read_cluster_topology_binding
 from grove_server.admission.context import AdmissionContext, Limits
 from grove_server.admission.findings import Admitted, InvalidResourceError
 from grove_server.api.attribution import origin
@@ -115,13 +115,29 @@ class Changes:
             default_namespace=default_namespace,
         )
 
-    def read_set(self, data: bytes, default_namespace: str) -> PodCliqueSetManifest:
-        """Return the set manifest in *data* (JSON). Raises SchemaError with all that is wrong with it."""
+    def read_set(
+        self, data: bytes, default_namespace: str, arriving: Mapping[str, tuple[str, ...]] | None = None
+    ) -> PodCliqueSetManifest:
+        """Return the set manifest in *data* (JSON). Raises SchemaError with all that is wrong with it.
+
+        *arriving* are the domains of topology bindings that come in the same call, by name.
+        """
 
         def current(metadata: ManifestMetadata) -> PodCliqueSet | None:
             return self._store.read().get(PodCliqueSet, metadata.namespace or default_namespace, metadata.name)
 
-        return read_pod_clique_set(data, self.context(default_namespace), current)
+        context = self.context(default_namespace)
+        if arriving:
+            context = replace(context, bindings={**context.bindings, **arriving})
+        return read_pod_clique_set(data, context, current)
+
+    def read_binding(self, data: bytes) -> ClusterTopologyBindingManifest:
+        """Return the topology binding in *data* (JSON). Raises SchemaError with all that is wrong with it."""
+
+        def current(name: str) -> ClusterTopologyBinding | None:
+            return self._store.read().get(ClusterTopologyBinding, "", name)
+
+        return read_cluster_topology_binding(data, self.context(""), current)
 
     async def apply(
         self,

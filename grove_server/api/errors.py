@@ -20,7 +20,7 @@ from grove_server.admission.findings import InvalidResourceError
 from grove_server.api.reasons import DOMAIN, ApiError, Reason
 from grove_server.resources.schema import SchemaError
 from grove_server.resources.selector import SelectorError
-from grove_server.resources.violations import Violation
+from grove_server.resources.violations import Violation, bounded
 from grove_server.store.errors import (
     StoreOverloadedError,
     StoreUnavailableError,
@@ -47,7 +47,7 @@ def classify(error: BaseException) -> ApiError | None:
         case ApiError():
             return error
         case InvalidResourceError() | SchemaError():
-            return invalid_manifest(error.violations)
+            return invalid_manifest(error.violations, error.count)
         case SelectorError():
             return ApiError(reason=Reason.INVALID_SELECTOR, message=f"labelSelector: {error}")
         case TokenInvalidError():
@@ -86,16 +86,18 @@ def classify(error: BaseException) -> ApiError | None:
             return None
 
 
-def invalid_manifest(violations: Sequence[Violation]) -> ApiError:
-    """Return the refusal of manifests, all violations at once."""
+def invalid_manifest(violations: Sequence[Violation], count: int | None = None) -> ApiError:
+    """Return the refusal of manifests, all violations at once; *count* is their number where not all are given."""
+    count = len(violations) if count is None else count
+    # The last one of a single document says how many more there are, and has no path.
     violations = sorted(violations, key=_document_number)
     first = violations[0]
-    more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
+    more = f" (and {count - 1} more)" if count > 1 else ""
     return ApiError(
         reason=Reason.INVALID_MANIFEST,
         message=f"{first}{more}",
-        violations=violations,
-        violation_count=len(violations),
+        violations=bounded(violations) if count == len(violations) else violations,
+        violation_count=count,
     )
 
 

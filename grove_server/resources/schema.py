@@ -4,8 +4,8 @@ The compiled pydantic adapters do the reading; the words are ours, because users
 ``tuple_type`` is. Wrong here means: not JSON, unknown fields, missing fields, wrong types, nested or sized beyond
 bounds. What fields mean, and how they depend on each other, is admission's.
 
-A field that is null counts as left out, as in Kubernetes. Unknown fields alone do not end the reading: the error then
-carries the manifest without them, so that admission can report its findings in the same answer.
+A field that is null counts as left out, as in Kubernetes. What is wrong does not end the reading: the error carries
+the rest of the manifest (``repair``), so that admission can report its findings in the same answer.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -21,7 +22,9 @@ from pydantic_core import ErrorDetails
 
 from grove_server.resources.manifest import ClusterTopologyBindingManifest, PodCliqueSetManifest
 from grove_server.resources.meta import API_VERSIONS, Kind
-from grove_server.resources.violations import Reason, Violation, quoted
+from grove_server.resources.mistakes import MAPS, MISTAKES_MAX, in_document_order, mistakes_in, place_of
+from grove_server.resources.repair import ROUNDS_MAX, Gaps, Repair
+from grove_server.resources.violations import Reason, Violation, bounded, quoted
 
 # etcd's default limit for one object: a manifest that Kubernetes could not keep is refused here too.
 MANIFEST_SIZE_MAX_BYTES: Final = 1_572_864
@@ -29,8 +32,6 @@ NESTING_MAX: Final = 64
 ENTRIES_MAX: Final = 4096
 STRING_LENGTH_MAX: Final = 262_144
 INT64_MAX: Final = 2**63 - 1
-# Describing a mistake costs microseconds: a document with more than this many is another kind of file.
-MISTAKES_MAX: Final = 2000
 
 Manifest = PodCliqueSetManifest | ClusterTopologyBindingManifest
 M = TypeVar("M", PodCliqueSetManifest, ClusterTopologyBindingManifest)
@@ -39,33 +40,32 @@ _SET: Final = TypeAdapter(PodCliqueSetManifest)
 _BINDING: Final = TypeAdapter(ClusterTopologyBindingManifest)
 
 _POSITION: Final = re.compile(r"line (\d+) column (\d+)$")
-_MAPS: Final = frozenset({"labels", "annotations"})
-_UNKNOWN_TYPES: Final = frozenset({"unexpected_keyword_argument", "extra_forbidden"})
-_EXPECTED: Final[Mapping[str, str]] = {
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "int_parsing_size": "a whole number",
-    "string_type": "a string",
-    "bool_type": "true or false",
-    "dict_type": "a map",
-    "mapping_type": "a map",
-    "dataclass_type": "a map",
-    "tuple_type": "a list",
-    "list_type": "a list",
-    "float_type": "a number",
-}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rest:
+    """What can be read of a document that is wrong in part: good for finding more mistakes, never for storing.
+
+    ``gaps`` are the places whose values are not the user's; ``tree`` is the document as it was written.
+    """
+
+    manifest: Manifest
+    gaps: Gaps
+    tree: object
 
 
 class SchemaError(ValueError):
-    """A document does not have the shape of its kind; all violations at once.
+    """A document does not have the shape of its kind; all violations at once, at most as many as one answer can carry.
 
-    ``rest`` is the manifest without its unknown fields, where these are all that is wrong.
+    ``rest`` is what can be read of it nevertheless, None if that is nothing.
     """
 
-    def __init__(self, violations: tuple[Violation, ...], rest: Manifest | None = None) -> None:
-        """Carry what is wrong."""
-        super().__init__("; ".join(str(violation) for violation in violations))
-        self.violations = violations
+    def __init__(self, violations: Sequence[Violation], rest: Rest | None = None, count: int | None = None) -> None:
+        """Carry what is wrong; *count* is how many violations there are where not all are given."""
+        self.count = len(violations) if count is None else count
+        self.all_violations = tuple(violations)
+        self.violations = bounded(violations, count=self.count)
+        super().__init__("; ".join(str(violation) for violation in self.violations))
         self.rest = rest
 
 
@@ -85,20 +85,23 @@ def _parse(
     if len(data) > MANIFEST_SIZE_MAX_BYTES:
         message = f"must have at most {MANIFEST_SIZE_MAX_BYTES} bytes as JSON, has {len(data)}"
         raise SchemaError((Violation("", Reason.TOO_LONG, message),))
-    unknown: list[Violation] = []
+    reading: _Reading | None = None
     try:
         manifest = _validate(adapter, data)
     except ValidationError as error:
-        manifest, unknown = _read_again(adapter, data, error)
-    violations: list[Violation] = _identity_violations(manifest, kind)
+        manifest, reading = _read_again(adapter, data, error)
+    violations = _identity_violations(manifest, kind)
+    unbounded: list[str] = []
     for path, part in free_parts(manifest):
         depth = path.count(".") + path.count("[") + 2
         if not _is_bounded(part, depth):
+            unbounded.append(path)
             _add_bound_violations(part, path, depth, violations)
-    if violations:
-        raise SchemaError((*unknown, *violations))
-    if unknown:
-        raise SchemaError(tuple(unknown), rest=manifest)
+    if violations or (reading is not None and reading.violations):
+        reading = reading or _reading(data)
+        if unbounded:
+            manifest = _within_bounds(adapter, reading.repair, unbounded)
+        raise _error(manifest, reading, violations)
     return manifest
 
 
@@ -106,31 +109,61 @@ def _validate(adapter: TypeAdapter[M], data: bytes | str) -> M:
     return adapter.validate_json(data, by_alias=True, by_name=False)
 
 
-def _read_again(adapter: TypeAdapter[M], data: bytes, error: ValidationError) -> tuple[M, list[Violation]]:
-    """Return the manifest with its nulls and unknown fields left out, and a violation for each unknown field.
+@dataclass(slots=True, kw_only=True)
+class _Reading:
+    """A document that is read again: as it was written but for its nulls, and repaired."""
 
-    Raises SchemaError when more than that is wrong. Only documents that failed come here, so it need not be fast.
+    tree: Any
+    repair: Repair
+    violations: list[Violation] = field(default_factory=list)
+
+
+def _reading(data: bytes) -> _Reading:
+    tree = _without_nulls(json.loads(data))
+    return _Reading(tree=tree, repair=Repair(_without_nulls(tree), data.decode()))
+
+
+def _read_again(adapter: TypeAdapter[M], data: bytes, error: ValidationError) -> tuple[M, _Reading]:
+    """Return what can be read of the document once it is repaired, and what was wrong with it, but for its nulls.
+
+    Raises SchemaError if it cannot be repaired. Only documents that failed come here, so it need not be fast.
     """
     first = _details(error)[0]
     if first["type"] == "json_invalid":
         raise SchemaError((_json_violation(str(first.get("ctx", {}).get("error", ""))),))
-    tree = _without_nulls(json.loads(data))
-    try:
-        return _validate(adapter, json.dumps(tree)), []
-    except ValidationError as second:
-        details = _details(second)
-    violations = [_as_violation(detail) for detail in details]
-    if any(detail["type"] not in _UNKNOWN_TYPES for detail in details):
-        raise SchemaError(tuple(violations))
-    for detail in details:
-        _remove(tree, detail["loc"])
-    return _validate(adapter, json.dumps(tree)), violations
+    reading = _reading(data)
+    repair, violations = reading.repair, reading.violations
+    for _ in range(ROUNDS_MAX):
+        try:
+            return _validate(adapter, json.dumps(repair.tree)), reading
+        except ValidationError as again:
+            mistakes = mistakes_in(_details(again, violations), repair.tree)
+        violations += (mistake.violation() for mistake in mistakes if not repair.is_known(mistake.place))
+        if not repair.mend(mistakes):
+            break
+    raise SchemaError(in_document_order(violations, reading.tree))
 
 
-def _details(error: ValidationError) -> list[ErrorDetails]:
+def _within_bounds(adapter: TypeAdapter[M], repair: Repair, unbounded: list[str]) -> M:
+    """Return the manifest without its *unbounded* parts."""
+    for path in unbounded:
+        repair.fill(place_of(path))
+    return _validate(adapter, json.dumps(repair.tree))
+
+
+def _error(manifest: Manifest, reading: _Reading, found: list[Violation]) -> SchemaError:
+    """Return the error for a document that can be read in part; *found* is wrong with what can be read."""
+    names = {violation.path for violation in reading.violations}
+    violations = [*reading.violations, *(violation for violation in found if violation.path not in names)]
+    rest = Rest(manifest=manifest, gaps=reading.repair.gaps, tree=reading.tree)
+    return SchemaError(in_document_order(violations, reading.tree), rest)
+
+
+def _details(error: ValidationError, known: Sequence[Violation] = ()) -> list[ErrorDetails]:
+    """Return what the reader found, unless it is too much to describe: the answer is then *known*, or the number."""
     if error.error_count() > MISTAKES_MAX:
         message = f"has {error.error_count()} fields that are unknown, missing or of a wrong type"
-        raise SchemaError((Violation("", Reason.TOO_MANY, message),))
+        raise SchemaError(known or (Violation("", Reason.TOO_MANY, message),))
     return error.errors(include_url=False)
 
 
@@ -142,41 +175,12 @@ def _without_nulls(value: Any) -> Any:  # noqa: ANN401 -- any JSON
     return value
 
 
-def _remove(tree: Any, location: tuple[int | str, ...]) -> None:  # noqa: ANN401 -- any JSON
-    for step in location[:-1]:
-        tree = tree[step]
-    del tree[location[-1]]
-
-
 def _json_violation(text: str) -> Violation:
     position = _POSITION.search(text)
     where = f" (line {position[1]}, column {position[2]})" if position else ""
     if text.startswith("recursion limit"):
         return Violation("", Reason.INVALID, f"must not be nested deeper than {NESTING_MAX} levels{where}")
     return Violation("", Reason.INVALID, f"must be valid JSON{where}")
-
-
-def _as_violation(detail: ErrorDetails) -> Violation:
-    path = _path(detail["loc"])
-    code = detail["type"]
-    if code == "missing":
-        return Violation(path, Reason.REQUIRED, "is required")
-    if code in _UNKNOWN_TYPES:
-        return Violation(path, Reason.FIELD_UNKNOWN, "is not a known field")
-    expected = _EXPECTED.get(code, "of another type")
-    return Violation(path, Reason.TYPE_INVALID, f"must be {expected}, got {quoted(detail['input'])}")
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    path = ""
-    is_key = False
-    for step in location:
-        if isinstance(step, int) or is_key:
-            path += f"[{step}]"
-        else:
-            path += f".{step}" if path else step
-        is_key = step in _MAPS and not is_key
-    return path
 
 
 def _identity_violations(manifest: Manifest, kind: Kind) -> list[Violation]:
@@ -267,7 +271,7 @@ def _add_bound_violations(value: object, path: str, depth: int, violations: list
                 message = f"must have at most {ENTRIES_MAX} entries, has {len(value)}"
                 violations.append(Violation(path, Reason.TOO_MANY, message))
                 return
-            is_map = path.rpartition(".")[2] in _MAPS
+            is_map = path.rpartition(".")[2] in MAPS
             children = value.items() if isinstance(value, dict) else enumerate(value)
             for key, item in children:
                 step = f".{key}" if isinstance(key, str) and not is_map else f"[{key}]"

@@ -185,3 +185,24 @@ async def test_delete_by_manifest(rpc: Harness) -> None:
     assert gone.reason == "NOT_FOUND"
     marked = await rpc.sets.Get(set_pb.PodCliqueSetServiceGetRequest(name="one"), timeout=TIMEOUT_S)
     assert marked.metadata.deletion_timestamp
+
+
+async def test_a_document_wrong_in_part_hides_nothing(rpc: Harness) -> None:
+    """What cannot be read in one document hides neither its broken rules nor those of the others."""
+    first = manifest("one").replace("replicas: 1, podSpec", "minAvailable: 9, replicas: 1, other")
+    second = manifest("two").split("  replicas:", maxsplit=1)[0] + "  replicas: -1\n"
+    refusal = await refused(rpc.manifests.Apply(pb.ManifestServiceApplyRequest(manifest=f"{first}---\n{second}")))
+    assert refusal.fields == [
+        "document[1].spec.template.cliques[0].spec.minAvailable",
+        "document[1].spec.template.cliques[0].spec.other",
+        "document[1].spec.template.cliques[0].spec.podSpec",
+        "document[2].spec.replicas",
+        "document[2].spec.template",
+    ]
+
+
+async def test_a_set_wrong_in_part_may_use_a_binding_of_the_same_call(rpc: Harness) -> None:
+    """A typing mistake in a set does not turn the binding that comes with it into an unknown one."""
+    using = manifest("one") + "    topologyConstraint: {topologyName: cluster, pack: {required: rack}}\n    typo: 1\n"
+    refusal = await refused(rpc.manifests.Apply(pb.ManifestServiceApplyRequest(manifest=f"{using}---\n{BINDING}")))
+    assert refusal.fields == ["document[1].spec.template.typo"]

@@ -14,7 +14,6 @@ from grove_server.api.pipeline import Awaited, Call, Method
 from grove_server.api.reading import Reading, Requests
 from grove_server.api.reasons import invalid_request
 from grove_server.resources.meta import Kind
-from grove_server.resources.schema import parse_cluster_topology_binding
 from grove_server.resources.violations import Reason as FieldReason
 
 _KIND: Final = Kind.CLUSTER_TOPOLOGY_BINDING
@@ -94,8 +93,8 @@ class ClusterTopologyBindingService:
         refuse_unknown_fields(request)
         if not request.HasField("cluster_topology_binding"):
             raise invalid_request("clusterTopologyBinding", "is required", reason=FieldReason.REQUIRED)
-        manifest = parse_cluster_topology_binding(manifest_of(request.cluster_topology_binding, _KIND))
         changes = self._backend.changes
+        manifest = changes.read_binding(manifest_of(request.cluster_topology_binding, _KIND))
         (result,) = await changes.apply(
             [Wanted(manifest=manifest, uid=changes.new_uid())],
             mode=mode,

@@ -23,7 +23,7 @@ from grove_server.api.tables import Access
 from grove_server.resources.document import Document, Documents, read_documents
 from grove_server.resources.manifest import ClusterTopologyBindingManifest
 from grove_server.resources.meta import API_VERSIONS, CLUSTER_SCOPED, Key, Kind
-from grove_server.resources.schema import SchemaError, parse_cluster_topology_binding
+from grove_server.resources.schema import SchemaError
 from grove_server.resources.violations import Reason, Violation, quoted
 
 # Longer texts are read in a thread, because the reading alone would hold the event loop.
@@ -31,6 +31,7 @@ _INLINE_BYTES_MAX: Final = 16 << 10
 _WRITABLE: Final = {
     (API_VERSIONS[kind], kind.value): kind for kind in (Kind.POD_CLIQUE_SET, Kind.CLUSTER_TOPOLOGY_BINDING)
 }
+_BINDING: Final = Kind.CLUSTER_TOPOLOGY_BINDING.value
 _MADE_BY_SETS: Final = frozenset({"PodClique", "PodCliqueScalingGroup", "PodGang", "Pod"})
 _MADE_BY_SERVER: Final = frozenset({"Node", "Event"})
 
@@ -122,28 +123,29 @@ async def read_manifests(backend: Backend, text: str, default_namespace: str) ->
     """Return the manifests in *text*, and what is wrong with those that cannot be read."""
     documents = await _read(text)
     violations = _problems(documents)
-    wanted: list[Wanted] = []
+    wanted: dict[int, Wanted] = {}
+    arriving: dict[str, tuple[str, ...]] = {}
+    # Bindings first: a set may refer to one of the same text, whatever else is wrong with the set.
+    order = sorted(enumerate(documents.documents), key=lambda each: each[1].content.get("kind") != _BINDING)
     step_ends_s = time.perf_counter() + STEP_S_MAX
-    for document in documents.documents:
+    for position, document in order:
         try:
-            manifest = _parse(backend, document, default_namespace)
+            manifest = _parse(backend, document, default_namespace, arriving)
         except SchemaError as error:
             violations += (Violation(_path(document, v.path), v.reason, v.message) for v in error.violations)
         else:
-            wanted.append(
-                Wanted(
-                    manifest=manifest,
-                    uid=backend.changes.new_uid(),
-                    document=document.number,
-                    where=_path(document, ""),
-                )
+            wanted[position] = Wanted(
+                manifest=manifest,
+                uid=backend.changes.new_uid(),
+                document=document.number,
+                where=_path(document, ""),
             )
         if time.perf_counter() >= step_ends_s:
             await asyncio.sleep(0)
             step_ends_s = time.perf_counter() + STEP_S_MAX
     if not wanted and not violations:
         violations.append(Violation("manifest", Reason.REQUIRED, "holds no documents"))
-    return wanted, violations
+    return [wanted[position] for position in sorted(wanted)], violations
 
 
 async def _read(text: str) -> Documents:
@@ -169,11 +171,15 @@ def _path(document: Document, path: str) -> str:
     return f"document[{document.number}]{item}{'.' if path else ''}{path}"
 
 
-def _parse(backend: Backend, document: Document, default_namespace: str) -> Manifest:
-    """Return the manifest of one document. Raises SchemaError."""
+def _parse(
+    backend: Backend, document: Document, default_namespace: str, arriving: dict[str, tuple[str, ...]]
+) -> Manifest:
+    """Return the manifest of one document; a topology binding is noted in *arriving*. Raises SchemaError."""
     if _kind(document.content) is Kind.POD_CLIQUE_SET:
-        return backend.changes.read_set(document.to_json(), default_namespace)
-    return parse_cluster_topology_binding(document.to_json())
+        return backend.changes.read_set(document.to_json(), default_namespace, arriving)
+    binding = backend.changes.read_binding(document.to_json())
+    arriving[binding.metadata.name] = tuple(level.domain for level in binding.spec.levels)
+    return binding
 
 
 def _kind(content: Mapping[str, Any]) -> Kind:

@@ -18,13 +18,13 @@ def test_unknown_fields_and_broken_rules_come_together() -> None:
     with pytest.raises(SchemaError) as caught:
         read_pod_clique_set(json.dumps(manifest).encode(), CONTEXT)
     assert [violation.path for violation in caught.value.violations] == [
-        "spec.replica",
         "spec.template.cliques[0].spec.minAvailable",
+        "spec.replica",
     ]
 
 
-def test_wrong_types_are_reported_alone() -> None:
-    """Where types are wrong there is nothing to check rules on."""
+def test_wrong_types_have_no_follow_ups() -> None:
+    """Where a type is wrong there is no value to check rules on."""
     manifest = changed(pod_clique_set(), setting("spec.replicas", "3"))
     manifest["spec"]["replica"] = 3
     with pytest.raises(SchemaError) as caught:
@@ -55,6 +55,6 @@ def test_rules_of_an_update_need_what_is_stored() -> None:
             json.dumps(manifest).encode(), CONTEXT, lambda metadata: old if metadata.name == "demo" else None
         )
     assert [violation.path for violation in caught.value.violations] == [
-        "spec.replica",
         "spec.template.cliques[0].spec.roleName",
+        "spec.replica",
     ]

@@ -140,7 +140,9 @@ def test_unknown_fields_alone_leave_a_readable_rest() -> None:
     manifest = changed(pod_clique_set(), setting("spec.template.cliques.1.spec.mystery", {"a": [1]}))
     with pytest.raises(SchemaError) as caught:
         parse_pod_clique_set(json.dumps(manifest).encode())
-    assert caught.value.rest == parse_pod_clique_set(json.dumps(pod_clique_set()).encode())
+    assert caught.value.rest is not None
+    assert caught.value.rest.manifest == parse_pod_clique_set(json.dumps(pod_clique_set()).encode())
+    assert caught.value.rest.gaps.paths == ()
 
 
 @pytest.mark.parametrize(
@@ -173,6 +175,18 @@ def test_does_not_describe_each_of_very_many_mistakes() -> None:
     (violation,) = violations_after(setting("spec.template.cliques", [0] * 5000))
     assert violation.reason is Reason.TOO_MANY
     assert "5000 fields" in violation.message
+
+
+def test_shows_as_many_mistakes_as_an_answer_can_carry() -> None:
+    """Of more than twenty mistakes the last says how many more there are; their number is known."""
+    with pytest.raises(SchemaError) as caught:
+        parse_pod_clique_set(
+            json.dumps(changed(pod_clique_set(), setting("spec.template.cliques", [0] * 100))).encode()
+        )
+    violations = caught.value.violations
+    assert [violation.path for violation in violations[:19]] == [f"spec.template.cliques[{n}]" for n in range(19)]
+    assert violations[19:] == (Violation("", Reason.TOO_MANY, "and 81 more violations"),)
+    assert caught.value.count == 100
 
 
 def nested(depth: int) -> object:
@@ -210,6 +224,7 @@ def test_reads_topology_bindings() -> None:
     with pytest.raises(SchemaError) as caught:
         parse_cluster_topology_binding(json.dumps(pod_clique_set()).encode())
     assert {violation.path for violation in caught.value.violations} == {
+        "kind",
         "spec.levels",
         "spec.replicas",
         "spec.template",
