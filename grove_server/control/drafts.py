@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from grove_server.control.decisions import Decision
 from grove_server.lifecycle.gang_status import PodGroupCounts, with_gang_status
-from grove_server.placement.gangs import Ask, GangScene, is_placed
+from grove_server.placement.gangs import Ask, GangScene, in_old_places, is_placed
 from grove_server.placement.requests import PodShape, minimum_of
 from grove_server.placement.results import Placement, Verdict
 from grove_server.placement.standing import Standing
@@ -68,7 +68,10 @@ class CopyDraft:
         cliques = []
         for clique in placement.cliques:
             bindings = clique.bindings[: ask.take[clique.name]]
-            for pod, binding in zip(ask.pods[clique.name], bindings, strict=False):
+            pods = ask.pods[clique.name][: len(bindings)]
+            if any(pod.previous_node for pod in pods):
+                bindings = tuple(in_old_places(pods, bindings))
+            for pod, binding in zip(pods, bindings, strict=False):
                 bound = replace(
                     pod,
                     node=binding.node,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from grove_server.control.freed_places import FreedPlaces
 from grove_server.control.node_troubles import NodeTroubles
 from grove_server.control.routers import Routers
 from grove_server.lifecycle.orders import DRAIN_TIMEOUT_S, NODE_EVICTION_DELAY_S, STUCK_TERMINATING_S, CopyOrders
@@ -29,10 +30,13 @@ class Patience:
 class OrdersDesk:
     """Writes orders."""
 
-    def __init__(self, store: Store, routers: Routers, nodes: NodeTroubles, patience: Patience) -> None:
+    def __init__(
+        self, store: Store, routers: Routers, nodes: NodeTroubles, freed: FreedPlaces, patience: Patience
+    ) -> None:
         self._store = store
         self._routers = routers
         self.nodes = nodes
+        self._freed = freed
         self._patience = patience
 
     def for_set(self, namespace: str, set_name: str) -> CopyOrders:
@@ -46,6 +50,7 @@ class OrdersDesk:
         return CopyOrders(
             routers=self._routers.leases(namespace, set_name),
             nodes=self.nodes.by_name,
+            freed=self._freed.by_place,
             drain_timeout_s=timeout_s,
             node_eviction_delay_s=patience.node_eviction_delay_s,
             stuck_terminating_s=patience.stuck_terminating_s,

@@ -9,6 +9,7 @@ from typing import Final
 from grove_server.control.chronicle import Chronicle
 from grove_server.control.clock import Clock
 from grove_server.control.events import EventRecorder
+from grove_server.control.freed_places import FreedPlaces
 from grove_server.control.node_troubles import NodeTroubles
 from grove_server.control.orders import OrdersDesk, Patience
 from grove_server.control.pace import Pace
@@ -41,7 +42,8 @@ class ControlPlane:
         self.placement = PlacementLoop(store, clock, Pace(busy, stopwatch), self.events)
         self.routers = Routers(store, clock)
         self.nodes = NodeTroubles(store)
-        self.orders = OrdersDesk(store, self.routers, self.nodes, patience)
+        self.freed = FreedPlaces(store)
+        self.orders = OrdersDesk(store, self.routers, self.nodes, self.freed, patience)
         self.workload = WorkloadLoop(
             store, clock, Pace(busy, stopwatch), self.events, self.orders, update_settle_s=update_settle_s
         )
@@ -53,6 +55,7 @@ class ControlPlane:
         self.chronicle.start()
         self.routers.start()
         self.nodes.start()
+        self.freed.start()
         self.placement.start()
         self.workload.start()
 
@@ -62,6 +65,7 @@ class ControlPlane:
         await self.placement.stop()
         await self.routers.stop()
         self.nodes.stop()
+        self.freed.stop()
         self.chronicle.stop()
         self.events.close()
 

@@ -17,6 +17,8 @@ from grove_server.resources.reference import SharedTemplate
 from grove_server.resources.workload import Pod, PodGang
 from grove_server.store.interface import Store
 
+HOSTNAME: Final = "kubernetes.io/hostname"
+
 # Shapes are kept per template; past this many the memory starts anew.
 _SHAPES_MAX: Final = 10_000
 
@@ -35,6 +37,10 @@ class Scenes:
         reader = self._store.read()
         overlay = draft.pods
         pods = reader.indexed(PODS_BY_GANG, (gang.metadata.namespace, gang.metadata.name))
+        split = split_pods(_with(overlay, pods))
+        topology = self._keys(gang.topology_name)
+        if not topology and any(pod.previous_node for waiting in split.unbound.values() for pod in waiting):
+            topology = self._any_keys()
         copy_bound: list[Pod] = []
         if gang.topology_constraint is not None:
             of_copy = reader.indexed(PODS_BY_COPY, (gang.set_uid, gang.copy))
@@ -42,9 +48,9 @@ class Scenes:
             copy_bound.sort(key=lambda pod: pod.metadata.name)
         return GangScene(
             gang=gang,
-            pods=split_pods(_with(overlay, pods)),
+            pods=split,
             copy_bound=copy_bound,
-            topology=self._keys(gang.topology_name),
+            topology=topology,
             labels_of=self._labels_of,
             shape_of=self.shape_of,
         )
@@ -78,6 +84,11 @@ class Scenes:
     def _keys(self, topology_name: str) -> tuple[str, ...]:
         binding = self._bindings().get(topology_name) if topology_name else None
         return () if binding is None else tuple(level.key for level in binding.spec.levels)
+
+    def _any_keys(self) -> tuple[str, ...]:
+        """Return levels by which a gang that asks for none finds what is near a place: those of the first binding."""
+        bindings = self._bindings()
+        return self._keys(min(bindings)) if bindings else (HOSTNAME,)
 
     def _bindings(self) -> dict[str, ClusterTopologyBinding]:
         if self._topologies is None:

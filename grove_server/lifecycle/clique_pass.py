@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
 
 from grove_server.lifecycle.availability import PodCounts, clique_conditions, count_pods
 from grove_server.lifecycle.blueprint import CliqueBlueprint
@@ -84,7 +85,7 @@ def plan_clique(
         remove_unplaced_terminating(plan, going)
         going = remove_stuck(plan, going, orders, now)
         continue_drains(plan, going, orders, now)
-    sized = _size(plan, target, clique, active, finished, orders, now)
+    sized = _size(plan, target, clique, active, finished, going, orders, now)
     clique, active = sized.clique, sized.active
     active.sort(key=_by_index)
     counts = count_pods(active, target.blueprint.pod_template.hash)
@@ -247,6 +248,16 @@ def scale_kept_note(resource: PodClique, wanted: int, kept: int) -> Note:
     )
 
 
+class _Before(NamedTuple):
+    """What a new pod takes over from its predecessor at the index: the freed place, and how often in a row it ended."""
+
+    node: str = ""
+    attempt: int = 0
+
+
+_NOBODY: Final = _Before()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sized:
     """A clique at its size: ``stopping`` pods were asked to stop, ``waiting`` finished ones keep their place so far."""
@@ -263,6 +274,7 @@ def _size(
     clique: PodClique,
     active: list[Pod],
     finished: list[Pod],
+    going: list[Pod],
     orders: CopyOrders,
     now: float,
 ) -> _Sized:
@@ -284,16 +296,27 @@ def _size(
         leaving += [(pod, StopReason.SCALE_IN) for pod in active[:-missing]]
         active = active[-missing:]
     elif missing > len(waiting):
-        attempts = {pod.index: _next_attempt(target, pod) for pod, why in leaving if why is StopReason.REPLACED}
+        before = {pod.index: _Before(node=_place(pod)) for pod in going if pod.stop_reason != StopReason.SCALE_IN}
+        for pod, why in leaving:
+            attempt = _next_attempt(target, pod) if why is StopReason.REPLACED else 0
+            before[pod.index] = _Before(node=_place(pod), attempt=attempt)
         plan.because(f"{clique.metadata.name} lacks {missing - len(waiting)} of {clique.replicas} pods")
         used = {pod.index for pod in active} | {pod.index for pod in waiting}
         indices = free_indices(used, missing - len(waiting))
-        created = _create_pods(plan, clique, indices, attempts, _templates(target, active, len(indices)), now)
+        for index in indices if orders.freed else ():
+            if index not in before and (node := orders.freed.get((clique.metadata.uid, index))):
+                before[index] = _Before(node=node)
+        created = _create_pods(plan, clique, indices, before, _templates(target, active, len(indices)), now)
         clique = replace(clique, pod_serial=clique.pod_serial + len(created))
         active = active + created
     for pod, why in leaving:
         stop_pod(plan, pod, why, orders, now)
     return _Sized(clique=clique, active=active, waiting=waiting, stopping=sum(1 for pod, _ in leaving if pod.node))
+
+
+def _place(pod: Pod) -> str:
+    """Return the node a pod has, or that its own predecessor had if it never got one."""
+    return pod.node or pod.previous_node
 
 
 def _leaving(plan: Plan, clique: PodClique, target: CliqueTarget, active: list[Pod]) -> list[tuple[Pod, StopReason]]:
@@ -329,11 +352,11 @@ def _create_pods(
     plan: Plan,
     clique: PodClique,
     indices: Sequence[int],
-    attempts: Mapping[int, int],
+    before: Mapping[int, _Before],
     templates: Sequence[SharedTemplate],
     now: float,
 ) -> list[Pod]:
-    """Create pods at *indices*, each from its template; *attempts* counts the predecessors that finished there."""
+    """Create pods at *indices*, each from its template; *before* knows of their predecessors there."""
     created = []
     identity = clique.identity
     uid = clique.metadata.uid
@@ -343,6 +366,7 @@ def _create_pods(
         if own is not template:
             labels, template = clique_labels(identity, own.labels, own.hash), own
         name = pod_name(identity.name, uid, serial)
+        predecessor = before.get(index, _NOBODY)
         created.append(
             Pod(
                 metadata=Metadata(
@@ -356,7 +380,8 @@ def _create_pods(
                 ),
                 identity=identity,
                 index=index,
-                attempt=attempts.get(index, 0),
+                attempt=predecessor.attempt,
+                previous_node=predecessor.node,
                 template=template,
                 is_ordered=is_ordered,
                 released_at=None if is_ordered else now,

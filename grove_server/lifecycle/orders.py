@@ -65,7 +65,8 @@ class CopyOrders:
     are the requests in flight that routers report, by pod name: scale-in takes idle pods first. Without ``update`` the
     copy stays at the revision it has, in replacements too. Pods leave a node that was not ready for
     ``node_eviction_delay_s``; the row of a stopping pod there is removed ``stuck_terminating_s`` after its grace
-    period, if the set ``removes_stuck`` pods at all.
+    period, if the set ``removes_stuck`` pods at all. ``freed`` are the nodes of pods that are gone, by the uid of their
+    clique and their index.
     """
 
     routers: tuple[RouterLease, ...] = ()
@@ -76,6 +77,7 @@ class CopyOrders:
     removes_stuck: bool = True
     loads: Mapping[str, float] = field(default_factory=dict)
     update: UpdateOrder | None = None
+    freed: Mapping[tuple[str, int], str] = field(default_factory=dict)
 
 
 NO_ORDERS: Final = CopyOrders()
