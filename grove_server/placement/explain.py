@@ -90,7 +90,7 @@ class _Explanation:
         is_proof = self.search.hopeless is not None or self.search.is_exact or not self.search.root.demand
         if not is_proof:
             code, detail = VerdictCode.BUDGET_EXHAUSTED, self._stuck()
-        need = Need(self.hardest, pods, self.level, inside, len(self.scope.demand) == 1)
+        need = Need(self.hardest, pods, self.level, inside, self.scope.demand)
         remedies = find_remedies(self.cluster, self.layout, need, levels) if self.bases and is_proof else ()
         if code in _STRUCTURAL:
             remedies = tuple(each for each in remedies if each.kind != RemedyKind.FREE_RESOURCES)

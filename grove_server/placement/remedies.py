@@ -1,15 +1,17 @@
 """What would make a failed scope fit: the smallest change of each kind.
 
-Rules: each kind is tried by itself against the same necessary tests that failed. For scopes of one shape these tests
-are exact, so the change is enough (`is_certain`); for several shapes it is only what the tests ask for at least.
-Used after a failure only, and bounded: a few taints, a few domains.
+Rules: each kind is tried by itself against the same necessary tests that failed, on all constraints at once: a node
+that a taint and a selector keep out gains nothing from a toleration. For scopes of one shape these tests are exact, so
+the change is enough (`is_certain`); for several shapes it is only what the tests ask for at least, of each shape. A pod
+that is too large is told the size of the largest node that matches. Used after a failure only, and bounded: a few
+taints, a few domains.
 
 Not here: evicting others; that comes with preemption.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -21,20 +23,28 @@ from grove_server.placement.matching import UNSCHEDULABLE_TAINT, effective_taint
 from grove_server.placement.nodes import Effect, Taint
 from grove_server.placement.requests import PodShape, Toleration
 from grove_server.placement.results import DomainReport, LevelReport, Remedy, RemedyKind, short_level
-from grove_server.placement.topology import BoolArray, Layout
+from grove_server.placement.topology import BoolArray, IntArray, Layout
 
 _TAINTS_MAX: Final = 4
 _DOMAINS_MAX: Final = 8
 
 
 class Need(NamedTuple):
-    """What failed: pods of one class (the hardest of the scope) at a level, inside bool[positions]."""
+    """What failed: pods of one class (the hardest of the scope) at a level, inside bool[positions].
+
+    `demand` has the pods of all classes of the scope.
+    """
 
     request_class: RequestClass
     pods: int
     level: int
     inside: BoolArray
-    is_certain: bool
+    demand: Mapping[RequestClass, int]
+
+    @property
+    def is_certain(self) -> bool:
+        """Return whether the tests are exact."""
+        return len(self.demand) == 1
 
 
 def find_remedies(cluster: Cluster, layout: Layout, need: Need, levels: tuple[LevelReport, ...]) -> tuple[Remedy, ...]:
@@ -44,6 +54,8 @@ def find_remedies(cluster: Cluster, layout: Layout, need: Need, levels: tuple[Le
         *_relaxed_level(need, levels),
         *_uncordoned(cluster, layout, need),
         *_tolerated(cluster, layout, need),
+        *_ready_again(cluster, layout, need),
+        *_smaller_pods(cluster, layout, need),
         *_freed(need, levels),
     ]
     return tuple(found)
@@ -79,18 +91,45 @@ def _freed(need: Need, levels: tuple[LevelReport, ...]) -> Iterator[Remedy]:
 
 def _uncordoned(cluster: Cluster, layout: Layout, need: Need) -> Iterator[Remedy]:
     """Yield the fewest cordoned nodes of one domain that would make room."""
-    shape = need.request_class.shape
-    tolerant = _tolerating(shape, UNSCHEDULABLE_TAINT)
-    states = cluster.rules.states
     is_cordoned = any(state is not None and state.unschedulable for state in cluster.rules.signatures()[1])
-    if not is_cordoned or untolerated(shape.tolerations, (UNSCHEDULABLE_TAINT,)) is None:
+    if not is_cordoned or untolerated(need.request_class.shape.tolerations, (UNSCHEDULABLE_TAINT,)) is None:
         return
-    room = _class_of(cluster, layout, tolerant).everywhere[-1] * need.inside
+    then = {each: _class_of(cluster, layout, _tolerating(each.shape, UNSCHEDULABLE_TAINT)) for each in need.demand}
+    nodes = _fewest_nodes(cluster, layout, need, then)
+    if nodes:
+        yield Remedy(kind=RemedyKind.UNCORDON, nodes=nodes, is_certain=need.is_certain)
+
+
+def _ready_again(cluster: Cluster, layout: Layout, need: Need) -> Iterator[Remedy]:
+    """Yield the fewest nodes of one domain that are not ready and would make room if they were."""
+    if all(state is None or state.ready for state in cluster.rules.signatures()[1]):
+        return
+    then = {each: _class_of(cluster, layout, each.shape, all_ready=True) for each in need.demand}
+    nodes = _fewest_nodes(cluster, layout, need, then)
+    if nodes:
+        yield Remedy(kind=RemedyKind.READY_AGAIN, nodes=nodes, is_certain=need.is_certain)
+
+
+def _hopeful(layout: Layout, need: Need, then: Mapping[RequestClass, RequestClass]) -> IntArray:
+    """Return the domains that would have room for each class of the scope, taken alone, with the counts of *then*."""
+    level = layout.levels[need.level]
+    fits = level.is_named.copy()
+    for request_class, pods in need.demand.items():
+        fits &= np.add.reduceat(then[request_class].everywhere[-1] * need.inside, level.starts[:-1]) >= pods
+    return fits.nonzero()[0]
+
+
+def _fewest_nodes(
+    cluster: Cluster, layout: Layout, need: Need, then: Mapping[RequestClass, RequestClass]
+) -> tuple[str, ...]:
+    """Return the fewest nodes of one domain on which the counts of *then* have to come true; () if that is no help."""
+    states = cluster.rules.states
+    room = then[need.request_class].everywhere[-1] * need.inside
     now = need.request_class.everywhere[-1] * need.inside
-    starts = layout.levels[need.level].starts[:-1]
-    could = np.add.reduceat(room, starts) * layout.levels[need.level].is_named
-    missing = need.pods - np.add.reduceat(now, starts)
-    hopeful = (could >= need.pods).nonzero()[0]
+    missing = need.pods - np.add.reduceat(now, layout.levels[need.level].starts[:-1])
+    hopeful = _hopeful(layout, need, then)
+    # Where nothing is missing of the hardest class, another one failed; these nodes cannot be told for it.
+    hopeful = hopeful[missing[hopeful] > 0]
     hopeful = hopeful[np.argsort(missing[hopeful], kind="stable")][:_DOMAINS_MAX]
     best: list[str] | None = None
     for domain in hopeful.tolist():
@@ -101,8 +140,7 @@ def _uncordoned(cluster: Cluster, layout: Layout, need: Need) -> Iterator[Remedy
         if best is None or count < len(best):
             slots = layout.slots[start:end][order[:count]].tolist()
             best = [state.name for slot in slots if (state := states[slot]) is not None]
-    if best is not None:
-        yield Remedy(kind=RemedyKind.UNCORDON, nodes=tuple(sorted(best)), is_certain=need.is_certain)
+    return tuple(sorted(best or ()))
 
 
 def _tolerated(cluster: Cluster, layout: Layout, need: Need) -> Iterator[Remedy]:
@@ -113,12 +151,46 @@ def _tolerated(cluster: Cluster, layout: Layout, need: Need) -> Iterator[Remedy]
         if state is not None and state.ready and not state.unschedulable:
             taint = untolerated(shape.tolerations, effective_taints(state))
             taints.update(() if taint is None else (taint,))
-    starts = layout.levels[need.level].starts[:-1]
     for taint in sorted(taints)[:_TAINTS_MAX]:
-        room = _class_of(cluster, layout, _tolerating(shape, taint)).everywhere[-1] * need.inside
-        could = np.add.reduceat(room, starts) * layout.levels[need.level].is_named
-        if int(could.max(initial=0)) >= need.pods:
+        then = {each: _class_of(cluster, layout, _tolerating(each.shape, taint)) for each in need.demand}
+        if len(_hopeful(layout, need, then)):
             yield Remedy(kind=RemedyKind.TOLERATE_TAINT, target=str(taint), is_certain=need.is_certain)
+
+
+def _smaller_pods(cluster: Cluster, layout: Layout, need: Need) -> Iterator[Remedy]:
+    """Yield the size of the largest matching node for the first class of which no such node could hold a pod."""
+    found = (_largest(cluster, layout, each, need.inside) for each in need.demand)
+    yield from [each for each in found if each is not None][:1]
+
+
+def _largest(cluster: Cluster, layout: Layout, request_class: RequestClass, inside: BoolArray) -> Remedy | None:
+    """Return the size of the largest matching node; None if some node could hold a pod when empty, or none matches.
+
+    The largest is the one that falls short in the fewest resources, then by the smallest factor, then the first.
+    """
+    matching = np.flatnonzero(request_class.eligible & inside)
+    requests = [(resource, amount) for resource, amount in request_class.shape.requests if amount > 0]
+    if not len(matching) or not requests:
+        return None
+    ledger, slots = cluster.ledger, layout.slots[matching]
+    has = np.array(
+        [
+            ledger.allocatable[ledger.rows[resource]][slots] if resource in ledger.rows else np.zeros(len(slots))
+            for resource, _ in requests
+        ]
+    )
+    asked = np.array([amount for _, amount in requests])[:, None]
+    short = has < asked
+    if not short.any(axis=0).all():
+        return None
+    factor = (asked / np.maximum(has, 1)).max(axis=0)
+    largest = int(np.lexsort((factor, short.sum(axis=0)))[0])
+    state = cluster.rules.states[int(slots[largest])]
+    assert state is not None
+    amounts = tuple(
+        (resource, int(has[i, largest])) for i, (resource, _) in enumerate(requests) if bool(short[i, largest])
+    )
+    return Remedy(kind=RemedyKind.SMALLER_PODS, target=state.name, amounts=amounts, is_certain=False)
 
 
 def _tolerating(shape: PodShape, taint: Taint) -> PodShape:
@@ -127,6 +199,7 @@ def _tolerating(shape: PodShape, taint: Taint) -> PodShape:
     return replace(shape, tolerations=(*shape.tolerations, more))
 
 
-def _class_of(cluster: Cluster, layout: Layout, shape: PodShape) -> RequestClass:
+def _class_of(cluster: Cluster, layout: Layout, shape: PodShape, *, all_ready: bool = False) -> RequestClass:
     """Return the counts of a shape that nobody asked for, outside of the cluster's cache."""
-    return RequestClass(shape, layout, cluster.ledger, cluster.rules.eligibility(shape), cluster.rules.changes.end)
+    eligibility = cluster.rules.eligibility(shape, all_ready=all_ready)
+    return RequestClass(shape, layout, cluster.ledger, eligibility, cluster.rules.changes.end)

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from grove_server.placement.requests import DomainPath, PodShape
+
+_NAMES_SHOWN: Final = 5
 
 
 class PodBinding(NamedTuple):
@@ -182,6 +184,8 @@ class RemedyKind(StrEnum):
     RELAX_LEVEL = "RelaxLevel"
     TOLERATE_TAINT = "TolerateTaint"
     UNCORDON = "Uncordon"
+    READY_AGAIN = "ReadyAgain"
+    SMALLER_PODS = "SmallerPods"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,8 +194,8 @@ class Remedy:
 
     `is_certain` is True if the change is enough by proof; otherwise it is the least that has to change.
 
-    `count`: pods fewer or pods' worth of room; `amounts`: resources to free; `target`: domain, level or taint;
-    `nodes`: nodes to uncordon.
+    `count`: pods fewer or pods' worth of room; `amounts`: resources to free, or the most that a pod may ask for;
+    `target`: domain, level, taint, or the largest matching node; `nodes`: nodes to uncordon, or to be ready again.
     """
 
     kind: RemedyKind
@@ -214,9 +218,16 @@ class Remedy:
             case RemedyKind.TOLERATE_TAINT:
                 return f"taint {self.target} tolerated"
             case RemedyKind.UNCORDON:
-                shown = ", ".join(self.nodes[:5])
-                more = f" and {len(self.nodes) - 5} more" if len(self.nodes) > 5 else ""  # noqa: PLR2004 -- same five
-                return f"{shown}{more} uncordoned"
+                return f"{_some(self.nodes)} uncordoned"
+            case RemedyKind.READY_AGAIN:
+                return f"{'node' if len(self.nodes) == 1 else 'nodes'} {_some(self.nodes)} ready again"
+            case RemedyKind.SMALLER_PODS:
+                most = ", ".join(amount_text(resource, amount) for resource, amount in self.amounts if amount)
+                none = ", ".join(resource for resource, amount in self.amounts if not amount)
+                size = " and ".join(
+                    text for text in (most and f"of at most {most}", none and f"without {none}") if text
+                )
+                return f"pods {size} (the largest matching node, {self.target}, has no more)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,6 +273,12 @@ class Verdict:
         if self.remedies:
             parts.append("would fit with " + ", or ".join(remedy.sentence() for remedy in self.remedies[:3]))
         return "; ".join(parts)
+
+
+def _some(names: tuple[str, ...]) -> str:
+    """Return the first names, and how many more there are."""
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(names[:_NAMES_SHOWN]) + more
 
 
 def amount_text(resource: str, amount: int) -> str:

@@ -105,11 +105,16 @@ class NodeRules:
         """Return each slot's signature code, and by code one node that has the signature (None: no node)."""
         return self._signature_codes[: len(self.states)], self._signatures
 
-    def eligibility(self, shape: PodShape) -> tuple[BoolArray, BoolArray | None]:
-        """Return by slot: may the pod run there; and is it a first choice, None if all eligible nodes are."""
+    def eligibility(self, shape: PodShape, *, all_ready: bool = False) -> tuple[BoolArray, BoolArray | None]:
+        """Return by slot: may the pod run there; and is it a first choice, None if all eligible nodes are.
+
+        With `all_ready` nodes that are not ready are judged as if they were.
+        """
         signatures = self._signature_codes[: len(self.states)]
         enters = [
-            state is not None and state.ready and untolerated(shape.tolerations, effective_taints(state)) is None
+            state is not None
+            and (state.ready or all_ready)
+            and untolerated(shape.tolerations, effective_taints(state)) is None
             for state in self._signatures
         ]
         eligible = np.array(enters, dtype=np.bool_)[signatures]

@@ -159,6 +159,78 @@ def test_tolerating_a_taint_is_advised_if_it_is_enough() -> None:
     assert _remedy(verdict, RemedyKind.TOLERATE_TAINT).target == "dedicated=train:NoSchedule"
 
 
+def _kinds(verdict: Verdict) -> list[RemedyKind]:
+    return [each.kind for each in verdict.remedies]
+
+
+def test_only_what_helps_alone_is_advised() -> None:
+    """Nodes that a taint and a selector keep out, or a taint and a cordon, gain nothing from one of the two changes."""
+    taint = Taint(key="dedicated", value="train")
+    selector = replace(gpus(1), node_selector=(("pool", "a"),))
+    pool = {"pool": "a"}
+    others = [replace(gpu_node(f"n{i:03}"), taints=(taint,)) for i in range(400)]
+    both = replace(gpu_node("both"), taints=(taint,), unschedulable=True, labels={**gpu_node("both").labels, **pool})
+    down = replace(gpu_node("down"), ready=False, labels={**gpu_node("down").labels, **pool})
+    dead = replace(gpu_node("dead"), ready=False)
+    cluster = Cluster([*others, both, down, dead])
+    request = gang(clique("w", 2, selector))
+    verdict = refused(place(cluster, request))
+    assert verdict.code == VerdictCode.NO_NODE_MATCHES
+    assert _kinds(verdict) == [RemedyKind.READY_AGAIN]
+    assert _remedy(verdict, RemedyKind.READY_AGAIN).nodes == ("down",)
+    assert verdict.sentence().endswith("would fit with node down ready again")
+    cluster.upsert_node(replace(down, ready=True))
+    placed(place(cluster, request))
+
+
+def test_fewest_nodes_that_are_down_are_named_in_one_domain() -> None:
+    """Of two racks the one is named that needs fewer nodes back; nodes that are full would not help."""
+    cluster = Cluster(replace(worker(i), ready=i not in {0, 1, 13}) for i in range(14))
+    request = gang(clique("w", 7), required=RACK)
+    remedy = _remedy(refused(place(cluster, request)), RemedyKind.READY_AGAIN)
+    assert (remedy.nodes, remedy.is_certain) == (("worker-13",), True)
+    small = Cluster(replace(worker(i, memory_mib=10 if i == 13 else 150), ready=i != 13) for i in range(7, 14))
+    assert RemedyKind.READY_AGAIN not in _kinds(refused(place(small, request)))
+
+
+def test_a_change_must_help_every_shape() -> None:
+    """A toleration that lets one clique in and leaves the other out is no advice."""
+    taint = Taint(key="dedicated", value="train")
+    tainted = replace(gpu_node("a"), taints=(taint,))
+    picky = replace(gpus(1), node_selector=(("pool", "a"),))
+    request = gang(GroupRequest(name="g", required=RACK, members=(clique("a", 1, gpus(2)), clique("b", 1, picky))))
+    verdict = refused(place(Cluster([tainted]), request))
+    assert RemedyKind.TOLERATE_TAINT not in _kinds(verdict)
+
+
+@pytest.mark.parametrize(
+    ("shape", "most", "node", "words"),
+    [
+        (gpus(16), ((GPU_RESOURCE, 8),), "b", "pods of at most 8 nvidia.com/gpu (the largest matching node, b, has no"),
+        (gpus(16, cpu=70_000), (("cpu", 64_000), (GPU_RESOURCE, 8)), "b", "pods of at most 64 cpu, 8 nvidia.com/gpu"),
+        (
+            PodShape(requests=(("example.com/fpga", 1),)),
+            (("example.com/fpga", 0),),
+            "a",
+            "with pods without example.com/fpga (the",
+        ),
+    ],
+)
+def test_a_pod_that_is_too_large_is_told_what_would_not_be(
+    shape: PodShape, most: tuple[tuple[str, int], ...], node: str, words: str
+) -> None:
+    """The remedy names the largest node that matches, whatever runs there, and what it has of what is short."""
+    away = replace(gpu_node("c", gpu_count=12), ready=False)
+    cluster = Cluster([gpu_node("a", gpu_count=4), gpu_node("b"), away])
+    cluster.bind_pod("b", gpus(6))
+    verdict = refused(place(cluster, gang(clique("w", 1, shape))))
+    assert verdict.code == VerdictCode.POD_TOO_LARGE
+    assert _kinds(verdict) == [RemedyKind.SMALLER_PODS]
+    remedy = _remedy(verdict, RemedyKind.SMALLER_PODS)
+    assert (remedy.amounts, remedy.target) == (most, node)
+    assert words in verdict.sentence()
+
+
 def test_the_narrowest_scope_that_cannot_be_placed_is_blamed() -> None:
     """The clique that is too large for any host is named, not the gang around it."""
     group = GroupRequest(name="g", required=RACK, members=(clique("leader", 1), clique("huge", 2, required=HOST)))
