@@ -27,7 +27,7 @@ class GangObservation(enum.StrEnum):
 class SetObservation(enum.StrEnum):
     """What the copies of a set look like together."""
 
-    EMPTY = "no copies wanted"
+    EMPTY = "no pods wanted"
     UNPLACED = "no copy placed"
     PARTLY = "some copies available or placed"
     AVAILABLE = "all copies available"

@@ -105,7 +105,9 @@ def observe(owner: PodCliqueSet, totals: CopyTotals) -> SetObservation:
         return SetObservation.EMPTY
     available, _ = totals.within(wanted)
     if available >= wanted:
-        return SetObservation.AVAILABLE
+        # Copies of no pods are available, but nothing runs in them.
+        has_pods = any(kind == "clique" and pods for (kind, _), (pods, _) in totals.sizes.items())
+        return SetObservation.AVAILABLE if has_pods else SetObservation.EMPTY
     placed = sum(count for phase, count in totals.gang_phases.items() if phase != GangPhase.PENDING)
     return SetObservation.PARTLY if available or placed else SetObservation.UNPLACED
 

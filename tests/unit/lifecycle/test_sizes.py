@@ -168,7 +168,7 @@ def test_a_copy_with_everything_at_zero_is_available_and_has_no_gang() -> None:
     owner = made.settle()
     assert made.pods() == []
     assert made.names(PodGang) == []
-    assert (owner.status.available_replicas, owner.status.phase) == (1, SetPhase.RUNNING)
+    assert (owner.status.available_replicas, owner.status.phase) == (1, SetPhase.IDLE)
     assert owner.status.pod_gang_phase_counts == {}
     made.scale_clique("s-0-a", 2)
     made.settle()

@@ -250,6 +250,19 @@ def test_what_copies_look_like_together() -> None:
     assert observe(replace(owner, metadata=replace(owner.metadata, deleted_at=1.0)), totals) is SetObservation.DELETED
 
 
+def test_a_set_whose_cliques_are_all_scaled_to_nothing_is_idle() -> None:
+    """Copies of no pods are available, but nothing runs in them; a pod in any copy is wanted again."""
+    owner = admitted(manifest([clique("a")], replicas=2))
+    totals = CopyTotals()
+    nothing = {("clique", "a"): (0, 0), ("group", "g"): (1, 1)}
+    for copy in range(2):
+        totals.put(CopySummary(copy=copy, exists=True, available=True, updated=True, sizes=nothing))
+    assert observe(owner, totals) is SetObservation.EMPTY
+    assert with_set_status(owner, totals, None, now=NOW).status.phase is SetPhase.IDLE
+    totals.put(summary(1))
+    assert observe(owner, totals) is SetObservation.AVAILABLE
+
+
 @pytest.mark.parametrize(
     ("error", "binding_exists", "status", "reason"),
     [
