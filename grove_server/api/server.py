@@ -49,6 +49,7 @@ from grove_server.api.services.pod_cliques import PodCliqueScalingGroupService, 
 from grove_server.api.services.pod_gangs import PodGangService
 from grove_server.api.services.pods import PodService
 from grove_server.api.services.server_info import ServerService
+from grove_server.api.services.start_order import StartOrderService
 from grove_server.api.services.stories import StoryService
 from grove_server.api.streams import Streams
 from grove_server.api.tables import Access
@@ -201,6 +202,7 @@ def services(backend: Backend) -> list[Service]:
         ManifestService(backend),
         PlacementService(backend),
         ServerService(backend),
+        StartOrderService(backend),
         StoryService(backend),
         DebugService(backend),
     ]

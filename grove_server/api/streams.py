@@ -42,7 +42,8 @@ class Streams:
         self.is_draining = False
         self._batches = 0
         self._ended = {
-            cause: metrics.WATCH_ENDED.labels(cause) for cause in ("client_gone", "too_slow", "draining", "error")
+            cause: metrics.WATCH_ENDED.labels(cause)
+            for cause in ("client_gone", "too_slow", "draining", "over", "error")
         }
 
     async def serve(
@@ -52,8 +53,11 @@ class Streams:
         wanted: Callable[[Any], bool] | None = None,
         *,
         encode: Encode | None = None,
+        is_over: Callable[[], bool] | None = None,
     ) -> None:
         """Send the events of *watch* until it ends, those that are *wanted*, or what *encode* makes of each.
+
+        *is_over* is asked after each batch whether the reader has all that it waits for.
 
         Raises ApiError, StoreError, or what a lost client raises.
         """
@@ -62,7 +66,8 @@ class Streams:
         if self.is_draining:
             watch.close()
         try:
-            await self._send(watch, call, wanted, encode)
+            await self._send(watch, call, wanted, encode, is_over)
+            cause = "over"
         except StoreClosedError as error:
             cause = "draining"
             raise draining(watch.token) from error
@@ -78,7 +83,12 @@ class Streams:
             self._ended[cause].inc()
 
     async def _send(
-        self, watch: Watch, call: Call, wanted: Callable[[Any], bool] | None, encode: Encode | None
+        self,
+        watch: Watch,
+        call: Call,
+        wanted: Callable[[Any], bool] | None,
+        encode: Encode | None,
+        is_over: Callable[[], bool] | None,
     ) -> None:
         write, count_sent, next_batch = call.context.write, call.count_sent, watch.batch
         clock = asyncio.get_running_loop().time
@@ -109,6 +119,8 @@ class Streams:
             count_sent(sent)
             if started_s:
                 metrics.WATCH_LAG_SECONDS.observe(time.perf_counter() - started_s)
+            if is_over is not None and is_over():
+                return
 
     def _lag_started_s(self) -> float:
         """Return the time for one batch in LAG_SAMPLING, else 0: with a thousand streams, all would cost too much."""

@@ -93,6 +93,8 @@ _SERVICES: Final[Mapping[str, Mapping[str, tuple[Access, Deadline]]]] = {
         "Delete": (Access.ADMIN, _CHANGE),
         "Watch": (Access.READ, _ENDLESS),
     },
+    # Whoever runs a pod may ask whether it may start.
+    "StartOrderService": {"Wait": (Access.READ, _ENDLESS)},
     # A router that watches is waited for, so watching drains is a router's business, not a reader's.
     "EndpointService": {
         "WatchDrains": (Access.WRITE, _ENDLESS),

@@ -29,6 +29,7 @@ from grove.v1 import (
     pod_gang_pb2_grpc,
     pod_pb2_grpc,
     server_pb2_grpc,
+    start_order_pb2_grpc,
 )
 from grove_server.api.load import Load, load_of
 from grove_server.api.pipeline import DETAILS_KEY
@@ -118,6 +119,7 @@ class Clients:
         self.gangs = pod_gang_pb2_grpc.PodGangServiceStub(channel)
         self.pods = pod_pb2_grpc.PodServiceStub(channel)
         self.endpoints = endpoint_pb2_grpc.EndpointServiceStub(channel)
+        self.start_order = start_order_pb2_grpc.StartOrderServiceStub(channel)
         self.nodes = node_pb2_grpc.NodeServiceStub(channel)
         self.bindings = cluster_topology_binding_pb2_grpc.ClusterTopologyBindingServiceStub(channel)
         self.events = event_pb2_grpc.EventServiceStub(channel)

@@ -111,6 +111,18 @@ def cliques(*templates: dict[str, Any], **template: object) -> Change:
             Reason.INVALID,
             "more than 0",
         ),
+        (
+            setting(f"{GROUP}.terminationDelay", "0s"),
+            "spec.template.podCliqueScalingGroups[0].terminationDelay",
+            Reason.INVALID,
+            "more than 0",
+        ),
+        (
+            setting("metadata.annotations", {"grove.io/stuck-terminating-policy": "Maybe"}),
+            "metadata.annotations[grove.io/stuck-terminating-policy]",
+            Reason.NOT_SUPPORTED,
+            "Force",
+        ),
         (cliques(), "spec.template.cliques", Reason.REQUIRED, "at least one clique"),
         # Cliques.
         (setting(f"{CLIQUE}.name", "a.b"), "spec.template.cliques[0].name", Reason.INVALID, "lower case"),
