@@ -37,7 +37,7 @@ from grove_server.lifecycle.copy_pass import plan_copy, plan_removal
 from grove_server.lifecycle.orders import CopyOrders
 from grove_server.lifecycle.plan import Plan
 from grove_server.lifecycle.rollout.deadline import due_at
-from grove_server.lifecycle.rollout.progress import SETTLE_S, advance, turns
+from grove_server.lifecycle.rollout.progress import SETTLE_S, advance, is_turn_over, turns
 from grove_server.lifecycle.set_pass import topology_condition, with_set_status
 from grove_server.resources.cluster import ClusterTopologyBinding
 from grove_server.resources.meta import Condition, key_of
@@ -321,10 +321,13 @@ class WorkloadLoop(Supervised):
         state.adopting.discard(key.copy)
         is_first_whole = first_visit and not state.unvisited
         if state.totals.put(summary) or is_first_whole or state.may_hold_stale_templates:
-            self._queue.add_at(
-                WorkKey(key.namespace, key.set_name, key.set_uid, SET_PASS),
-                max(state.status_not_before, self._clock.steady() + _STATUS_REST_MIN_S),
-            )
+            set_key = WorkKey(key.namespace, key.set_name, key.set_uid, SET_PASS)
+            if key.copy in state.turns and is_turn_over(summary):
+                # The next copy waits for its turn.
+                self._queue.add(set_key)
+            else:
+                rest_ends_at = max(state.status_not_before, self._clock.steady() + _STATUS_REST_MIN_S)
+                self._queue.add_at(set_key, rest_ends_at)
         self._queue.done(key)
 
     def _orders(self, key: WorkKey) -> CopyOrders:

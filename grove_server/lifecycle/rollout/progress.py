@@ -123,7 +123,7 @@ def _gone_on(
     current = [
         turn
         for turn in progress.currently_updating
-        if turn.replica_index in known and not _is_done(known[turn.replica_index])
+        if turn.replica_index in known and not is_turn_over(known[turn.replica_index])
     ]
     having = {turn.replica_index for turn in current}
     waiting = [summary for summary in wanted if summary.has_old and summary.copy not in having]
@@ -140,7 +140,8 @@ def _gone_on(
     return replace(progress, currently_updating=tuple(current), update_ended_at=now if ended else None)
 
 
-def _is_done(summary: CopySummary) -> bool:
+def is_turn_over(summary: CopySummary) -> bool:
+    """Return whether a copy that has its turn is wholly of the new revision and works."""
     return not summary.has_old and summary.updated and summary.available
 
 
