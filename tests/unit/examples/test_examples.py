@@ -37,7 +37,12 @@ TABLE: Final = {
 # The pods of one copy of each conformance workload (reference: the end-to-end tests of Grove).
 WORKLOAD_PODS: Final = {
     "workload1": 10,
+    "workload1-gt": 10,
     "workload2": 10,
+    "workload2-gt": 10,
+    "workload3": 10,
+    "workload4": 10,
+    "workload5": 10,
     "tas2": 7,
     "tas3": 4,
     "tas4": 4,
