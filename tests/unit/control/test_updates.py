@@ -137,6 +137,15 @@ async def test_a_stuck_update_goes_back_by_itself(plane: Plane) -> None:
     await plane.apply(bad)
     await plane.until(lambda: len(hashes(plane)) > 1, "the update began")
     await plane.until_quiet()
+
+    def is_noticed() -> bool:
+        owner = plane.one(PodCliqueSet, "s")
+        progress = owner.status.update_progress
+        current = set(owner.revision.clique_hashes.values())
+        return progress is not None and progress.reached == sum(pod.template.hash in current for pod in plane.pods())
+
+    # What has been reached by now must not be noticed after the step, or the deadline would count from there.
+    await plane.until(is_noticed, "the set has noticed how far its update is")
     plane.clock.advance(61)
     await plane.until(lambda: plane.one(PodCliqueSet, "s").revision.hash == good, "the set went back")
     await plane.until_ready(13)
