@@ -94,7 +94,8 @@ def _clique(books: Books, clique: PodClique, owner: PodCliqueSet) -> Iterator[st
     assert template is not None, "a clique has a template"
     if clique.scale_owner is ScaleOwner.SPEC and clique.replicas != template.spec.replicas:
         yield f"clique {name} has size {clique.replicas}, its template says {template.spec.replicas}"
-    if clique.template.hash != owner.revision.clique_hashes[clique.identity.clique]:
+    current = owner.revision.clique_hashes[clique.identity.clique]
+    if clique.template.hash != current and not _is_held_up(books, owner):
         yield f"clique {name} is of revision {clique.template.hash}"
     pods = _pods_of(books, clique)
     if len(pods) != clique.replicas:
@@ -104,7 +105,7 @@ def _clique(books: Books, clique: PodClique, owner: PodCliqueSet) -> Iterator[st
         len(pods),
         sum(1 for pod in pods if pod.node),
         sum(1 for pod in pods if pod.is_ready),
-        sum(1 for pod in pods if pod.template.hash == clique.template.hash),
+        sum(1 for pod in pods if pod.template.hash == current),
         sum(1 for pod in pods if not pod.node),
         0,
     )
@@ -124,6 +125,17 @@ def _clique(books: Books, clique: PodClique, owner: PodCliqueSet) -> Iterator[st
     is_scheduled = counts[1] >= min(clique.min_available, clique.replicas)
     if scheduled is None or (scheduled.status == "True") != is_scheduled:
         yield f"clique {name} says of being scheduled {scheduled}"
+
+
+def _is_held_up(books: Books, owner: PodCliqueSet) -> bool:
+    """Return whether an update waits for room: new pods have no node, and no old one may go before they serve.
+
+    That there is no room for them is looked at elsewhere.
+    """
+    progress = owner.status.update_progress
+    rows = (books.rows[key] for key in books.scalable.get(owner.metadata.uid, {}))
+    pods = (pod for row in rows if isinstance(row, PodClique) for pod in _pods_of(books, row))
+    return progress is not None and progress.is_active and any(not pod.node for pod in pods)
 
 
 def _pods_of(books: Books, clique: PodClique) -> list[Pod]:
