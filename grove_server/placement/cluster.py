@@ -26,7 +26,7 @@ from grove_server.placement.nodes import AMOUNT_MAX, GPUS_MAX, NodeState
 from grove_server.placement.requests import GPU_RESOURCE, CliqueRequest, GangRequest, GroupRequest, PodShape
 from grove_server.placement.results import Placement, PodBinding
 from grove_server.placement.rules import NodeRules, rules_relaxed
-from grove_server.placement.topology import Layout, lay_out
+from grove_server.placement.topology import IntArray, Layout, lay_out
 
 NODES_MAX: Final = 200_000
 """Most nodes of one cluster."""
@@ -135,6 +135,12 @@ class Cluster:
     def node_names(self) -> list[str]:
         """Return the names of all nodes, sorted."""
         return sorted(state.name for state in self.rules.states if state is not None)
+
+    def slots_at(self, names: Iterable[str]) -> IntArray:
+        """Return the slot of each name, -1 where there is no such node."""
+        states, known = self.rules.states, self._slots
+        slots = [known.get(name, -1) for name in names]
+        return np.array([slot if slot >= 0 and states[slot] is not None else -1 for slot in slots], dtype=np.int64)
 
     def free_of(self, name: str) -> dict[str, int]:
         """Return what is free on a node by resource; negative where the node shrank under its pods."""
