@@ -108,6 +108,8 @@ def node_states(draw: st.DrawFn, name: str) -> NodeState:
         taints=tuple(taint for taint in (DEDICATED, SPOT) if draw(rare)),
         unschedulable=draw(rare),
         ready=not draw(rare),
+        gpu_busy=frozenset({1}) if draw(rare) else frozenset(),
+        gpu_islands=draw(st.sampled_from([(), (), ((0, 1), (2, 3)), ((0, 2), (1,))])),
     )
 
 
@@ -119,15 +121,25 @@ def clusters(draw: st.DrawFn, *, nodes_max: int) -> Cluster:
 
 
 def shapes() -> st.SearchStrategy[PodShape]:
-    """Draw small shapes, some with tolerations and selectors."""
+    """Draw small shapes: whole GPUs, a share of one, or none; some with tolerations and selectors."""
     return st.builds(
-        PodShape,
-        requests=st.tuples(
-            st.tuples(st.just("cpu"), st.integers(0, 3)),
-            st.tuples(st.just(GPU_RESOURCE), st.sampled_from([0, 0, 1, 2])),
-        ),
+        _shape,
+        cpu=st.integers(0, 3),
+        gpu=st.sampled_from([0, 0, 1, 2, 0.5, 0.3, 0.7]),
         node_selector=st.sampled_from([(), (), (), ((ZONE, "0"),)]),
         tolerations=st.sampled_from([(), (), (Toleration(operator="Exists"),)]),
+    )
+
+
+def _shape(
+    cpu: int, gpu: float, node_selector: tuple[tuple[str, str], ...], tolerations: tuple[Toleration, ...]
+) -> PodShape:
+    whole = int(gpu)
+    return PodShape(
+        requests=(("cpu", cpu), (GPU_RESOURCE, whole)),
+        node_selector=node_selector,
+        tolerations=tolerations,
+        gpu_milli=round(1000 * (gpu - whole)),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from grove_server.placement import CliqueRequest, Cluster, GangRequest, GroupRequest
+from grove_server.placement import GPU_RESOURCE, CliqueRequest, Cluster, GangRequest, GroupRequest, PodShape
 from grove_server.placement.matching import is_eligible
 
 Scopes: TypeAlias = tuple[GangRequest | GroupRequest | CliqueRequest, ...]
@@ -24,6 +24,7 @@ class _BruteForce:
         self.topology = request.topology
         self.names = cluster.node_names()
         self.free = {name: cluster.free_of(name) for name in self.names}
+        self.gpus = {name: _gpu_milli(cluster, name) for name in self.names}
         self.homes: dict[str, tuple[str, ...]] = {}
         self.todo = [pod for pod in _cliques(request, ()) for _ in range(pod[0].minimum)]
 
@@ -38,7 +39,12 @@ class _BruteForce:
                 continue
             fresh = self._enter(name, scopes)
             self._take(name, clique, 1)
-            done = self.put(index + 1, at if is_twin else 0)
+            before = self.gpus[name]
+            done = False
+            for after in _after(before, clique.shape):
+                self.gpus[name] = after
+                done = done or self.put(index + 1, at if is_twin else 0)
+            self.gpus[name] = before
             self._take(name, clique, -1)
             for scope_name in fresh:
                 del self.homes[scope_name]
@@ -50,7 +56,8 @@ class _BruteForce:
         node, free = self.cluster.node(name), self.free[name]
         if not is_eligible(clique.shape, node) or free["pods"] < 1:
             return False
-        if any(free.get(resource, 0) < amount for resource, amount in clique.shape.requests if amount):
+        wanted = [(resource, amount) for resource, amount in clique.shape.requests if resource != GPU_RESOURCE]
+        if any(free.get(resource, 0) < amount for resource, amount in wanted if amount):
             return False
         return all(self._allows(name, scope) for scope in scopes)
 
@@ -79,6 +86,23 @@ class _BruteForce:
         labels = self.cluster.node(name).labels
         keys = self.topology[: self.topology.index(level) + 1]
         return tuple(labels[key] for key in keys) if all(key in labels for key in keys) else None
+
+
+def _gpu_milli(cluster: Cluster, name: str) -> tuple[int, ...]:
+    """Return what is free of each GPU of a node, ascending: GPUs with as much free are alike."""
+    return tuple(sorted([1000] * len(cluster.gpus_free_of(name)) + list(cluster.gpu_shares_of(name).values())))
+
+
+def _after(milli: tuple[int, ...], shape: PodShape) -> Iterator[tuple[int, ...]]:
+    """Yield every different state of a node's GPUs after one more pod."""
+    if shape.gpu_milli:
+        for left in sorted({each for each in milli if each >= shape.gpu_milli}):
+            at = milli.index(left)
+            yield tuple(sorted((*milli[:at], left - shape.gpu_milli, *milli[at + 1 :])))
+        return
+    wanted = shape.amount(GPU_RESOURCE)
+    if milli.count(1000) >= wanted:
+        yield milli[: len(milli) - wanted]
 
 
 def _cliques(

@@ -175,7 +175,7 @@ class _Question:
             copy_bound=bound,
             topology=topology,
             labels_of=self._labels_of,
-            shape_of=lambda template: shape_of(template.pod_spec),
+            shape_of=lambda template: shape_of(template.pod_spec, template.annotations),
         )
         asks = ask_minimum(scene)
         outcome = place(self._cluster, asks[0].request)

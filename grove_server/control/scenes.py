@@ -69,7 +69,7 @@ class Scenes:
         if shape is None:
             if len(self._shapes) >= _SHAPES_MAX:
                 self._shapes.clear()
-            shape = self._shapes[uid] = shape_of(template.pod_spec)
+            shape = self._shapes[uid] = shape_of(template.pod_spec, template.annotations)
         return shape
 
     def level_names(self, topology_name: str) -> Mapping[str, str]:

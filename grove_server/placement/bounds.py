@@ -16,8 +16,10 @@ import numpy as np
 
 from grove_server.placement.choice import children_needed
 from grove_server.placement.ledger import Ledger
+from grove_server.placement.requests import GPU_RESOURCE
 from grove_server.placement.scopes import Scope
 from grove_server.placement.topology import BoolArray, IntArray, Layout
+from grove_server.resources.gpu_annotations import GPU_MILLI
 
 
 class Span(NamedTuple):
@@ -47,6 +49,9 @@ def _sums_suffice(ledger: Ledger, layout: Layout, scope: Scope, span: Span) -> B
     suffices = np.ones(span.last - span.first, dtype=np.bool_)
     for row, amount in needs(scope).items():
         suffices &= free_sums(ledger, layout, scope, row, span) >= amount
+    milli = gpu_milli_needed(scope)
+    if milli:
+        suffices &= free_gpu_milli(ledger, layout, scope, span) >= milli
     return suffices
 
 
@@ -68,6 +73,29 @@ def free_sums(ledger: Ledger, layout: Layout, scope: Scope, row: int, span: Span
         if any(each == row for each, _ in request_class.costs or ()):
             usable |= request_class.eligible[start:end]
     free = np.maximum(ledger.free[row][layout.slots[start:end]], 0) * usable
+    sums: IntArray = np.add.reduceat(free, starts[span.first : span.last] - start)
+    return sums
+
+
+def gpu_milli_needed(scope: Scope) -> int:
+    """Return the milli of GPUs that a scope's minimums need together, whole ones included; 0 if none wants a share."""
+    if not any(each.shape.gpu_milli for each in scope.demand):
+        return 0
+    return sum(
+        pods * (each.shape.gpu_milli + GPU_MILLI * each.shape.amount(GPU_RESOURCE))
+        for each, pods in scope.demand.items()
+    )
+
+
+def free_gpu_milli(ledger: Ledger, layout: Layout, scope: Scope, span: Span) -> IntArray:
+    """Return by domain the free milli of all GPUs, partly used ones too, on nodes that a class needing GPUs may use."""
+    starts = layout.levels[span.level].starts
+    start, end = int(starts[span.first]), int(starts[span.last])
+    usable = np.zeros(end - start, dtype=np.bool_)
+    for request_class in scope.demand:
+        if request_class.shape.needs_gpu:
+            usable |= request_class.eligible[start:end]
+    free = ledger.gpu_milli_free(layout.slots[start:end]) * usable
     sums: IntArray = np.add.reduceat(free, starts[span.first : span.last] - start)
     return sums
 

@@ -6,8 +6,7 @@ or not at all. An event touches only its nodes; what follows from it (request cl
 when somebody asks. A removed node keeps the account of its pods until they are released, so a node that comes back is
 right at once.
 
-Not here: choosing nodes (`place`), what-ifs beyond an independent copy (`fork`); preemption, queues and fractions of
-GPUs stand on the same arrays later.
+Not here: choosing nodes (`place`), what-ifs beyond an independent copy (`fork`).
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from grove_server.placement.requests import GPU_RESOURCE, CliqueRequest, GangReq
 from grove_server.placement.results import Placement, PodBinding
 from grove_server.placement.rules import NodeRules, rules_relaxed
 from grove_server.placement.topology import IntArray, Layout, lay_out
+from grove_server.resources.gpu_annotations import GPU_MILLI
 
 NODES_MAX: Final = 200_000
 """Most nodes of one cluster."""
@@ -151,6 +151,10 @@ class Cluster:
         """Return the ids of the free GPUs of a node."""
         return gpus.ids_of(self.ledger.gpu_free[self._slot(name)])
 
+    def gpu_shares_of(self, name: str) -> dict[int, int]:
+        """Return what is free of each partly used GPU of a node, in milli by id; broken GPUs are not in it."""
+        return self.ledger.open_of(self._slot(name))
+
     # -- reservations --------------------------------------------------------------------------------------------
 
     def reserve(self, placement: Placement) -> None:
@@ -172,15 +176,10 @@ class Cluster:
         GpuConflictError if ids are taken or too few are free.
         """
         slot = self._slot(node)
-        wanted = shape.amount(GPU_RESOURCE)
-        free = self.ledger.gpu_free[slot]
-        if gpu_ids:
-            if gpus.mask_of(gpu_ids) & self.ledger.gpu_taken[slot]:
-                raise GpuConflictError(f"GPUs {list(gpu_ids)} of node {node} are taken in part")
-        elif wanted:
-            if free.bit_count() < wanted:
-                raise GpuConflictError(f"{wanted} GPUs of node {node} are wanted, {free.bit_count()} are free")
-            gpu_ids, _ = gpus.take(free, wanted)
+        if shape.gpu_milli:
+            gpu_ids = (self._share_for(node, slot, shape.gpu_milli, gpu_ids),)
+        else:
+            gpu_ids = self._gpus_for(node, slot, shape.amount(GPU_RESOURCE), gpu_ids)
         self.generation += 1
         self._move_all(shape, (PodBinding(node, gpu_ids),), 1)
         return gpu_ids
@@ -301,6 +300,8 @@ class Cluster:
         self.rules.set_state(slot, state)
         grew = before is None or rules_relaxed(before, state)
         self._drop_layouts(before, state)
+        if before is None or before.gpu_islands != state.gpu_islands:
+            self.ledger.gpu_islands[slot] = tuple(gpus.mask_of(island) for island in state.gpu_islands)
         if before is None or before.allocatable != state.allocatable or before.gpu_busy != state.gpu_busy:
             grew |= self.ledger.set_allocatable(slot, state.allocatable, state.gpu_busy)
         if grew:
@@ -323,13 +324,51 @@ class Cluster:
             del self._slots[name]
             self._vacant.append(slot)
 
+    def _gpus_for(self, node: str, slot: int, wanted: int, gpu_ids: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the GPUs of a pod that runs already; GpuConflictError if they are taken or too few are free."""
+        ledger = self.ledger
+        free = ledger.gpu_free[slot]
+        if gpu_ids:
+            held = ledger.gpu_taken[slot] | gpus.mask_of(ledger.shares.used.get(slot, ()))
+            if gpus.mask_of(gpu_ids) & held:
+                raise GpuConflictError(f"GPUs {list(gpu_ids)} of node {node} are taken in part")
+            return gpu_ids
+        if free.bit_count() < wanted:
+            raise GpuConflictError(f"{wanted} GPUs of node {node} are wanted, {free.bit_count()} are free")
+        return gpus.take(free, wanted, ledger.gpu_islands[slot])[0]
+
+    def _share_for(self, node: str, slot: int, milli: int, gpu_ids: tuple[int, ...]) -> int:
+        """Return the GPU of a pod that runs already with a share of it; GpuConflictError if that has not so much left.
+
+        Of a GPU that broke since, what its pods do not hold still counts: the pod is there.
+        """
+        ledger = self.ledger
+        if not gpu_ids:
+            if not ledger.shares_fitting_at(slot, milli):
+                raise GpuConflictError(f"{milli} milli of a GPU of node {node} are wanted, no GPU has as much left")
+            return gpus.take_share(ledger.open_of(slot), ledger.gpu_free[slot], milli, ledger.gpu_islands[slot])
+        if len(gpu_ids) != 1:
+            raise GpuConflictError(f"a share of one GPU is wanted, not of {list(gpu_ids)} of node {node}")
+        used = (
+            GPU_MILLI
+            if ledger.gpu_taken[slot] >> gpu_ids[0] & 1
+            else ledger.shares.used.get(slot, {}).get(gpu_ids[0], 0)
+        )
+        if used + milli > GPU_MILLI:
+            raise GpuConflictError(f"GPU {gpu_ids[0]} of node {node} has {GPU_MILLI - used} milli left, not {milli}")
+        return gpu_ids[0]
+
     def _move_all(self, shape: PodShape, bindings: Iterable[PodBinding], sign: int) -> None:
         """Take (sign 1) or give back (-1) what equal pods cost on their nodes."""
         counts: dict[str, int] = {}
         masks: dict[str, int] = {}
+        milli = sign * shape.gpu_milli
         for node, gpu_ids in bindings:
             counts[node] = counts.get(node, 0) + 1
-            if gpu_ids:
+            if milli:
+                for gpu_id in gpu_ids:
+                    self.ledger.take_share(self._slots[node], gpu_id, milli)
+            elif gpu_ids:
                 masks[node] = masks.get(node, 0) | gpus.mask_of(gpu_ids)
         costs = self.ledger.costs(shape.requests)
         for node, count in counts.items():
@@ -347,22 +386,29 @@ class Cluster:
     def _check_fits(self, placement: Placement) -> None:
         """Raise StalePlacementError unless all of a placement fits on the present state."""
         need: dict[tuple[int, int], int] = {}
-        masks: dict[int, int] = {}
+        milli: dict[tuple[int, int], int] = {}
         for clique in placement.cliques:
             costs = self.ledger.costs(clique.shape.requests)
             for node, gpu_ids in clique.bindings:
                 slot = self._slots.get(node)
                 if slot is None or not self.rules.eligibility_at(clique.shape, slot)[0]:
                     raise StalePlacementError(f"node {node} cannot take pods of clique {clique.name} any more")
-                mask = gpus.mask_of(gpu_ids)
-                if mask & ~self.ledger.gpu_free[slot] or mask & masks.get(slot, 0):
-                    raise StalePlacementError(f"GPUs {list(gpu_ids)} of node {node} are not free any more")
-                masks[slot] = masks.get(slot, 0) | mask
+                for gpu_id in gpu_ids:
+                    taken = milli.get((slot, gpu_id), 0) + (clique.shape.gpu_milli or GPU_MILLI)
+                    if taken > self._milli_free(slot, gpu_id):
+                        raise StalePlacementError(f"GPUs {list(gpu_ids)} of node {node} are not free any more")
+                    milli[slot, gpu_id] = taken
                 for row, amount in costs:
                     need[row, slot] = need.get((row, slot), 0) + amount
         for (row, slot), amount in need.items():
             if row != GPU_ROW and amount > int(self.ledger.free[row, slot]):
                 raise StalePlacementError(f"gang {placement.gang} does not fit any more")
+
+    def _milli_free(self, slot: int, gpu_id: int) -> int:
+        """Return how much of one GPU can be given out, in milli."""
+        if self.ledger.gpu_free[slot] >> gpu_id & 1:
+            return GPU_MILLI
+        return self.ledger.open_of(slot).get(gpu_id, 0) if slot in self.ledger.shares.used else 0
 
     def _note_growth(self, slot: int) -> None:
         if len(self._growth) >= _GROWTH_MAX:
@@ -387,5 +433,10 @@ def _check(state: NodeState) -> None:
             raise NodeInvalidError(f"node {state.name}: {amount} of {resource} is not between 0 and {AMOUNT_MAX}")
     if state.gpu_count > GPUS_MAX:
         raise NodeInvalidError(f"node {state.name}: {state.gpu_count} GPUs are more than {GPUS_MAX}")
+    in_islands = [gpu_id for island in state.gpu_islands for gpu_id in island]
+    if len(set(in_islands)) != len(in_islands):
+        raise NodeInvalidError(f"node {state.name}: a GPU is in two islands")
+    if any(not 0 <= gpu_id < GPUS_MAX for gpu_id in in_islands):
+        raise NodeInvalidError(f"node {state.name}: GPU ids of islands lie between 0 and {GPUS_MAX - 1}")
     if any(gpu_id < 0 or gpu_id >= GPUS_MAX for gpu_id in state.gpu_busy):
         raise NodeInvalidError(f"node {state.name}: GPU ids lie between 0 and {GPUS_MAX - 1}")

@@ -1,9 +1,10 @@
 """How many pods of one shape fit, on every node and in every domain: the request class.
 
-Rules: k[node] = min over resources of floor(free / request), 0 where the pod may not run; K[level] are its sums over
-domains. Both are kept per (shape, layout) and brought up to date for touched nodes only, when somebody asks. Pods that
-have a first choice of nodes (no GPUs wanted: nodes without GPUs; PreferNoSchedule) get a second tree over those alone.
-For pods of one shape K >= m is necessary and sufficient, which is what makes one-class gangs exact.
+Rules: k[node] = min over resources of floor(free / request), 0 where the pod may not run; a share of a GPU counts what
+partly used and wholly free GPUs hold of it (`Ledger.shares_fitting`); K[level] are its sums over domains. Both are kept
+per (shape, layout) and brought up to date for touched nodes only, when somebody asks. Pods that have a first choice of
+nodes (no GPUs wanted: nodes without GPUs; PreferNoSchedule) get a second tree over those alone. For pods of one shape
+K >= m is necessary and sufficient, which is what makes one-class gangs exact.
 
 Not here: which of the fitting domains to take (`choice`), the cache of classes (`cluster`).
 """
@@ -38,6 +39,7 @@ class RequestClass:
         "_changes_read",
         "_rows_known",
         "_rules_read",
+        "_share_milli",
         "costs",
         "eligible",
         "everywhere",
@@ -51,6 +53,7 @@ class RequestClass:
         self, shape: PodShape, layout: Layout, ledger: Ledger, eligibility: Eligibility, rules_read: int
     ) -> None:
         self.shape = shape
+        self._share_milli = shape.gpu_milli
         self.layout = layout
         self.costs: tuple[tuple[int, int], ...] | None = None
         self.everywhere: Tree = []
@@ -122,6 +125,8 @@ class RequestClass:
         fits: IntArray = ledger.free[row][slots] // amount
         for row, amount in others:
             np.minimum(fits, ledger.free[row][slots] // amount, out=fits)
+        if self._share_milli:
+            np.minimum(fits, ledger.shares_fitting(slots, self._share_milli), out=fits)
         np.maximum(fits, 0, out=fits)
         return fits
 
@@ -133,6 +138,8 @@ class RequestClass:
         if self.eligible[position] and self.costs is not None:
             item = ledger.free.item
             fits = max(0, min([item(row, slot) // amount for row, amount in self.costs]))
+            if self._share_milli and fits:
+                fits = min(fits, ledger.shares_fitting_at(slot, self._share_milli))
         _shift(self.layout, self.everywhere, position, fits)
         if self.first_choice is not None and self.first is not None:
             _shift(self.layout, self.first_choice, position, fits if self.first[position] else 0)

@@ -12,10 +12,11 @@ import numpy as np
 
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.counts import RequestClass
+from grove_server.placement.ledger import GPU_ROW
 from grove_server.placement.matching import UNSCHEDULABLE_TAINT, effective_taints, untolerated
 from grove_server.placement.nodes import NodeState
-from grove_server.placement.requests import PodShape
-from grove_server.placement.results import Exclusion, ExclusionKind
+from grove_server.placement.requests import GPU_RESOURCE, GPU_SHARE, PodShape
+from grove_server.placement.results import Exclusion, ExclusionKind, amount_text
 from grove_server.placement.topology import BoolArray, IntArray
 
 EXCLUSIONS_MAX = 16
@@ -89,10 +90,16 @@ def _take_amounts(cluster: Cluster, request_class: RequestClass, tally: _Tally) 
     for resource, amount in request_class.shape.requests:
         if amount > 0 and resource not in ledger.rows:
             tally.take(ExclusionKind.TOO_SMALL, resource, np.ones(slot_count, dtype=np.bool_))
+    milli = request_class.shape.gpu_milli
+    if milli:
+        tally.take(ExclusionKind.TOO_SMALL, GPU_RESOURCE, ledger.allocatable[GPU_ROW, :slot_count] <= 0)
     names = {row: resource for resource, row in ledger.rows.items()}
     for kind, amounts in ((ExclusionKind.TOO_SMALL, ledger.allocatable), (ExclusionKind.FULL, ledger.free)):
         for row, amount in _scarcest_first(request_class, amounts):
             tally.take(kind, names[row], amounts[row, :slot_count] < amount)
+    if milli:
+        is_full = ledger.shares_fitting(np.arange(slot_count, dtype=np.int64), milli) == 0
+        tally.take(ExclusionKind.FULL, amount_text(GPU_SHARE, milli), is_full)
 
 
 def _scarcest_first(request_class: RequestClass, amounts: IntArray) -> list[tuple[int, int]]:

@@ -13,16 +13,27 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from grove_server.placement.bounds import Span, free_sums, needs, passing, twins_below, twins_held
+from grove_server.placement.bounds import (
+    Span,
+    free_gpu_milli,
+    free_sums,
+    gpu_milli_needed,
+    needs,
+    passing,
+    twins_below,
+    twins_held,
+)
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.counts import RequestClass
 from grove_server.placement.exclusions import count_exclusions
+from grove_server.placement.ledger import GPU_ROW
 from grove_server.placement.remedies import Need, find_remedies
-from grove_server.placement.requests import DomainPath, GangRequest, minimum_of
+from grove_server.placement.requests import GPU_RESOURCE, GPU_SHARE, DomainPath, GangRequest, minimum_of
 from grove_server.placement.results import DomainReport, Exclusion, LevelReport, RemedyKind, Verdict, VerdictCode
 from grove_server.placement.scopes import LevelUnknownError
 from grove_server.placement.search import Search
 from grove_server.placement.topology import BoolArray, IntArray
+from grove_server.resources.gpu_annotations import GPU_MILLI
 
 _STRUCTURAL = frozenset(
     {
@@ -168,6 +179,12 @@ class _Explanation:
                 lacks.append((names[row], short))
                 largest = max(dict(each.costs or ()).get(row, 0) for each in self.scope.demand)
                 fit = min(fit, needed - -(-short // largest))
+        milli = gpu_milli_needed(self.scope)
+        if milli and GPU_RESOURCE not in dict(lacks):
+            short = milli - int(free_gpu_milli(self.cluster.ledger, self.layout, self.scope, span)[0])
+            if short > 0:
+                lacks.append((GPU_SHARE, short))
+                fit = min(fit, needed - 1)
         for twins in twins_below(self.scope, level):
             held = int(twins_held(self.layout, twins, span)[0])
             fit = min(fit, needed - (len(twins) - held) * twins[0].pods_needed)
@@ -205,6 +222,8 @@ class _Explanation:
         allocatable = self.cluster.ledger.allocatable
         slots = self.layout.slots
         empty = np.min([allocatable[row][slots] // amount for row, amount in request_class.costs], axis=0)
+        if request_class.shape.gpu_milli:
+            empty = np.minimum(empty, allocatable[GPU_ROW][slots] * (GPU_MILLI // request_class.shape.gpu_milli))
         empty = empty * (request_class.eligible & inside)
         if not empty.any():
             return VerdictCode.POD_TOO_LARGE

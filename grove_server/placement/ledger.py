@@ -2,7 +2,8 @@
 
 Rules: int64 amounts exactly as given, nothing is rounded. Row 0 is `pods`, row 1 the GPU count, further rows appear
 with the first node that has the resource. Free may be negative: a node that shrank under its pods stays truthful. The
-GPU row is always the number of free bits of the node's GPU mask. Readers remember how far they read the change log and
+GPU row is always the number of free bits of the node's GPU mask: the wholly free GPUs. Those of which a share is used
+are kept apart (`shares`). Readers remember how far they read the change log and
 catch up on the slots named after that; a reader that is too far behind starts over.
 
 Not here: names, labels and taints (`cluster`), request classes (`counts`).
@@ -17,7 +18,9 @@ import numpy as np
 
 from grove_server.placement import gpus
 from grove_server.placement.requests import GPU_RESOURCE, PODS_RESOURCE
+from grove_server.placement.shares import GpuShares, OpenMilli, shares_taken
 from grove_server.placement.topology import IntArray
+from grove_server.resources.gpu_annotations import GPU_MILLI
 
 PODS_ROW: Final = 0
 GPU_ROW: Final = 1
@@ -63,9 +66,19 @@ class ChangeLog:
 
 
 class Ledger:
-    """Allocatable and free amounts by (resource row, slot), and GPU masks by slot."""
+    """Allocatable and free amounts by (resource row, slot), GPU masks and partly used GPUs by slot."""
 
-    __slots__ = ("allocatable", "changes", "free", "gpu_free", "gpu_taken", "gpu_usable", "rows")
+    __slots__ = (
+        "allocatable",
+        "changes",
+        "free",
+        "gpu_free",
+        "gpu_islands",
+        "gpu_taken",
+        "gpu_usable",
+        "rows",
+        "shares",
+    )
 
     def __init__(self) -> None:
         self.rows: dict[str, int] = {PODS_RESOURCE: PODS_ROW, GPU_RESOURCE: GPU_ROW}
@@ -74,6 +87,8 @@ class Ledger:
         self.gpu_usable: list[int] = []
         self.gpu_taken: list[int] = []
         self.gpu_free: list[int] = []
+        self.gpu_islands: list[gpus.Islands] = []
+        self.shares = GpuShares()
         self.changes = ChangeLog()
 
     def fork(self) -> Ledger:
@@ -85,6 +100,8 @@ class Ledger:
         other.gpu_usable = list(self.gpu_usable)
         other.gpu_taken = list(self.gpu_taken)
         other.gpu_free = list(self.gpu_free)
+        other.gpu_islands = list(self.gpu_islands)
+        other.shares = self.shares.fork()
         return other
 
     def add_slot(self) -> int:
@@ -97,6 +114,7 @@ class Ledger:
         self.gpu_usable.append(0)
         self.gpu_taken.append(0)
         self.gpu_free.append(0)
+        self.gpu_islands.append(())
         return slot
 
     def set_allocatable(self, slot: int, amounts: Mapping[str, int], gpu_busy: frozenset[int]) -> bool:
@@ -109,11 +127,11 @@ class Ledger:
         delta = new - self.allocatable[:, slot]
         self.allocatable[:, slot] = new
         self.free[:, slot] += delta
-        gpu_free_before = self.gpu_free[slot]
+        usable_before = self.gpu_usable[slot]
         self.gpu_usable[slot] = ((1 << int(new[GPU_ROW])) - 1) & ~gpus.mask_of(gpu_busy)
         self._set_gpus(slot, self.gpu_taken[slot])
         self.changes.add(slot)
-        return bool((delta > 0).any()) or bool(self.gpu_free[slot] & ~gpu_free_before)
+        return bool((delta > 0).any()) or bool(self.gpu_usable[slot] & ~usable_before & ~self.gpu_taken[slot])
 
     def move(self, slot: int, costs: tuple[tuple[int, int], ...], pod_count: int) -> None:
         """Take (pod_count > 0) or give back (< 0) the cost of equal pods, GPUs aside."""
@@ -129,6 +147,47 @@ class Ledger:
     def give_gpus(self, slot: int, mask: int) -> None:
         """Mark GPUs as no longer taken."""
         self._set_gpus(slot, self.gpu_taken[slot] & ~mask)
+
+    def take_share(self, slot: int, gpu_id: int, milli: int) -> None:
+        """Note that a pod holds so many milli of a GPU; a negative number gives them back."""
+        self.shares.add(slot, gpu_id, milli)
+        self._set_gpus(slot, self.gpu_taken[slot])
+
+    def open_of(self, slot: int) -> dict[int, int]:
+        """Return the free milli of the partly used GPUs of a slot that work, by id; 0 for those that are used up."""
+        usable = self.gpu_usable[slot]
+        used = self.shares.used.get(slot, {})
+        return {gpu_id: GPU_MILLI - milli for gpu_id, milli in sorted(used.items()) if usable >> gpu_id & 1}
+
+    def try_shares(self, slot: int, milli: int, count: int) -> tuple[OpenMilli, int]:
+        """Take shares tentatively, without ids; return what `untry_shares` needs, to be undone in reverse order."""
+        before = self.shares.open.get(slot, ())
+        after, opened = shares_taken(before, milli, count)
+        self.shares.set_open(slot, after)
+        self.free[GPU_ROW, slot] -= opened
+        self.changes.add(slot)
+        return before, opened
+
+    def untry_shares(self, slot: int, undo: tuple[OpenMilli, int]) -> None:
+        """Take back what `try_shares` did."""
+        self.shares.set_open(slot, undo[0])
+        self.free[GPU_ROW, slot] += undo[1]
+        self.changes.add(slot)
+
+    def shares_fitting(self, slots: IntArray, milli: int) -> IntArray:
+        """Return by slot how many shares of one size fit, GPUs that are wholly free included: int64[slots]."""
+        counts: IntArray = np.maximum(self.free[GPU_ROW][slots], 0) * (GPU_MILLI // milli)
+        return counts + self.shares.fitting(slots, milli)
+
+    def shares_fitting_at(self, slot: int, milli: int) -> int:
+        """Return the same for one slot."""
+        whole = max(0, self.free.item(GPU_ROW, slot))
+        return whole * (GPU_MILLI // milli) + self.shares.fitting_at(slot, milli)
+
+    def gpu_milli_free(self, slots: IntArray) -> IntArray:
+        """Return by slot all that is free of its GPUs, in milli: int64[slots]."""
+        sums: IntArray = np.maximum(self.free[GPU_ROW][slots], 0) * GPU_MILLI
+        return sums + self.shares.sums(slots)
 
     def costs(self, requests: tuple[tuple[str, int], ...]) -> tuple[tuple[int, int], ...]:
         """Return (row, amount) of one pod, its `pods` unit included; for pods that run, so resources are known."""
@@ -147,11 +206,17 @@ class Ledger:
     def is_unused(self, slot: int) -> bool:
         """Return whether nothing is reserved on a slot."""
         others = np.arange(len(self.rows)) != GPU_ROW
-        return not self.gpu_taken[slot] and bool((self.free[others, slot] == self.allocatable[others, slot]).all())
+        is_gpu_held = self.gpu_taken[slot] or slot in self.shares.used
+        return not is_gpu_held and bool((self.free[others, slot] == self.allocatable[others, slot]).all())
 
     def _set_gpus(self, slot: int, taken: int) -> None:
         self.gpu_taken[slot] = taken
-        self.gpu_free[slot] = self.gpu_usable[slot] & ~taken
+        free = self.gpu_usable[slot] & ~taken
+        shares = self.shares
+        if slot in shares.used or slot in shares.open:
+            free &= ~gpus.mask_of(shares.used.get(slot, ()))
+            shares.set_open(slot, tuple(sorted(left for left in self.open_of(slot).values() if left > 0)))
+        self.gpu_free[slot] = free
         self.free[GPU_ROW, slot] = self.gpu_free[slot].bit_count()
 
     def _row(self, resource: str) -> int:

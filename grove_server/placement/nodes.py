@@ -48,7 +48,8 @@ class NodeState:
     """One node without its pods.
 
     `unschedulable` is kubectl's cordon; `ready` is False for a node that is down. `gpu_busy` are ids that cannot be
-    given to pods for a reason outside of placement (a broken device).
+    given to pods for a reason outside of placement (a broken device). `gpu_islands` are the ids that share NVLink or a
+    NUMA node, each id once; () if nothing is known.
     """
 
     name: str
@@ -58,6 +59,7 @@ class NodeState:
     unschedulable: bool = False
     ready: bool = True
     gpu_busy: frozenset[int] = frozenset()
+    gpu_islands: tuple[tuple[int, ...], ...] = ()
 
     @property
     def gpu_count(self) -> int:

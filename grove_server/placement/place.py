@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from grove_server.placement import gpus
+from grove_server.placement.assignment import GpuDealer
 from grove_server.placement.candidates import lifted
 from grove_server.placement.choice import Region, Runs
 from grove_server.placement.cluster import Cluster
@@ -62,10 +62,10 @@ def _placement(search: Search, request: GangRequest) -> Placement:
     for placed in search.placed:
         runs[placed.scope.index].append(placed.runs)
     merged = {index: _merged(parts) for index, parts in runs.items()}
-    masks: dict[int, int] = {}
+    dealer = GpuDealer(search)
     return Placement(
         gang=request.name,
-        cliques=tuple(_clique(search, clique, merged[clique.index], masks) for clique in search.cliques),
+        cliques=tuple(_clique(search, clique, merged[clique.index], dealer) for clique in search.cliques),
         domains=tuple(_domains(search)),
         score=score_of(search, merged),
         reasons=tuple(_reasons(search)),
@@ -85,19 +85,21 @@ def _merged(parts: list[Runs]) -> Runs:
     return Runs(positions, counts)
 
 
-def _clique(search: Search, clique: Scope, runs: Runs, masks: dict[int, int]) -> CliquePlacement:
-    """Return a clique's bindings in rank order, GPU ids chosen; `masks` holds what the gang's other cliques left."""
+def _clique(search: Search, clique: Scope, runs: Runs, dealer: GpuDealer) -> CliquePlacement:
+    """Return a clique's bindings in rank order, GPU ids chosen."""
     request_class = clique.request_class
     assert request_class is not None
     gpu_count = request_class.shape.amount(GPU_RESOURCE)
-    states, gpu_free = search.cluster.rules.states, search.cluster.ledger.gpu_free
+    states = search.cluster.rules.states
     bindings: list[PodBinding] = []
     for slot, count in zip(search.layout.slots[runs.positions].tolist(), runs.counts.tolist(), strict=True):
         state = states[slot]
         assert state is not None
-        if gpu_count:
-            ids, masks[slot] = gpus.take_for_pods(masks.get(slot, gpu_free[slot]), gpu_count, count)
-            bindings += map(PodBinding, repeat(state.name), ids)
+        dealt = dealer.dealt(clique.index, slot, count)
+        if dealt is not None:
+            bindings += map(PodBinding, repeat(state.name), dealt)
+        elif gpu_count:
+            bindings += map(PodBinding, repeat(state.name), dealer.whole(slot, gpu_count, count))
         else:
             bindings += (PodBinding(state.name, ()),) * count
     return CliquePlacement(

@@ -19,11 +19,13 @@ import numpy as np
 
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.counts import RequestClass
+from grove_server.placement.ledger import GPU_ROW
 from grove_server.placement.matching import UNSCHEDULABLE_TAINT, effective_taints, tolerates, untolerated
 from grove_server.placement.nodes import Effect, Taint
-from grove_server.placement.requests import PodShape, Toleration
+from grove_server.placement.requests import GPU_SHARE, PodShape, Toleration
 from grove_server.placement.results import DomainReport, LevelReport, Remedy, RemedyKind, short_level
 from grove_server.placement.topology import BoolArray, IntArray, Layout
+from grove_server.resources.gpu_annotations import GPU_MILLI
 
 _TAINTS_MAX: Final = 4
 _DOMAINS_MAX: Final = 8
@@ -83,8 +85,8 @@ def _freed(need: Need, levels: tuple[LevelReport, ...]) -> Iterator[Remedy]:
     if best is None or best.pods_fit >= best.pods_needed:
         return
     missing = best.pods_needed - best.pods_fit
-    shape = need.request_class.shape
-    amounts = best.lacks or tuple((resource, amount * missing) for resource, amount in shape.requests if amount)
+    wanted = _amounts(need.request_class.shape)
+    amounts = best.lacks or tuple((resource, amount * missing) for resource, amount in wanted)
     target = f"{short_level(best.level)} {best.value}" if best.level else "the cluster"
     yield Remedy(kind=RemedyKind.FREE_RESOURCES, count=missing, target=target, amounts=amounts, is_certain=False)
 
@@ -169,16 +171,11 @@ def _largest(cluster: Cluster, layout: Layout, request_class: RequestClass, insi
     The largest is the one that falls short in the fewest resources, then by the smallest factor, then the first.
     """
     matching = np.flatnonzero(request_class.eligible & inside)
-    requests = [(resource, amount) for resource, amount in request_class.shape.requests if amount > 0]
+    requests = _amounts(request_class.shape)
     if not len(matching) or not requests:
         return None
-    ledger, slots = cluster.ledger, layout.slots[matching]
-    has = np.array(
-        [
-            ledger.allocatable[ledger.rows[resource]][slots] if resource in ledger.rows else np.zeros(len(slots))
-            for resource, _ in requests
-        ]
-    )
+    slots = layout.slots[matching]
+    has = np.array([_of_empty_node(cluster, slots, resource) for resource, _ in requests])
     asked = np.array([amount for _, amount in requests])[:, None]
     short = has < asked
     if not short.any(axis=0).all():
@@ -191,6 +188,23 @@ def _largest(cluster: Cluster, layout: Layout, request_class: RequestClass, insi
         (resource, int(has[i, largest])) for i, (resource, _) in enumerate(requests) if bool(short[i, largest])
     )
     return Remedy(kind=RemedyKind.SMALLER_PODS, target=state.name, amounts=amounts, is_certain=False)
+
+
+def _amounts(shape: PodShape) -> list[tuple[str, int]]:
+    """Return what one pod asks for, a share of a GPU included."""
+    wanted = [(resource, amount) for resource, amount in shape.requests if amount > 0]
+    return [*wanted, (GPU_SHARE, shape.gpu_milli)] if shape.gpu_milli else wanted
+
+
+def _of_empty_node(cluster: Cluster, slots: IntArray, resource: str) -> IntArray:
+    """Return by slot how much of a resource one pod could have at most; of a share, one GPU."""
+    ledger = cluster.ledger
+    if resource == GPU_SHARE:
+        of_one: IntArray = np.minimum(ledger.allocatable[GPU_ROW][slots], 1) * GPU_MILLI
+        return of_one
+    row = ledger.rows.get(resource)
+    amounts: IntArray = np.zeros_like(slots) if row is None else ledger.allocatable[row][slots]
+    return amounts
 
 
 def _tolerating(shape: PodShape, taint: Taint) -> PodShape:

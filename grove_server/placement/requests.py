@@ -17,6 +17,9 @@ from typing import Final, TypeAlias
 GPU_RESOURCE: Final = "nvidia.com/gpu"
 """The one resource whose units have identities: each pod gets concrete GPU ids of its node."""
 
+GPU_SHARE: Final = "grove.io/gpu-share"
+"""The name under which milli of GPUs stand in verdicts beside other resources; nodes have no such resource."""
+
 PODS_RESOURCE: Final = "pods"
 """Every pod costs one of these, whether or not its shape says so."""
 
@@ -75,12 +78,19 @@ class PodShape:
 
     `requests` is the effective request of the whole pod (containers, init containers, overhead already combined), in
     name order. `affinity` is the required node affinity: None = none, otherwise terms of which one must match.
+    `gpu_milli` is a share of ONE GPU in thousandths (1 to 999; 0 = none); such a pod asks for no whole GPUs beside it.
     """
 
     requests: tuple[tuple[str, int], ...] = ()
     node_selector: tuple[tuple[str, str], ...] = ()
     affinity: tuple[SelectorTerm, ...] | None = None
     tolerations: tuple[Toleration, ...] = ()
+    gpu_milli: int = 0
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Return whether a pod needs GPUs, whole ones or a share of one."""
+        return self.gpu_milli > 0 or self.amount(GPU_RESOURCE) > 0
 
     def amount(self, resource: str) -> int:
         """Return how much of `resource` one pod needs; 0 if it asks for none."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from grove_server.placement.requests import DomainPath, PodShape
+from grove_server.placement.requests import GPU_RESOURCE, GPU_SHARE, DomainPath, PodShape
 
 _NAMES_SHOWN: Final = 5
 
@@ -282,9 +282,11 @@ def _some(names: tuple[str, ...]) -> str:
 
 
 def amount_text(resource: str, amount: int) -> str:
-    """Return an amount in the unit that people use: cores for cpu (given in milli), Gi and Mi for bytes."""
+    """Return an amount in people's units: cores for cpu, GPUs for shares (both given in milli), Gi and Mi for bytes."""
     if resource == "cpu":
         return f"{amount / 1000:g} cpu"
+    if resource == GPU_SHARE:
+        return f"{amount / 1000:g} {GPU_RESOURCE}"
     if resource in {"memory", "ephemeral-storage"} or resource.startswith("hugepages-"):
         for unit, size in (("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10)):
             if amount >= size:

@@ -23,7 +23,7 @@ from grove_server.placement.matching import (
     untolerated,
 )
 from grove_server.placement.nodes import NodeState, Taint
-from grove_server.placement.requests import GPU_RESOURCE, Operator, PodShape, Requirement, SelectorTerm
+from grove_server.placement.requests import Operator, PodShape, Requirement, SelectorTerm
 from grove_server.placement.topology import BoolArray, IntArray, LabelColumn, label_column, patched_column
 
 _NAME_COLUMN: Final = "\0name"
@@ -124,7 +124,7 @@ class NodeRules:
         if shape.affinity is not None:
             terms = [self._term(term) for term in shape.affinity]
             eligible &= np.logical_or.reduce(terms) if terms else False
-        needs_gpu = shape.amount(GPU_RESOURCE) > 0
+        needs_gpu = shape.needs_gpu
         firsts = [
             state is not None and is_first_choice(shape, state, needs_gpu=needs_gpu) for state in self._signatures
         ]
@@ -136,7 +136,7 @@ class NodeRules:
         state = self.states[slot]
         if state is None:
             return False, False
-        needs_gpu = shape.amount(GPU_RESOURCE) > 0
+        needs_gpu = shape.needs_gpu
         return is_eligible(shape, state), is_first_choice(shape, state, needs_gpu=needs_gpu)
 
     def _term(self, term: SelectorTerm) -> BoolArray:

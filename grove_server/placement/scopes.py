@@ -25,6 +25,7 @@ from grove_server.placement.requests import (
     PodShape,
 )
 from grove_server.placement.results import ScopeKind
+from grove_server.resources.gpu_annotations import GPU_MILLI
 
 DEPTH_MAX: Final = 8
 """Deepest nesting of groups."""
@@ -149,6 +150,10 @@ class _Compiler:
             raise InvalidRequestError(f"clique {request.name} asks for a negative number of pods")
         if any(amount < 0 for _, amount in request.shape.requests):
             raise InvalidRequestError(f"clique {request.name} asks for a negative amount")
+        if not 0 <= request.shape.gpu_milli < GPU_MILLI:
+            raise InvalidRequestError(f"clique {request.name} asks for {request.shape.gpu_milli} milli of one GPU")
+        if request.shape.gpu_milli and request.shape.amount(GPU_RESOURCE):
+            raise InvalidRequestError(f"clique {request.name} asks for a share of a GPU beside whole ones")
         self.clique_names.add(request.name)
         scope.request_class = self.class_of(request.shape)
         scope.uniform = scope.request_class
@@ -216,7 +221,7 @@ def _hardness_of(scope: Scope) -> tuple[int, int, int, float, int]:
 
 def _hardness(scope: Scope) -> tuple[int, int, int, float, int]:
     levels = [each.required or 0 for each in scope.walk()]
-    gpus = [(each.shape.amount(GPU_RESOURCE), count) for each, count in scope.demand.items()]
+    gpus = [(each.shape.amount(GPU_RESOURCE) * GPU_MILLI + each.shape.gpu_milli, n) for each, n in scope.demand.items()]
     share = max((count / max(1, int(each.everywhere[0][0])) for each, count in scope.demand.items()), default=0.0)
     return (
         -max(levels),

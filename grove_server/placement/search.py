@@ -21,8 +21,10 @@ from grove_server.placement.bounds import needs
 from grove_server.placement.candidates import WHOLE, Candidates, Chosen, lifted
 from grove_server.placement.choice import Region, Runs, fill, fill_tightest
 from grove_server.placement.cluster import Cluster
+from grove_server.placement.ledger import GPU_ROW
 from grove_server.placement.requests import DomainPath
 from grove_server.placement.scopes import Scope, hardest_first
+from grove_server.placement.shares import OpenMilli
 from grove_server.placement.topology import Layout
 
 _RETRIES_MAX: Final = 4
@@ -36,11 +38,15 @@ _BLAMED_MAX: Final = 64
 
 
 class Placed(NamedTuple):
-    """Pods of one clique that the search has put down; the last ones need not be taken from the ledger."""
+    """Pods of one clique that the search has put down; the last ones need not be taken from the ledger.
+
+    `undo` has per slot, in order, what takes shares of GPUs back.
+    """
 
     scope: Scope
     runs: Runs
     is_applied: bool
+    undo: list[tuple[int, tuple[OpenMilli, int]]]
 
 
 class Search:
@@ -223,6 +229,11 @@ class Search:
         free = self.cluster.ledger.free[sorted(needs(scope))][:, self.layout.slots[start:end]]
         allowed = [each.eligible[start:end] for each in scope.demand]
         nodes = sorted(map(tuple, np.vstack([free, *allowed]).T.tolist()))
+        if any(each.shape.gpu_milli for each in scope.demand):
+            # The rows of shares are sorted already, and padded alike.
+            shares = self.cluster.ledger.shares.rows(self.layout.slots[start:end])
+            whole = self.cluster.ledger.free[GPU_ROW][self.layout.slots[start:end]]
+            nodes = sorted(map(tuple, np.vstack([free, *allowed, whole, shares.T]).T.tolist()))
         return (region.level, parent, *nodes)
 
     # -- optional pods -----------------------------------------------------------------------------------------------
@@ -269,7 +280,7 @@ class Search:
     # -- tentative work ----------------------------------------------------------------------------------------------
 
     def _put(self, scope: Scope, runs: Runs, *, is_last: bool) -> None:
-        placed = Placed(scope, runs, not is_last)
+        placed = Placed(scope, runs, not is_last, [])
         self.placed.append(placed)
         self._apply(placed, 1)
 
@@ -283,6 +294,8 @@ class Search:
         request_class = placed.scope.request_class
         assert request_class is not None
         ledger = self.cluster.ledger
+        if request_class.shape.gpu_milli:
+            self._apply_shares(placed, request_class.shape.gpu_milli, sign)
         if len(placed.runs.positions) == 1:
             slot, count = int(self.layout.slots[placed.runs.positions[0]]), int(placed.runs.counts[0]) * sign
             for row, amount in request_class.costs or ():
@@ -294,3 +307,14 @@ class Search:
         for row, amount in request_class.costs or ():
             ledger.free[row][slots] -= amount * counts
         ledger.changes.extend(slots.tolist())
+
+    def _apply_shares(self, placed: Placed, milli: int, sign: int) -> None:
+        """Take shares of GPUs, or put back what was there before; work is undone in reverse order, so that is exact."""
+        ledger = self.cluster.ledger
+        if sign > 0:
+            slots = self.layout.slots[placed.runs.positions].tolist()
+            for slot, count in zip(slots, placed.runs.counts.tolist(), strict=True):
+                placed.undo.append((slot, ledger.try_shares(slot, milli, count)))
+        else:
+            while placed.undo:
+                ledger.untry_shares(*placed.undo.pop())

@@ -13,13 +13,16 @@ from typing import Any
 from grove_server.placement.nodes import NodeState, Taint
 from grove_server.placement.requests import PODS_RESOURCE, Operator, PodShape, Requirement, SelectorTerm, Toleration
 from grove_server.resources.cluster import Node
+from grove_server.resources.gpu_annotations import GpuAnnotationError, parse_gpu_fraction, parse_gpu_islands
+from grove_server.resources.labels import GPU_FRACTION, GPU_ISLANDS
+from grove_server.resources.meta import EMPTY_MAP
 from grove_server.resources.quantity import parse_quantity
 
 CPU_RESOURCE = "cpu"
 
 
-def shape_of(pod_spec: Mapping[str, Any]) -> PodShape:
-    """Return what placement needs to know of a pod with this (admitted) spec."""
+def shape_of(pod_spec: Mapping[str, Any], annotations: Mapping[str, str] = EMPTY_MAP) -> PodShape:
+    """Return what placement needs to know of a pod with this (admitted) spec and its template's annotations."""
     affinity = ((pod_spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
         "requiredDuringSchedulingIgnoredDuringExecution"
     )
@@ -28,11 +31,17 @@ def shape_of(pod_spec: Mapping[str, Any]) -> PodShape:
         node_selector=tuple(sorted((pod_spec.get("nodeSelector") or {}).items())),
         affinity=None if affinity is None else tuple(_term(t) for t in affinity.get("nodeSelectorTerms") or ()),
         tolerations=tuple(_toleration(t) for t in pod_spec.get("tolerations") or ()),
+        gpu_milli=parse_gpu_fraction(annotations[GPU_FRACTION]) if GPU_FRACTION in annotations else 0,
     )
 
 
 def node_state(node: Node) -> NodeState:
-    """Return what placement needs to know of a node."""
+    """Return what placement needs to know of a node; ValueError, which says what is wrong, if it cannot be read."""
+    islands = node.metadata.annotations.get(GPU_ISLANDS)
+    try:
+        gpu_islands = parse_gpu_islands(islands) if islands is not None else ()
+    except GpuAnnotationError as error:
+        raise ValueError(f"annotation {GPU_ISLANDS} {error}") from error
     return NodeState(
         name=node.metadata.name,
         labels=node.metadata.labels,
@@ -40,6 +49,7 @@ def node_state(node: Node) -> NodeState:
         taints=tuple(Taint(key=t.key, value=t.value, effect=t.effect) for t in node.taints),
         unschedulable=node.unschedulable,
         ready=node.ready,
+        gpu_islands=gpu_islands,
     )
 
 

@@ -22,6 +22,7 @@ from grove_server.placement.requests import (
     GroupRequest,
 )
 from grove_server.placement.results import CliquePlacement, Placement, Verdict
+from grove_server.resources.gpu_annotations import GPU_MILLI
 
 
 def violations(cluster: Cluster, request: GangRequest, result: Placement | Verdict) -> list[str]:
@@ -33,6 +34,7 @@ def violations(cluster: Cluster, request: GangRequest, result: Placement | Verdi
         *_wrong_counts(request, placed),
         *_wrong_nodes(cluster, result),
         *_over_capacity(cluster, result),
+        *_wrong_gpus(cluster, result),
         *_wrong_domains(cluster, request, request.topology, placed, ()),
         *([] if 0.0 <= result.score <= 1.0 else [f"score {result.score} is not between 0 and 1"]),
     ]
@@ -61,7 +63,7 @@ def _wrong_counts(request: GangRequest, placed: Mapping[str, CliquePlacement]) -
 
 def _wrong_nodes(cluster: Cluster, result: Placement) -> Iterator[str]:
     for clique in result.cliques:
-        wanted = clique.shape.amount(GPU_RESOURCE)
+        wanted = 1 if clique.shape.gpu_milli else clique.shape.amount(GPU_RESOURCE)
         for node, gpu_ids in clique.bindings:
             if not is_eligible(clique.shape, cluster.node(node)):
                 yield f"clique {clique.name} may not use node {node}"
@@ -71,24 +73,51 @@ def _wrong_nodes(cluster: Cluster, result: Placement) -> Iterator[str]:
 
 def _over_capacity(cluster: Cluster, result: Placement) -> Iterator[str]:
     used: dict[str, Counter[str]] = {}
-    gpus: dict[str, Counter[int]] = {}
     for clique in result.cliques:
-        for node, gpu_ids in clique.bindings:
+        for node, _ in clique.bindings:
             amounts = used.setdefault(node, Counter())
             amounts[PODS_RESOURCE] += 1
             for resource, amount in clique.shape.requests:
-                if resource != PODS_RESOURCE:
+                if resource not in {PODS_RESOURCE, GPU_RESOURCE}:  # GPUs are counted one by one.
                     amounts[resource] += amount
-            gpus.setdefault(node, Counter()).update(gpu_ids)
     for node, amounts in sorted(used.items()):
         free = cluster.free_of(node)
         for resource, amount in sorted(amounts.items()):
             if amount > free.get(resource, 0):
                 yield f"node {node}: {amount} of {resource} used, {free.get(resource, 0)} free"
-        free_ids = cluster.gpus_free_of(node)
-        wrong = [gpu_id for gpu_id, times in sorted(gpus[node].items()) if times > 1 or gpu_id not in free_ids]
+
+
+def _wrong_gpus(cluster: Cluster, result: Placement) -> Iterator[str]:
+    """Yield where GPUs are given beyond what is free of them, or against the rules for shares and islands."""
+    pods: dict[str, list[tuple[int, tuple[int, ...]]]] = {}
+    for clique in result.cliques:
+        for node, gpu_ids in clique.bindings:
+            pods.setdefault(node, []).append((clique.shape.gpu_milli, gpu_ids))
+    for node, given in sorted(pods.items()):
+        partly_used = cluster.gpu_shares_of(node)
+        left = {**dict.fromkeys(cluster.gpus_free_of(node), GPU_MILLI), **partly_used}
+        for milli, gpu_ids in given:
+            for gpu_id in gpu_ids:
+                left[gpu_id] = left.get(gpu_id, 0) - (milli or GPU_MILLI)
+        wrong = sorted(gpu_id for gpu_id, milli in left.items() if milli < 0)
         if wrong:
             yield f"node {node}: GPUs {wrong} are not free or are given twice"
+        for milli, gpu_ids in given:
+            roomy = [gpu_id for gpu_id in sorted(partly_used) if milli and left[gpu_id] >= milli]
+            if roomy and not set(gpu_ids) & set(partly_used):
+                yield f"node {node}: a share of {milli} milli opens GPU {gpu_ids}, though GPU {roomy[0]} holds it"
+        free = {gpu_id for gpu_id, milli in left.items() if milli == GPU_MILLI}
+        yield from _over_islands(cluster, node, [gpu_ids for milli, gpu_ids in given if not milli], free)
+
+
+def _over_islands(cluster: Cluster, node: str, given: list[tuple[int, ...]], free: set[int]) -> Iterator[str]:
+    """Yield pods over several islands although one still has room for them, after all pods of the gang got theirs."""
+    islands = [set(island) for island in cluster.node(node).gpu_islands]
+    for gpu_ids in given:
+        if gpu_ids and not any(island.issuperset(gpu_ids) for island in islands):
+            roomy = [sorted(island) for island in islands if len(island & free) >= len(gpu_ids)]
+            if roomy:
+                yield f"node {node}: GPUs {gpu_ids} span islands, though {roomy[0]} has room for the pod"
 
 
 def _wrong_domains(

@@ -162,9 +162,13 @@ def test_a_waiting_gang_need_not_be_tried_until_something_grew_for_it(data: st.D
             assert isinstance(place(churn.cluster, request), Verdict)
 
 
-def _amounts(cluster: Cluster) -> dict[str, tuple[dict[str, int], tuple[int, ...]]]:
+def _amounts(cluster: Cluster) -> dict[str, tuple[dict[str, int], tuple[int, ...], dict[int, int]]]:
     return {
-        name: ({key: value for key, value in cluster.free_of(name).items() if value}, cluster.gpus_free_of(name))
+        name: (
+            {key: value for key, value in cluster.free_of(name).items() if value},
+            cluster.gpus_free_of(name),
+            cluster.gpu_shares_of(name),
+        )
         for name in cluster.node_names()
     }
 

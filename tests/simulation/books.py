@@ -162,7 +162,7 @@ class Books:
         uid = pod.template.metadata.uid
         shape = self._shapes.get(uid)
         if shape is None:
-            shape = self._shapes[uid] = shape_of(pod.template.pod_spec)
+            shape = self._shapes[uid] = shape_of(pod.template.pod_spec, pod.template.annotations)
         return shape
 
     def label(self, node: str, key: str) -> str | None:

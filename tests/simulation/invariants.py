@@ -126,8 +126,9 @@ def check_pod(books: Books, before: Resource | None, pod: Pod) -> Iterator[str]:
         yield f"{name} serves in phase {pod.phase}, started at {pod.started_at}"
     if (pod.node != "") != (pod.scheduled_at is not None):
         yield f"{name} has node {pod.node!r} and was scheduled at {pod.scheduled_at}"
-    if pod.node and len(pod.gpu_ids) != books.shape(pod).amount(GPU_RESOURCE):
-        yield f"{name} has GPUs {pod.gpu_ids} and asked for {books.shape(pod).amount(GPU_RESOURCE)}"
+    wanted = 1 if books.shape(pod).gpu_milli else books.shape(pod).amount(GPU_RESOURCE)
+    if pod.node and len(pod.gpu_ids) != wanted:
+        yield f"{name} has GPUs {pod.gpu_ids} and asked for {wanted}"
     if pod.is_active:
         others = books.pod_at[pod.metadata.namespace, pod.identity.name, pod.index]
         if len(others) > 1:

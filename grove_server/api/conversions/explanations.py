@@ -99,7 +99,7 @@ def node_assignments(places: Iterable[PodPlace]) -> list[pb.NodeAssignment]:
         counts[clique, node] += 1
         gpus.setdefault((clique, node), []).extend(gpu_ids)
     return [
-        pb.NodeAssignment(clique=clique, node=node, pod_count=count, gpu_ids=sorted(gpus[clique, node]))
+        pb.NodeAssignment(clique=clique, node=node, pod_count=count, gpu_ids=sorted(set(gpus[clique, node])))
         for (clique, node), count in sorted(counts.items())
     ]
 
