@@ -1,0 +1,121 @@
+"""Which evictions some places really need: all other units are given back, the dearest first.
+
+Rules: the places (nodes and counts) are fixed. What is left over on their nodes once every allowed unit is gone is
+handed back unit by unit in the order in which units deserve to stay; whatever does not fit in any more has to go. So
+without any one of the units that go (those aside that another one takes along) the places would not be free.
+Method: the reprieve of kube-scheduler's preemption, over gangs instead of pods.
+
+Not here: how the places were chosen (`eviction`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from grove_server.placement.cluster import Cluster, GpuConflictError
+from grove_server.placement.occupancy import Occupancy
+from grove_server.placement.requests import PodShape
+from grove_server.placement.results import Placement
+from grove_server.placement.topology import BoolArray, IntArray
+from grove_server.placement.units import Units
+from grove_server.placement.vacating import Vacating
+
+_PLENTY: Final = 2**62
+
+
+def needed_units(
+    cluster: Cluster, units: Units, vacating: Vacating, placement: Placement, allowed: BoolArray
+) -> BoolArray:
+    """Return the units that have to go for a placement found on `cluster`, from which all allowed units are gone.
+
+    The set is closed under what units take along. `cluster` is a copy that the caller does not need any more.
+    """
+    need, slots = need_of(cluster, placement)
+    slack = np.where(need > 0, cluster.ledger.free[: len(need), slots] - need, _PLENTY)
+    unit_of = units.unit_of[vacating.order]
+    at = np.minimum(np.searchsorted(slots, vacating.slots), len(slots) - 1)
+    rows = np.flatnonzero(allowed[unit_of] & (slots[at] == vacating.slots))
+    amounts, columns, owners = vacating.amounts[:, rows], at[rows], unit_of[rows]
+    victims, undecided = units.none(), units.none()
+    victims[owners] = undecided[owners] = True
+    undecided[owners[(amounts > slack[:, columns]).any(axis=0)]] = False
+    by_unit = np.argsort(owners, kind="stable")
+    sorted_owners = owners[by_unit]
+    has_shares = vacating.has_shares or any(clique.shape.gpu_milli for clique in placement.cliques)
+    trial = ShareTrial(cluster, units.occupancy, placement) if has_shares else None
+    for unit in units.dearest_first(np.flatnonzero(undecided)).tolist():
+        if _is_taken(units, victims, unit):
+            continue
+        first, end = np.searchsorted(sorted_owners, (unit, unit + 1)).tolist()
+        pods = by_unit[first:end]
+        held = np.zeros_like(slack)
+        for total, amount in zip(held, amounts, strict=True):
+            np.add.at(total, columns[pods], amount[pods])
+        if (held <= slack).all() and (trial is None or trial.admits(vacating.pods[rows[pods]].tolist())):
+            slack -= held
+            victims[unit] = False
+    return units.with_taken(victims)
+
+
+def need_of(cluster: Cluster, placement: Placement) -> tuple[IntArray, IntArray]:
+    """Return (int64[ledger row, node] that a placement takes, the slots of its nodes, ascending)."""
+    ledger = cluster.ledger
+    counts: dict[tuple[int, str], int] = {}
+    for at, clique in enumerate(placement.cliques):
+        for binding in clique.bindings:
+            counts[at, binding.node] = counts.get((at, binding.node), 0) + 1
+    nodes = sorted({node for _, node in counts})
+    slots = cluster.slots_at(nodes)
+    order = np.argsort(slots)
+    column = dict(zip((nodes[i] for i in order.tolist()), range(len(nodes)), strict=True))
+    costs = [ledger.costs(clique.shape.requests) for clique in placement.cliques]
+    need = np.zeros((len(ledger.rows), len(nodes)), dtype=np.int64)
+    for (at, node), count in counts.items():
+        for row, amount in costs[at]:
+            need[row, column[node]] += amount * count
+    return need, slots[order]
+
+
+def _is_taken(units: Units, victims: BoolArray, unit: int) -> bool:
+    """Return whether a unit has to go along with one that goes."""
+    taker = int(units.taker[unit])
+    return taker >= 0 and (bool(victims[taker]) or _is_taken(units, victims, taker))
+
+
+class ShareTrial:
+    """Whether places of a placement stay free on their nodes when pods come back there; for nodes with shared GPUs.
+
+    Shares of several sizes have to be laid out to know whether they fit, so they are, node by node.
+    """
+
+    def __init__(self, cluster: Cluster, occupancy: Occupancy, placement: Placement) -> None:
+        self.cluster = cluster
+        self.occupancy = occupancy
+        self.places: dict[str, list[PodShape]] = {}
+        for clique in placement.cliques:
+            for binding in clique.bindings:
+                self.places.setdefault(binding.node, []).append(clique.shape)
+
+    def admits(self, pods: list[int]) -> bool:
+        """Put pods (rows of the occupancy) back and return True if the places stay free; else leave them out."""
+        seats = [self.occupancy.seat(row) for row in pods]
+        for seat in seats:
+            self.cluster.bind_pod(seat.node, seat.shape, seat.gpu_ids)
+        if all(self._holds(node) for node in sorted({seat.node for seat in seats})):
+            return True
+        for seat in seats:
+            self.cluster.release_pod(seat.node, seat.shape, seat.gpu_ids)
+        return False
+
+    def _holds(self, node: str) -> bool:
+        laid_out: list[tuple[PodShape, tuple[int, ...]]] = []
+        try:
+            laid_out += ((shape, self.cluster.bind_pod(node, shape)) for shape in self.places[node])
+        except GpuConflictError:
+            return False
+        finally:
+            for shape, gpu_ids in laid_out:
+                self.cluster.release_pod(node, shape, gpu_ids)
+        return True
