@@ -8,16 +8,19 @@ from dataclasses import dataclass, field
 from hypothesis import strategies as st
 
 from grove_server.placement import (
+    GPU_RESOURCE,
     CliqueRequest,
     Cluster,
     GangRequest,
     GpuConflictError,
     GroupRequest,
+    NodeState,
     Placement,
+    PodShape,
     place,
 )
 from grove_server.placement.occupancy import GangFacts, Occupancy, Seat
-from tests.placement_cases import clusters, gangs
+from tests.placement_cases import BLOCK, HOST, RACK, TOPOLOGY, ZONE
 
 
 @dataclass
@@ -100,24 +103,57 @@ def fits_by_number(cluster: Cluster, placement: Placement) -> bool:
     return True
 
 
+_LEVELS = st.sampled_from([None, None, None, ZONE, HOST])
+
+
 @st.composite
-def scenes(draw: st.DrawFn, *, nodes_max: int = 5, gangs_max: int = 6, budgets: bool = True) -> Running:
-    """Draw a small cluster with gangs of several priorities and queues on it, some of them scaled gangs of others."""
-    running = Running(draw(clusters(nodes_max=nodes_max)))
-    for number in range(draw(st.integers(1, gangs_max))):
-        request = draw(gangs(pods_max=2))
+def dense_requests(draw: st.DrawFn, name: str = "gang", *, plain: bool = False) -> GangRequest:
+    """Draw a gang that a small node or two can hold: one to three cliques of GPUs, shares of one, or CPUs."""
+    members = []
+    for number in range(1 if plain else draw(st.integers(1, 3))):
+        milli = draw(st.sampled_from([0, 0, 0, 300, 600]))
+        gpu_count = 0 if milli else draw(st.sampled_from([0, 1, 1, 2]))
+        shape = PodShape(requests=(("cpu", draw(st.integers(1, 3))), (GPU_RESOURCE, gpu_count)), gpu_milli=milli)
+        members.append(
+            CliqueRequest(
+                name=f"c{number}",
+                shape=shape,
+                minimum=draw(st.integers(1, 3)),
+                optional=draw(st.sampled_from([0, 0, 1, 2])),
+                required=draw(_LEVELS),
+            )
+        )
+    return GangRequest(name=name, members=tuple(members), topology=TOPOLOGY, required=draw(_LEVELS))
+
+
+@st.composite
+def scenes(draw: st.DrawFn, *, nodes_max: int = 4, gangs_max: int = 8, budgets: bool = True) -> Running:
+    """Draw a small cluster, and fill it with gangs of several priorities and queues, some of them scaled gangs."""
+    running = Running(Cluster(draw(_dense_node(f"n{at}")) for at in range(draw(st.integers(1, nodes_max)))))
+    for number in range(draw(st.integers(2, gangs_max))):
+        request = draw(dense_requests(f"g{number}"))
         bases = [each.name for each in running.facts.values() if not each.base_gang]
-        budget = draw(st.sampled_from([None, None, 0, 1])) if budgets else None
         cliques = dict(minimums(request))
+        budget = draw(st.sampled_from([None, None, 0, 1])) if budgets else None
         facts = GangFacts(
-            name=f"g{number}",
+            name=request.name,
             minimums=tuple(cliques.items()),
             priority=draw(st.integers(0, 3)),
             queue=draw(st.sampled_from(["red", "blue"])),
             base_gang=draw(st.sampled_from(["", "", *bases])),
             started_at_s=float(draw(st.integers(0, 3))),
-            is_preemptible=draw(st.sampled_from([True, True, True, False])),
+            is_preemptible=draw(st.sampled_from([True] * 7 + [False])),
             evictable_surplus=() if budget is None else tuple((clique, budget) for clique in cliques),
         )
         running.start(request, facts)
     return running
+
+
+@st.composite
+def _dense_node(draw: st.DrawFn, name: str) -> NodeState:
+    return NodeState(
+        name=name,
+        labels={HOST: name, ZONE: draw(st.sampled_from(["0", "1"])), BLOCK: "0", RACK: "0"},
+        allocatable={"cpu": draw(st.integers(4, 9)), "pods": 8, GPU_RESOURCE: draw(st.sampled_from([0, 2, 4]))},
+        gpu_busy=draw(st.sampled_from([frozenset[int]()] * 5 + [frozenset({0})])),
+    )

@@ -11,22 +11,16 @@ from hypothesis import strategies as st
 from grove_server.placement import GangRequest, Placement, place
 from grove_server.placement.eviction import Disruption
 from grove_server.placement.preemption import Preemption, VictimKind, plan_preemption, without_optional
-from grove_server.placement.requests import minimum_of
 from grove_server.placement.violations import violations
-from tests.eviction_cases import Running, fits_by_number, scenes
-from tests.placement_cases import gangs
+from tests.eviction_cases import Running, dense_requests, fits_by_number, scenes
 from tests.placement_oracle import is_possible
 
 NOBODY: Final = Disruption().order[1]
 """Stands for the priority of gangs where none has to go."""
 
 
-def _requests(*, plain: bool = False) -> st.SearchStrategy[GangRequest]:
-    return gangs(pods_max=3, plain=plain).filter(lambda request: minimum_of(request) > 0)
-
-
 @settings(max_examples=200, deadline=None)
-@given(scenes(), _requests(), st.integers(0, 4))
+@given(scenes(), dense_requests(), st.integers(0, 4))
 def test_plans_hurt_nobody_they_must_not_and_fit_once_the_victims_are_gone(
     running: Running, request: GangRequest, priority: int
 ) -> None:
@@ -64,7 +58,7 @@ def assert_rights(running: Running, plan: Preemption) -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(scenes(), _requests(), st.integers(1, 4))
+@given(scenes(), dense_requests(), st.integers(1, 4))
 def test_nothing_is_evicted_for_nothing(running: Running, request: GangRequest, priority: int) -> None:
     """Whichever unit of a plan came back, the places would not be free; a gang that fits evicts nobody."""
     plan = plan_preemption(running.cluster, running.occupancy, request, priority=priority)
@@ -97,7 +91,7 @@ def _top_units(running: Running, plan: Preemption) -> list[set[str]]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(scenes(nodes_max=4, gangs_max=4, budgets=False), _requests(plain=True), st.integers(1, 4))
+@given(scenes(nodes_max=3, gangs_max=5, budgets=False), dense_requests(plain=True), st.integers(1, 4))
 def test_one_shape_gangs_get_the_cheapest_tier_there_is(running: Running, request: GangRequest, priority: int) -> None:
     """Brute force finds no way to spare whole gangs, or higher priorities, where a plan does not, nor any way at all
     where there is no plan.
@@ -132,7 +126,7 @@ def _cheapest(running: Running, request: GangRequest, priority: int) -> tuple[bo
 
 
 @settings(max_examples=60, deadline=None)
-@given(scenes(), _requests(), st.integers(1, 4))
+@given(scenes(), dense_requests(), st.integers(1, 4))
 def test_equal_questions_get_equal_plans(running: Running, request: GangRequest, priority: int) -> None:
     """Asking twice, or of an occupancy that was filled in another order, gives the same answer."""
     first = plan_preemption(running.cluster, running.occupancy, request, priority=priority)
