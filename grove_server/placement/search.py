@@ -2,8 +2,9 @@
 
 Rules: necessary tests for all candidate domains at once (room per request class, sums of resources, twins that each
 need a domain of their own); candidates tightest first; siblings hardest first. When a sibling fails it is moved to the
-front and the scope is tried again (conflict-driven); after that siblings' domains are tried in depth, once more with
-the other host policy, all within a budget of steps. Identical candidates for identical siblings are tried once.
+front and the scope is tried again (conflict-driven); after that siblings are searched in depth on plain numbers
+(`siblings`), or where these cannot say it by backtracking on the ledger, once more with the other host policy, all
+within a budget of calibrated work. Identical candidates for identical siblings are tried once.
 Work is tentative on the ledger, with an undo log, and is always taken back before the caller sees the result.
 Method: the project's design notes on KAI's and Kueue's walks; the twin bound turns long searches into instant proofs.
 
@@ -25,13 +26,27 @@ from grove_server.placement.ledger import GPU_ROW
 from grove_server.placement.requests import DomainPath
 from grove_server.placement.scopes import Scope, hardest_first
 from grove_server.placement.shares import OpenMilli
+from grove_server.placement.siblings import StartOver, hindering, is_searchable, search_in_depth, weights_of
 from grove_server.placement.topology import Layout
+from grove_server.placement.work import STEP_US, Work
 
 _RETRIES_MAX: Final = 4
 """Times a scope is tried again with the child that failed moved to the front."""
 
 _SIBLINGS_IN_DEPTH_MAX: Final = 64
-"""Siblings that are searched in depth; more would nest too deep and not end within any budget."""
+"""Siblings that are backtracked over; more would nest too deep and not end within any budget."""
+
+_PASS_STEPS: Final = 2
+"""Steps per clique that are always there, for one straight pass."""
+
+_FILL_US: Final = 60
+_TRY_US: Final = 30
+_TRY_CLASS_US: Final = 15
+_CELLS_PER_US: Final = 100
+"""What a clique put down costs, and what the candidates of a scope cost: once, per class, per node and class."""
+
+_DEPTH_SHARES: Final = (0.3, 0.5)
+"""Share of the work left that one region is searched in depth for, by round: every region gets its turn soon."""
 
 _BLAMED_MAX: Final = 64
 """Scopes asked whether they could be placed alone."""
@@ -63,8 +78,11 @@ class Search:
         self.failed: Scope = root
         self.hopeless: Scope | None = None
         self.stopped = False
-        self.steps = 0
-        self._steps_max = steps_max + len(self.cliques)
+        self.work = Work(STEP_US * (steps_max + _PASS_STEPS * len(self.cliques)))
+        self._round = 0
+        self._weights: dict[tuple[int, Region], list[int]] = {}
+        self._unfinished = False
+        self._searched: set[tuple[int, Region]] = set()
         self._tight_hosts = False
         self._is_single = len(self.cliques) == 1
         has_optional = any(clique.optional for clique in self.cliques)
@@ -94,8 +112,11 @@ class Search:
             return False
         failed = self.failed
         self.candidates.is_exhaustive = True
-        for self._tight_hosts in (False, True):
-            if not self.stopped and self._solve(self.root, WHOLE):
+        for self._round in range(len(_DEPTH_SHARES)):
+            self._tight_hosts = self._round % 2 == 1
+            if self.stopped or (self._round > 1 and not self._unfinished):
+                break
+            if self._solve(self.root, WHOLE):
                 return True
         self.failed = failed
         return False
@@ -121,6 +142,11 @@ class Search:
         return found
 
     @property
+    def steps(self) -> int:
+        """Return how many steps were taken."""
+        return self.work.steps
+
+    @property
     def is_exact(self) -> bool:
         """Return whether the candidates tried are all there are: one shape, or one constrained scope at most."""
         return self._is_single or (self.root.is_plain and len(self.root.wish) == 1)
@@ -129,6 +155,7 @@ class Search:
         """Place a scope's minimums somewhere in a region; leaves nothing behind if it cannot."""
         if not scope.demand:
             return True
+        self._charge(scope, region)
         tried: set[tuple[object, ...]] = set()
         for chosen in self.candidates.of(scope, region):
             if tried and self._profile(scope, chosen.region) in tried:
@@ -149,8 +176,8 @@ class Search:
         request_class = scope.uniform
         if request_class is None or not scope.is_plain:
             return self._fill_children(scope, region)
-        self.steps += 1
-        if self.steps > self._steps_max:
+        self.work.spend(_FILL_US * len(scope.children or (scope,)))
+        if self.work.is_spent:
             self.stopped = True
             return False
         pods = scope.minimum
@@ -180,9 +207,12 @@ class Search:
             self._put(clique, Runs(positions, counts), is_last=is_last)
 
     def _fill_children(self, scope: Scope, region: Region) -> bool:
+        if self.candidates.is_exhaustive and is_searchable(self.layout, scope.children, region):
+            return self._search_in_depth(scope, region)
         order = hardest_first(scope.children) if len(scope.children) > 1 else list(scope.children)
         mark = len(self.placed)
-        for _ in range(1 + min(len(order) - 1, _RETRIES_MAX)):
+        retries = 1 if is_searchable(self.layout, order, region) else _RETRIES_MAX
+        for _ in range(1 + min(len(order) - 1, retries)):
             failed = next((child for child in order if not self._solve(child, region)), None)
             if failed is None:
                 return True
@@ -195,6 +225,35 @@ class Search:
             return False
         return self._solve_in_depth(order, region)
 
+    def _search_in_depth(self, scope: Scope, region: Region) -> bool:
+        """Place a scope's children by the search in depth, if that has not seen all there is in the region."""
+        key = (scope.index, region)
+        if key in self._searched:
+            return False
+        weights = self._weights.setdefault(key, weights_of(scope.children))
+        start_over = StartOver(Work(int(self.work.left * _DEPTH_SHARES[self._round])), self._round, weights)
+        answers = search_in_depth(self.cluster, self.candidates, scope.children, region, start_over)
+        self.work.spend(start_over.work.total - start_over.work.left)
+        if answers is None:
+            self.failed = hindering(scope.children, weights)
+            if start_over.work.is_spent:
+                self._unfinished = True
+            else:
+                self._searched.add(key)
+            self.stopped = self.work.is_spent
+            return False
+        for child, at, considered, runs in answers:
+            self.chosen[child.index] = Chosen(at, considered, considered)
+            for clique, places in runs:
+                self._put(clique, places, is_last=False)
+        return True
+
+    def _charge(self, scope: Scope, region: Region) -> None:
+        """Charge what it costs to find a scope's candidates."""
+        start, end = self.layout.span(*region)
+        classes = len(scope.demand)
+        self.work.spend(_TRY_US + _TRY_CLASS_US * classes + (end - start) * classes // _CELLS_PER_US)
+
     def _solve_in_depth(self, order: list[Scope], region: Region) -> bool:
         """Place siblings with chronological backtracking over their candidate domains."""
         if not order:
@@ -202,6 +261,7 @@ class Search:
         scope, rest = order[0], order[1:]
         if not scope.demand:
             return self._solve_in_depth(rest, region)
+        self._charge(scope, region)
         tried: set[tuple[object, ...]] = set()
         for chosen in self.candidates.of(scope, region):
             profile = self._profile(scope, chosen.region)
