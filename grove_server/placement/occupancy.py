@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 
 from grove_server.placement import gpus
-from grove_server.placement.requests import GPU_RESOURCE, PODS_RESOURCE, PodShape
+from grove_server.placement.requests import GPU_RESOURCE, GPU_SHARE, PODS_RESOURCE, PodShape
 from grove_server.placement.topology import BoolArray, IntArray
 
 PRIORITY_MIN: Final = -(2**31)
@@ -232,13 +232,14 @@ class Occupancy:
         return total
 
     def used_by_queue(self) -> dict[str, dict[str, int]]:
-        """Return what the pods of each queue hold, by resource."""
+        """Return what the pods of each queue hold, by resource; shares of GPUs, in milli, under GPU_SHARE."""
         rows = np.flatnonzero(self.pod_gang >= 0)
         queues = self.queue[self.pod_gang[rows]]
         used: dict[str, dict[str, int]] = {name: {} for name in self.queues}
-        for resource, at in self.resources.items():
+        held = {resource: self.amounts[at] for resource, at in self.resources.items()}
+        for resource, amounts in (*held.items(), (GPU_SHARE, self.milli)):
             sums = np.zeros(len(self.queues), dtype=np.int64)
-            np.add.at(sums, queues, self.amounts[at, rows])
+            np.add.at(sums, queues, amounts[rows])
             for name, number in self.queues.items():
                 used[name][resource] = int(sums[number])
         return used

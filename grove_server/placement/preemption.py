@@ -131,24 +131,30 @@ class Displacement:
         forbidden: BoolArray | None = None
         for last in (False,) * (_ROUNDS_MAX - 1) + (True,):
             units = Units(self.occupancy, may_go, tied)
-            if not len(units.pods):
+            forbidden = self.protected(units) if forbidden is None else forbidden
+            allowed = units.without_takers(~forbidden)
+            if not allowed.any():
                 return noted(verdict, f"no pod {who} may be evicted")
-            allowed = units.is_evictable if forbidden is None else units.without_takers(~forbidden)
             search = EvictionSearch(self.cluster, units, self.request, self.limits, self.budget)
             found = search.run(allowed)
             if found is None:
-                return noted(verdict, f"evicting all {len(units.pods)} pods {who} would not make room")
+                count = int(np.count_nonzero(allowed[units.unit_of]))
+                return noted(verdict, f"evicting all {count} pods {who} that may go would not make room")
             excess = self._over_budgets(units, found, everywhere=last)
             strict = self.over_quotas(units, found, allowed)
             if not excess.any() and strict is None:
                 break
             tied = tied | excess
-            forbidden = forbidden if strict is None else strict if forbidden is None else forbidden | strict
+            forbidden = forbidden if strict is None else forbidden | strict
         else:
             return noted(verdict, f"no choice among the pods {who} was found that respects every budget")
         if found.cost.pods > self.limits.pods_max:
             return noted(verdict, f"{found.cost.pods} pods {who} would have to go, {self.limits.pods_max} may")
         return self._told(units, found)
+
+    def protected(self, units: Units) -> BoolArray:
+        """Return the units that must not go whatever else does."""
+        return units.none()
 
     def over_quotas(self, units: Units, found: Eviction, allowed: BoolArray) -> BoolArray | None:
         """Return the units that must not go because others' rights would be hurt; None if the plan hurts none."""

@@ -68,11 +68,11 @@ def test_nothing_is_evicted_for_nothing(running: Running, request: GangRequest, 
     if not isinstance(plan, Preemption):
         return
     gone = set(plan.pods)
-    for unit in _top_units(running, plan):
+    for unit in top_units(running, plan):
         assert not fits_by_number(running.without(gone - unit), plan.placement)
 
 
-def _top_units(running: Running, plan: Preemption) -> list[set[str]]:
+def top_units(running: Running, plan: Preemption) -> list[set[str]]:
     """Return the pods of each unit that no other victim takes along."""
     broken = {victim.gang for victim in plan.victims if victim.kind == VictimKind.GANG}
     surplus = running.occupancy.is_surplus

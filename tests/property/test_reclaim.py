@@ -1,0 +1,76 @@
+"""Reclaim over generated clusters and queues: no queue loses its due, nothing is evicted for nothing."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from grove_server.placement import GPU_RESOURCE, GangRequest, Placement, place
+from grove_server.placement.preemption import Preemption, without_optional
+from grove_server.placement.queues import QueueSpec, QueueTree
+from grove_server.placement.reclaim import amounts_of, plan_reclaim
+from grove_server.placement.violations import violations
+from tests.eviction_cases import Running, dense_requests, fits_by_number, scenes
+from tests.property.test_preemption import assert_rights, top_units
+
+
+@st.composite
+def trees(draw: st.DrawFn) -> QueueTree:
+    """Draw a tree in which red and blue have queues beside or above them."""
+
+    def spec(name: str, parent: str) -> QueueSpec:
+        guarantee = {GPU_RESOURCE: draw(st.integers(0, 8)), "cpu": draw(st.integers(0, 16))}
+        return QueueSpec(name=name, parent=parent, guarantee=guarantee if draw(st.booleans()) else {})
+
+    above = draw(st.sampled_from(["", "top"]))
+    specs = [spec("red", above), spec("blue", draw(st.sampled_from(["", above])))]
+    return QueueTree([*specs, spec("green", ""), *([spec("top", "")] if above else [])])
+
+
+@settings(max_examples=200, deadline=None)
+@given(scenes(), dense_requests(), trees(), st.sampled_from(["red", "green"]))
+def test_no_queue_is_pushed_below_its_due(running: Running, request: GangRequest, tree: QueueTree, queue: str) -> None:
+    """Victims are in other queues; in what is asked for each keeps its guarantee; the places are free afterwards."""
+    used = running.occupancy.used_by_queue()
+    plan = plan_reclaim(running.cluster, running.occupancy, request, queue=queue, tree=tree)
+    if not isinstance(plan, Preemption):
+        assert plan.sentence()
+        return
+    asked = amounts_of(without_optional(request))
+    assert plan.victims == () or tree.is_within_guarantee(queue, asked, used)
+    after = running.without(plan.pods)
+    assert violations(after, without_optional(request), plan.placement) == []
+    assert_rights(running, plan)
+    gone = set(plan.pods)
+    for unit in top_units(running, plan):
+        assert not fits_by_number(running.without(gone - unit), plan.placement)
+    left = running.rebuilt()
+    left.remove_pods(plan.pods)
+    _assert_dues(tree, queue, asked, used, left.used_by_queue())
+    assert all(victim.queue != queue for victim in plan.victims)
+
+
+def _assert_dues(
+    tree: QueueTree,
+    queue: str,
+    asked: dict[str, int],
+    before: dict[str, dict[str, int]],
+    after: dict[str, dict[str, int]],
+) -> None:
+    for name in set(tree.numbers) - set(tree.lineage(queue)):
+        below = [each for each in tree.numbers if name in tree.lineage(each)]
+        for resource in asked:
+            had = sum(before.get(each, {}).get(resource, 0) for each in below)
+            has = sum(after.get(each, {}).get(resource, 0) for each in below)
+            assert has == had or has >= tree.spec(name).guarantee.get(resource, 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(scenes(), dense_requests(), trees())
+def test_equal_questions_get_equal_plans(running: Running, request: GangRequest, tree: QueueTree) -> None:
+    """Asking twice, or of an occupancy that was filled in another order, gives the same answer."""
+    first = plan_reclaim(running.cluster, running.occupancy, request, queue="red", tree=tree)
+    assert plan_reclaim(running.cluster, running.rebuilt(), request, queue="red", tree=tree) == first
+    if isinstance(place(running.cluster, without_optional(request)), Placement):
+        assert isinstance(first, Preemption)
+        assert first.victims == ()
