@@ -43,6 +43,7 @@ from grove_server.placement.results import (
     Verdict,
     VerdictCode,
 )
+from grove_server.placement.stranding import Mix
 
 __all__ = [
     "DEFAULT_BUDGET",
@@ -63,6 +64,7 @@ __all__ = [
     "GroupRequest",
     "InvalidRequestError",
     "LevelReport",
+    "Mix",
     "NodeInvalidError",
     "NodeState",
     "Operator",

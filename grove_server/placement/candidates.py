@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from grove_server.placement.bounds import Span, in_order, passing
-from grove_server.placement.choice import Region, best, ranked
+from grove_server.placement.choice import Region, best, least_stranding, ranked
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.counts import Tree
 from grove_server.placement.requests import DomainPath
@@ -27,11 +27,12 @@ WHOLE: Final = Region(0, 0)
 
 
 class Chosen(NamedTuple):
-    """The region a scope got, with the numbers behind the choice."""
+    """The region a scope got, with the numbers behind the choice; `by_mix` if it strands the least GPU."""
 
     region: Region
     considered: int
     fitting: int
+    by_mix: bool = False
 
 
 class Candidates:
@@ -128,13 +129,22 @@ class Candidates:
         for level, tree, pods in self._attempts(scope, base):
             span = self.span(base, level)
             least = pods if pods == scope.minimum + scope.optional else self._most(tree, level, span, scope)
-            first = best(self.layout, tree, level, span, least)
+            node = self._least_stranding(scope, tree, (level, *span), least)
+            first = best(self.layout, tree, level, span, least) if node is None else node
             if first is None:
                 continue
             fitting = int(np.count_nonzero(tree[level][span[0] : span[1]] >= pods))
-            yield Chosen(Region(level, first), span[1] - span[0], fitting)
+            yield Chosen(Region(level, first), span[1] - span[0], fitting, by_mix=node is not None)
             for domain in ranked(self.layout, tree, level, span, pods).tolist():
                 yield Chosen(Region(level, domain), span[1] - span[0], fitting)
+
+    def _least_stranding(self, scope: Scope, tree: Tree, span: tuple[int, int, int], pods: int) -> int | None:
+        """Return the node of `choice.least_stranding` among a level's domains first .. last - 1 if these are nodes."""
+        level, first, last = span
+        request_class = scope.uniform
+        if request_class is None or request_class.stranding is None or level != self.layout.node_level:
+            return None
+        return least_stranding(request_class, tree, (first, last), pods)
 
     def _attempts(self, scope: Scope, base: Region) -> list[tuple[int, Tree, int]]:
         """Return (level, counts, pods) in the order to try them.

@@ -7,6 +7,8 @@ remainder goes to the tightest child that holds it. Positions come out ascending
 Method: Kueue's TAS walk with least-free-capacity, over sums that are kept instead of built; one level of look-ahead
 (children needed) buys most of the locality that an exact solver finds.
 
+Where the cluster packs for a mix (`stranding`), few pods that one node holds go where they strand the least instead.
+
 Not here: several shapes at once and backtracking (`search`).
 """
 
@@ -133,6 +135,11 @@ def _exact_need(children: IntArray, starts: IntArray, ends: IntArray, pod_count:
 def fill(request_class: RequestClass, region: Region, pod_count: int) -> Runs:
     """Return the nodes for pods that fit the region, first-choice nodes before others."""
     layout, first = request_class.layout, request_class.first_choice
+    if request_class.stranding is not None and region.level < layout.leaf_level and pod_count:
+        tree = request_class.everywhere if first is None else first
+        node = least_stranding(request_class, tree, layout.span(*region), pod_count)
+        if node is not None:
+            return Runs(np.array([node]), np.array([pod_count]))
     if first is None or pod_count == 0:
         return _runs([_descend(layout, request_class.everywhere, region, pod_count)])
     room = int(first[region.level][region.domain])
@@ -143,6 +150,20 @@ def fill(request_class: RequestClass, region: Region, pod_count: int) -> Runs:
     others = request_class.everywhere[-1][start:end] - first[-1][start:end]
     parts.append(_flat(others, start, pod_count - room))
     return _runs(parts)
+
+
+def least_stranding(request_class: RequestClass, tree: Tree, span: tuple[int, int], pod_count: int) -> int | None:
+    """Return the position within [start, end) where few pods strand the least GPU; None if no one node holds them.
+
+    None too if the cluster does not pack for a mix, or the pods are too many for it.
+    """
+    stranding = request_class.stranding
+    if stranding is None or pod_count > stranding.mix.pods_max:
+        return None
+    start, end = span
+    slots = request_class.layout.slots[start:end]
+    index = stranding.best(request_class.shape, slots, tree[-1][start:end], pod_count)
+    return None if index is None else start + index
 
 
 def fill_tightest(request_class: RequestClass, region: Region, pod_count: int) -> Runs:

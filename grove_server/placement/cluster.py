@@ -25,6 +25,7 @@ from grove_server.placement.nodes import AMOUNT_MAX, GPUS_MAX, NodeState
 from grove_server.placement.requests import GPU_RESOURCE, CliqueRequest, GangRequest, GroupRequest, PodShape
 from grove_server.placement.results import Placement, PodBinding
 from grove_server.placement.rules import NodeRules, rules_relaxed
+from grove_server.placement.stranding import Mix, Stranding
 from grove_server.placement.topology import IntArray, Layout, lay_out
 from grove_server.resources.gpu_annotations import GPU_MILLI
 
@@ -71,12 +72,14 @@ class Cluster:
         "generation",
         "ledger",
         "rules",
+        "stranding",
     )
 
     def __init__(self, nodes: Iterable[NodeState] = ()) -> None:
         self.generation = 0
         self.ledger = Ledger()
         self.rules = NodeRules()
+        self.stranding: Stranding | None = None
         self._slots: dict[str, int] = {}
         self._vacant: list[int] = []
         self._layouts: OrderedDict[tuple[str, ...], Layout] = OrderedDict()
@@ -125,6 +128,14 @@ class Cluster:
             state = self.rules.states[slot]
             if state is not None and state.unschedulable == schedulable:
                 self._upsert(replace(state, unschedulable=not schedulable))
+
+    def pack_for(self, mix: Mix | None) -> None:
+        """Place few pods so that they strand the least GPU for a mix of pods; None: tightest first, as at the start.
+
+        Decisions alone change; it is a setting, and no step of `generation`.
+        """
+        self.stranding = None if mix is None else Stranding(mix, self.ledger, self.rules)
+        self._classes.clear()
 
     def node(self, name: str) -> NodeState:
         """Return what is known of a node; UnknownNodeError if there is none."""
@@ -220,6 +231,7 @@ class Cluster:
         cached = self._classes.get(key)
         if cached is None or cached.layout is not layout:
             cached = RequestClass(shape, layout, self.ledger, self.rules.eligibility(shape), self.rules.changes.end)
+            cached.stranding = self.stranding
             self._classes[key] = cached
             self._classes.move_to_end(key)
             most = min(max(_CLASS_CELLS_MAX // max(1, len(layout.slots)), _CLASSES_MIN), _CLASSES_MAX)
@@ -253,6 +265,8 @@ class Cluster:
         other._vacant = list(self._vacant)
         other._layouts = OrderedDict(self._layouts)
         other._growth_floor = self.generation
+        if self.stranding is not None:
+            other.pack_for(self.stranding.mix)
         return other
 
     # -- growth --------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import numpy as np
 
 from grove_server.placement.ledger import Ledger
 from grove_server.placement.requests import PodShape
+from grove_server.placement.stranding import Stranding
 from grove_server.placement.topology import BoolArray, IntArray, Layout
 
 Tree: TypeAlias = list[IntArray]
@@ -33,7 +34,7 @@ _SCALAR_MAX: Final = 8
 
 
 class RequestClass:
-    """Cached counts of one shape over one layout."""
+    """Cached counts of one shape over one layout; `stranding` if few pods are placed by what they strand."""
 
     __slots__ = (
         "_changes_read",
@@ -47,6 +48,7 @@ class RequestClass:
         "first_choice",
         "layout",
         "shape",
+        "stranding",
     )
 
     def __init__(
@@ -54,6 +56,7 @@ class RequestClass:
     ) -> None:
         self.shape = shape
         self._share_milli = shape.gpu_milli
+        self.stranding: Stranding | None = None
         self.layout = layout
         self.costs: tuple[tuple[int, int], ...] | None = None
         self.everywhere: Tree = []

@@ -34,6 +34,7 @@ from grove_server.placement.search import Search
 DEFAULT_BUDGET: Final = Budget()
 
 _TIE_BREAK: Final = "fewest child domains, then tightest, then first by name"
+_TIE_BREAK_BY_MIX: Final = "least GPU stranded for the usual pods, then tightest, then first by name"
 
 
 def place(cluster: Cluster, request: GangRequest, *, budget: Budget = DEFAULT_BUDGET) -> Placement | Verdict:
@@ -152,7 +153,7 @@ def _reasons(search: Search) -> Iterator[Reason]:
                 domain=_name_of(search, chosen.region),
                 domains_considered=chosen.considered,
                 domains_fitting=chosen.fitting,
-                tie_break=_TIE_BREAK,
+                tie_break=_TIE_BREAK_BY_MIX if chosen.by_mix else _TIE_BREAK,
             )
 
 
