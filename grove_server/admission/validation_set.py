@@ -8,6 +8,7 @@ from grove_server.admission.context import AdmissionContext, Limits
 from grove_server.admission.findings import Findings
 from grove_server.admission.naming import check_collisions, check_lengths
 from grove_server.admission.startup import check_start_order
+from grove_server.admission.validation_gpus import check_gpu_share, warn_of_gpu_share
 from grove_server.admission.validation_metadata import check_annotations, check_clique_labels
 from grove_server.admission.validation_pod_spec import check_pod_spec
 from grove_server.admission.validation_sharing import check_claims_and_sharing
@@ -119,6 +120,7 @@ def _check_clique(clique: CliqueTemplate, path: str, limits: Limits, findings: F
     if clique.annotations:
         check_annotations(clique.annotations, f"{path}.annotations", limits.labels_max, findings)
     spec = clique.spec
+    check_gpu_share(clique.annotations, spec.pod_spec, path, findings)
     check_sizes(spec.replicas, spec.min_available, f"{path}.spec", findings)
     if spec.auto_scaling_config is not None:
         sizes = (spec.replicas, spec.min_available)
@@ -136,6 +138,7 @@ def _check_groups(template: PodCliqueSetTemplate, limits: Limits, findings: Find
         _check_name(group.name, f"{path}.name", names, findings)
         if group.annotations:
             check_annotations(group.annotations, f"{path}.annotations", limits.labels_max, findings)
+            warn_of_gpu_share(group.annotations, f"{path}.annotations", findings)
         check_sizes(group.replicas, group.min_available, path, findings)
         if group.termination_delay is not None:
             _check_delay(group.termination_delay, f"{path}.terminationDelay", findings)

@@ -19,10 +19,11 @@ from typing import Final
 import numpy as np
 
 from grove_server.placement import gpus
+from grove_server.placement.adoption import GpusHeldError, gpus_of_running
 from grove_server.placement.counts import RequestClass
 from grove_server.placement.ledger import GPU_ROW, RESOURCES_MAX, Ledger
-from grove_server.placement.nodes import AMOUNT_MAX, GPUS_MAX, NodeState
-from grove_server.placement.requests import GPU_RESOURCE, CliqueRequest, GangRequest, GroupRequest, PodShape
+from grove_server.placement.nodes import NodeState, problem_of
+from grove_server.placement.requests import CliqueRequest, GangRequest, GroupRequest, PodShape
 from grove_server.placement.results import Placement, PodBinding
 from grove_server.placement.rules import NodeRules, rules_relaxed
 from grove_server.placement.stranding import Mix, Stranding
@@ -98,7 +99,9 @@ class Cluster:
         """Add or replace several nodes as one change; NodeInvalidError before anything is changed."""
         states = tuple(states)
         for state in states:
-            _check(state)
+            problem = problem_of(state)
+            if problem is not None:
+                raise NodeInvalidError(f"node {state.name}: {problem}")
         if (
             len(self._slots) + len(states) > NODES_MAX
             and len({*self._slots, *(each.name for each in states)}) > NODES_MAX
@@ -187,10 +190,10 @@ class Cluster:
         GpuConflictError if ids are taken or too few are free.
         """
         slot = self._slot(node)
-        if shape.gpu_milli:
-            gpu_ids = (self._share_for(node, slot, shape.gpu_milli, gpu_ids),)
-        else:
-            gpu_ids = self._gpus_for(node, slot, shape.amount(GPU_RESOURCE), gpu_ids)
+        try:
+            gpu_ids = gpus_of_running(self.ledger, slot, shape, gpu_ids)
+        except GpusHeldError as error:
+            raise GpuConflictError(f"node {node}: {error}") from error
         self.generation += 1
         self._move_all(shape, (PodBinding(node, gpu_ids),), 1)
         return gpu_ids
@@ -338,40 +341,6 @@ class Cluster:
             del self._slots[name]
             self._vacant.append(slot)
 
-    def _gpus_for(self, node: str, slot: int, wanted: int, gpu_ids: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the GPUs of a pod that runs already; GpuConflictError if they are taken or too few are free."""
-        ledger = self.ledger
-        free = ledger.gpu_free[slot]
-        if gpu_ids:
-            held = ledger.gpu_taken[slot] | gpus.mask_of(ledger.shares.used.get(slot, ()))
-            if gpus.mask_of(gpu_ids) & held:
-                raise GpuConflictError(f"GPUs {list(gpu_ids)} of node {node} are taken in part")
-            return gpu_ids
-        if free.bit_count() < wanted:
-            raise GpuConflictError(f"{wanted} GPUs of node {node} are wanted, {free.bit_count()} are free")
-        return gpus.take(free, wanted, ledger.gpu_islands[slot])[0]
-
-    def _share_for(self, node: str, slot: int, milli: int, gpu_ids: tuple[int, ...]) -> int:
-        """Return the GPU of a pod that runs already with a share of it; GpuConflictError if that has not so much left.
-
-        Of a GPU that broke since, what its pods do not hold still counts: the pod is there.
-        """
-        ledger = self.ledger
-        if not gpu_ids:
-            if not ledger.shares_fitting_at(slot, milli):
-                raise GpuConflictError(f"{milli} milli of a GPU of node {node} are wanted, no GPU has as much left")
-            return gpus.take_share(ledger.open_of(slot), ledger.gpu_free[slot], milli, ledger.gpu_islands[slot])
-        if len(gpu_ids) != 1:
-            raise GpuConflictError(f"a share of one GPU is wanted, not of {list(gpu_ids)} of node {node}")
-        used = (
-            GPU_MILLI
-            if ledger.gpu_taken[slot] >> gpu_ids[0] & 1
-            else ledger.shares.used.get(slot, {}).get(gpu_ids[0], 0)
-        )
-        if used + milli > GPU_MILLI:
-            raise GpuConflictError(f"GPU {gpu_ids[0]} of node {node} has {GPU_MILLI - used} milli left, not {milli}")
-        return gpu_ids[0]
-
     def _move_all(self, shape: PodShape, bindings: Iterable[PodBinding], sign: int) -> None:
         """Take (sign 1) or give back (-1) what equal pods cost on their nodes."""
         counts: dict[str, int] = {}
@@ -438,19 +407,3 @@ def shapes_of(request: GangRequest | GroupRequest) -> list[PodShape]:
         for shape in [member.shape] if isinstance(member, CliqueRequest) else shapes_of(member):
             shapes[shape] = None
     return list(shapes)
-
-
-def _check(state: NodeState) -> None:
-    """Raise NodeInvalidError if a node's amounts are out of bounds."""
-    for resource, amount in state.allocatable.items():
-        if not 0 <= amount <= AMOUNT_MAX:
-            raise NodeInvalidError(f"node {state.name}: {amount} of {resource} is not between 0 and {AMOUNT_MAX}")
-    if state.gpu_count > GPUS_MAX:
-        raise NodeInvalidError(f"node {state.name}: {state.gpu_count} GPUs are more than {GPUS_MAX}")
-    in_islands = [gpu_id for island in state.gpu_islands for gpu_id in island]
-    if len(set(in_islands)) != len(in_islands):
-        raise NodeInvalidError(f"node {state.name}: a GPU is in two islands")
-    if any(not 0 <= gpu_id < GPUS_MAX for gpu_id in in_islands):
-        raise NodeInvalidError(f"node {state.name}: GPU ids of islands lie between 0 and {GPUS_MAX - 1}")
-    if any(gpu_id < 0 or gpu_id >= GPUS_MAX for gpu_id in state.gpu_busy):
-        raise NodeInvalidError(f"node {state.name}: GPU ids lie between 0 and {GPUS_MAX - 1}")

@@ -65,3 +65,18 @@ class NodeState:
     def gpu_count(self) -> int:
         """Return how many GPU ids the node has, busy ones included."""
         return self.allocatable.get(GPU_RESOURCE, 0)
+
+
+def problem_of(state: NodeState) -> str | None:
+    """Return what is out of bounds with a node; None if nothing is."""
+    for resource, amount in state.allocatable.items():
+        if not 0 <= amount <= AMOUNT_MAX:
+            return f"{amount} of {resource} is not between 0 and {AMOUNT_MAX}"
+    if state.gpu_count > GPUS_MAX:
+        return f"{state.gpu_count} GPUs are more than {GPUS_MAX}"
+    in_islands = [gpu_id for island in state.gpu_islands for gpu_id in island]
+    if len(set(in_islands)) != len(in_islands):
+        return "a GPU is in two islands"
+    if any(not 0 <= gpu_id < GPUS_MAX for gpu_id in (*state.gpu_busy, *in_islands)):
+        return f"GPU ids lie between 0 and {GPUS_MAX - 1}"
+    return None

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from grove_server.resources.cluster import Node, Taint
-from grove_server.resources.labels import label_key_problem, label_value_problem
+from grove_server.resources.gpu_annotations import GpuAnnotationError, parse_gpu_islands
+from grove_server.resources.labels import GPU_ISLANDS, label_key_problem, label_value_problem
 from grove_server.resources.meta import Metadata
 from grove_server.resources.names import dns_label_problem, dns_subdomain_problem
 from grove_server.resources.violations import quoted
@@ -63,7 +64,7 @@ def read_node(document: Fields, ordinal: int) -> Node:
         metadata=Metadata(
             name=name,
             labels={HOSTNAME_KEY: name, **metadata.labels("labels")},
-            annotations=metadata.annotations("annotations"),
+            annotations=_read_annotations(metadata),
         ),
         unschedulable=spec.flag("unschedulable"),
         taints=_read_taints(spec),
@@ -81,7 +82,7 @@ def read_pool(document: Fields, first_ordinal: int, nodes_max: int) -> list[Node
     metadata.refuse_others(("name",))
     pool = metadata.text("name")
     spec = document.child("spec", is_required=True)
-    spec.refuse_others(("count", "namePrefix", "allocatable", "labels", "taints", "topology"))
+    spec.refuse_others(("count", "namePrefix", "allocatable", "labels", "annotations", "taints", "topology"))
     count = spec.number("count", least=1, most=max(nodes_max, 1))
     prefix = spec.text("namePrefix", default=f"{pool}-")
     _check_node_name(spec if "namePrefix" in spec.values else metadata, f"{prefix}{count - 1}", of_pool=True)
@@ -92,6 +93,7 @@ def read_pool(document: Fields, first_ordinal: int, nodes_max: int) -> list[Node
     levels = tuple(_read_levels(spec, labels, count))
     if HOSTNAME_KEY in labels:
         spec.complain(f"labels[{HOSTNAME_KEY}]", "must not be given: each node gets its own name")
+    annotations = _read_annotations(spec)
     taints = _read_taints(spec)
     resources = _with_pods(allocatable)
     return [
@@ -99,6 +101,7 @@ def read_pool(document: Fields, first_ordinal: int, nodes_max: int) -> list[Node
             metadata=Metadata(
                 name=f"{prefix}{index}",
                 labels={**labels, **_domains(levels, index, count), HOSTNAME_KEY: f"{prefix}{index}"},
+                annotations=annotations,
             ),
             taints=taints,
             allocatable=resources,
@@ -117,6 +120,16 @@ def _check_node_name(fields: Fields, name: str, *, of_pool: bool = False) -> Non
     if problem is not None:
         key = "namePrefix" if of_pool and "namePrefix" in fields.values else "name"
         fields.complain(key, f"the node name {quoted(name)} {problem}")
+
+
+def _read_annotations(fields: Fields) -> dict[str, str]:
+    annotations = fields.annotations("annotations")
+    if GPU_ISLANDS in annotations:
+        try:
+            parse_gpu_islands(annotations[GPU_ISLANDS])
+        except GpuAnnotationError as error:
+            fields.complain(f"annotations[{GPU_ISLANDS}]", str(error))
+    return annotations
 
 
 def _with_pods(resources: Mapping[str, str]) -> Mapping[str, str]:

@@ -152,7 +152,7 @@ apiVersion: v1
 kind: Pod
 """
     expected = [
-        "document 1: spec.size: unknown field; known are count, namePrefix, allocatable, labels, taints, topology",
+        "document 1: spec.size: unknown field; known are count, namePrefix, allocatable, labels, annotations, ",
         "document 1: spec.count: must be a whole number from 1 to 200000, got 0",
         "document 1: spec.allocatable[cpu]: must be a number with an optional suffix",
         'document 1: spec.allocatable[memory]: must not be negative, got "-1Gi"',
@@ -298,3 +298,29 @@ spec: {levels: [{domain: rack, key: r}, {domain: rack, key: a b}]}
         ["document 1", "spec.levels[1].domain"],
         ["document 1", "spec.levels[1].key"],
     ]
+
+
+def test_annotations_of_a_pool_are_those_of_each_node() -> None:
+    """GPU islands may be given for a whole pool, and for a single node."""
+    text = """
+apiVersion: grove.io/v1alpha1
+kind: NodePool
+metadata: {name: gpu}
+spec: {count: 2, allocatable: {nvidia.com/gpu: 8}, annotations: {grove.io/gpu-islands: "0-3,4-7"}}
+"""
+    assert [node.metadata.annotations for node in parse_cluster(text).nodes] == [
+        {"grove.io/gpu-islands": "0-3,4-7"}
+    ] * 2
+
+
+def test_gpu_islands_that_cannot_be_read_are_a_problem_of_the_file() -> None:
+    """The message has the path of the annotation and what is wrong."""
+    text = """
+apiVersion: v1
+kind: Node
+metadata: {name: a, annotations: {grove.io/gpu-islands: "0-3;4-7"}}
+status: {capacity: {cpu: "4"}}
+"""
+    (problem,) = problems(text)
+    assert problem.startswith("document 1: metadata.annotations[grove.io/gpu-islands]: must list islands of GPU ids")
+    assert problem.endswith('got "0-3;4-7"')
