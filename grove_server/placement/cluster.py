@@ -23,6 +23,7 @@ from grove_server.placement.adoption import GpusHeldError, gpus_of_running
 from grove_server.placement.counts import RequestClass
 from grove_server.placement.ledger import GPU_ROW, RESOURCES_MAX, Ledger
 from grove_server.placement.nodes import NodeState, problem_of
+from grove_server.placement.promises import Promise, hold, let_go, obstacles, promise_of
 from grove_server.placement.requests import CliqueRequest, GangRequest, GroupRequest, PodShape
 from grove_server.placement.results import Placement, PodBinding
 from grove_server.placement.rules import NodeRules, rules_relaxed
@@ -68,6 +69,7 @@ class Cluster:
         "_growth",
         "_growth_floor",
         "_layouts",
+        "_promises",
         "_slots",
         "_vacant",
         "generation",
@@ -81,6 +83,7 @@ class Cluster:
         self.ledger = Ledger()
         self.rules = NodeRules()
         self.stranding: Stranding | None = None
+        self._promises: dict[str, Promise] = {}
         self._slots: dict[str, int] = {}
         self._vacant: list[int] = []
         self._layouts: OrderedDict[tuple[str, ...], Layout] = OrderedDict()
@@ -213,6 +216,60 @@ class Cluster:
         for shape, bindings in batches:
             self._move_all(shape, bindings, -1)
 
+    # -- promises ------------------------------------------------------------------------------------------------
+
+    def promise(self, placement: Placement) -> None:
+        """Set places aside for a gang, also such that others still hold; see `promises`.
+
+        StalePlacementError if a node is gone or does not take the pods; ClusterError if the gang has a promise already
+        or a GPU is promised to another one.
+        """
+        if placement.gang in self._promises:
+            raise ClusterError(f"gang {placement.gang} has a promise already")
+        self._check_nodes(placement)
+        promise = promise_of(placement, self._slots)
+        if any(mask & self.ledger.gpu_promised.get(slot, 0) for slot, mask in promise.masks.items()):
+            raise ClusterError(f"GPUs for gang {placement.gang} are promised already")
+        self.generation += 1
+        self._promises[placement.gang] = promise
+        hold(self.ledger, promise)
+
+    def withdraw(self, gang: str) -> Placement:
+        """Let go of what a gang was promised and return it; ClusterError if that is nothing."""
+        promise = self._promise(gang)
+        self.generation += 1
+        del self._promises[gang]
+        let_go(self.ledger, promise)
+        names = {self._slots[binding.node]: binding.node for c in promise.placement.cliques for binding in c.bindings}
+        for slot in promise.slots:
+            self._note_growth(slot)
+            self._vacate_if_unused(names[slot], slot)
+        return promise.placement
+
+    def keep(self, gang: str) -> Placement:
+        """Turn a promise into a reservation and return it; StalePlacementError, and it stays, if not all is there."""
+        promise = self._promise(gang)
+        self._check_nodes(promise.placement)
+        missing = next(obstacles(self.ledger, promise), "")
+        if missing:
+            raise StalePlacementError(f"the promise to gang {gang} cannot be kept: {missing}")
+        self.generation += 1
+        del self._promises[gang]
+        let_go(self.ledger, promise)
+        for clique in promise.placement.cliques:
+            self._move_all(clique.shape, clique.bindings, 1)
+        return promise.placement
+
+    def broken_promises(self) -> dict[str, str]:
+        """Return by gang why its promise can never be kept: a node is gone or does not take the pods any more."""
+        broken = {}
+        for gang, promise in sorted(self._promises.items()):
+            try:
+                self._check_nodes(promise.placement)
+            except StalePlacementError as error:
+                broken[gang] = str(error)
+        return broken
+
     # -- views ---------------------------------------------------------------------------------------------------
 
     def layout(self, keys: tuple[str, ...]) -> Layout:
@@ -264,6 +321,7 @@ class Cluster:
         other.generation = self.generation
         other.ledger = self.ledger.fork()
         other.rules = self.rules.fork()
+        other._promises = dict(self._promises)
         other._slots = dict(self._slots)
         other._vacant = list(self._vacant)
         other._layouts = OrderedDict(self._layouts)
@@ -368,14 +426,13 @@ class Cluster:
 
     def _check_fits(self, placement: Placement) -> None:
         """Raise StalePlacementError unless all of a placement fits on the present state."""
+        self._check_nodes(placement)
         need: dict[tuple[int, int], int] = {}
         milli: dict[tuple[int, int], int] = {}
         for clique in placement.cliques:
             costs = self.ledger.costs(clique.shape.requests)
             for node, gpu_ids in clique.bindings:
-                slot = self._slots.get(node)
-                if slot is None or not self.rules.eligibility_at(clique.shape, slot)[0]:
-                    raise StalePlacementError(f"node {node} cannot take pods of clique {clique.name} any more")
+                slot = self._slots[node]
                 for gpu_id in gpu_ids:
                     taken = milli.get((slot, gpu_id), 0) + (clique.shape.gpu_milli or GPU_MILLI)
                     if taken > self._milli_free(slot, gpu_id):
@@ -386,6 +443,20 @@ class Cluster:
         for (row, slot), amount in need.items():
             if row != GPU_ROW and amount > int(self.ledger.free[row, slot]):
                 raise StalePlacementError(f"gang {placement.gang} does not fit any more")
+
+    def _check_nodes(self, placement: Placement) -> None:
+        """Raise StalePlacementError unless every node of a placement is there and may be used by its pods."""
+        for clique in placement.cliques:
+            for node in dict.fromkeys(node for node, _ in clique.bindings):
+                slot = self._slots.get(node)
+                if slot is None or not self.rules.eligibility_at(clique.shape, slot)[0]:
+                    raise StalePlacementError(f"node {node} cannot take pods of clique {clique.name} any more")
+
+    def _promise(self, gang: str) -> Promise:
+        promise = self._promises.get(gang)
+        if promise is None:
+            raise ClusterError(f"gang {gang} was promised nothing")
+        return promise
 
     def _milli_free(self, slot: int, gpu_id: int) -> int:
         """Return how much of one GPU can be given out, in milli."""

@@ -23,7 +23,7 @@ from grove_server.placement.cluster import Cluster
 from grove_server.placement.ledger import GPU_ROW, PODS_ROW
 from grove_server.placement.occupancy import Occupancy
 from grove_server.placement.place import place
-from grove_server.placement.reprieve import need_of, needed_units
+from grove_server.placement.reprieve import laid_out, need_of, needed_units
 from grove_server.placement.requests import (
     GPU_RESOURCE,
     Budget,
@@ -33,7 +33,7 @@ from grove_server.placement.requests import (
     GroupRequest,
     minimum_of,
 )
-from grove_server.placement.results import CliquePlacement, Placement, Verdict
+from grove_server.placement.results import Placement, PodBinding, Verdict
 from grove_server.placement.topology import BoolArray, IntArray
 from grove_server.placement.units import WHOLE_TIER, Units
 from grove_server.placement.vacating import Vacating
@@ -241,12 +241,18 @@ class EvictionSearch:
     def _bound(self, found: Eviction) -> Eviction:
         """Return the plan with GPU ids that are free once exactly its units are gone."""
         cluster = self.vacating.cluster_without(found.units[self._unit_of])
-        cliques: list[CliquePlacement] = []
-        for clique in found.placement.cliques:
-            bindings = [each._replace(gpu_ids=cluster.bind_pod(each.node, clique.shape)) for each in clique.bindings]
-            cliques.append(replace(clique, bindings=tuple(bindings)))
-        placement = replace(found.placement, cliques=tuple(cliques), generation=GENERATION_UNBOUND)
-        return replace(found, placement=placement)
+        cliques = found.placement.cliques
+        by_node: dict[str, list[tuple[int, int]]] = {}
+        for at, clique in enumerate(cliques):
+            for rank, binding in enumerate(clique.bindings):
+                by_node.setdefault(binding.node, []).append((at, rank))
+        bindings = [list(clique.bindings) for clique in cliques]
+        for node, pods in by_node.items():
+            given = laid_out(cluster, node, [cliques[at].shape for at, _ in pods])
+            for (at, rank), gpu_ids in zip(pods, given or (), strict=False):  # None: those of the search stay right.
+                bindings[at][rank] = PodBinding(node, gpu_ids)
+        bound = tuple(replace(clique, bindings=tuple(mine)) for clique, mine in zip(cliques, bindings, strict=True))
+        return replace(found, placement=replace(found.placement, cliques=bound, generation=GENERATION_UNBOUND))
 
 
 def gpus_of(request: GangRequest | GroupRequest | CliqueRequest) -> int:

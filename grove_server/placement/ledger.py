@@ -74,8 +74,10 @@ class Ledger:
         "free",
         "gpu_free",
         "gpu_islands",
+        "gpu_promised",
         "gpu_taken",
         "gpu_usable",
+        "promised",
         "rows",
         "shares",
     )
@@ -89,6 +91,9 @@ class Ledger:
         self.gpu_free: list[int] = []
         self.gpu_islands: list[gpus.Islands] = []
         self.shares = GpuShares()
+        # What is promised (see `promises`): taken from what is free, although others may still sit on it.
+        self.promised: dict[tuple[int, int], int] = {}
+        self.gpu_promised: dict[int, int] = {}
         self.changes = ChangeLog()
 
     def fork(self) -> Ledger:
@@ -102,6 +107,8 @@ class Ledger:
         other.gpu_free = list(self.gpu_free)
         other.gpu_islands = list(self.gpu_islands)
         other.shares = self.shares.fork()
+        other.promised = dict(self.promised)
+        other.gpu_promised = dict(self.gpu_promised)
         return other
 
     def add_slot(self) -> int:
@@ -148,6 +155,25 @@ class Ledger:
         """Mark GPUs as no longer taken."""
         self._set_gpus(slot, self.gpu_taken[slot] & ~mask)
 
+    def promise(self, slot: int, costs: tuple[tuple[int, int], ...], pod_count: int) -> None:
+        """Set the cost of equal pods aside (pod_count > 0) or let go of it (< 0), GPUs aside; free may get negative."""
+        for row, amount in costs:
+            if row != GPU_ROW:
+                left = self.promised.get((row, slot), 0) + amount * pod_count
+                if left:
+                    self.promised[row, slot] = left
+                else:
+                    del self.promised[row, slot]
+        self.move(slot, costs, pod_count)
+
+    def promise_gpus(self, slot: int, mask: int) -> None:
+        """Set GPUs aside, also such that are taken still: `mask` is all that is promised of the slot, 0 = nothing."""
+        if mask:
+            self.gpu_promised[slot] = mask
+        else:
+            self.gpu_promised.pop(slot, None)
+        self._set_gpus(slot, self.gpu_taken[slot])
+
     def take_share(self, slot: int, gpu_id: int, milli: int) -> None:
         """Note that a pod holds so many milli of a GPU; a negative number gives them back."""
         self.shares.add(slot, gpu_id, milli)
@@ -155,7 +181,7 @@ class Ledger:
 
     def open_of(self, slot: int) -> dict[int, int]:
         """Return the free milli of the partly used GPUs of a slot that work, by id; 0 for those that are used up."""
-        usable = self.gpu_usable[slot]
+        usable = self.gpu_usable[slot] & ~self.gpu_taken[slot] & ~self.gpu_promised.get(slot, 0)
         used = self.shares.used.get(slot, {})
         return {gpu_id: GPU_MILLI - milli for gpu_id, milli in sorted(used.items()) if usable >> gpu_id & 1}
 
@@ -211,7 +237,7 @@ class Ledger:
 
     def _set_gpus(self, slot: int, taken: int) -> None:
         self.gpu_taken[slot] = taken
-        free = self.gpu_usable[slot] & ~taken
+        free = self.gpu_usable[slot] & ~taken & ~self.gpu_promised.get(slot, 0)
         shares = self.shares
         if slot in shares.used or slot in shares.open:
             free &= ~gpus.mask_of(shares.used.get(slot, ()))

@@ -10,17 +10,19 @@ Not here: how the places were chosen (`eviction`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
 from grove_server.placement.cluster import Cluster, GpuConflictError
 from grove_server.placement.occupancy import Occupancy
-from grove_server.placement.requests import PodShape
+from grove_server.placement.requests import GPU_RESOURCE, PodShape
 from grove_server.placement.results import Placement
 from grove_server.placement.topology import BoolArray, IntArray
 from grove_server.placement.units import Units
 from grove_server.placement.vacating import Vacating
+from grove_server.resources.gpu_annotations import GPU_MILLI
 
 _PLENTY: Final = 2**62
 
@@ -87,7 +89,8 @@ def _is_taken(units: Units, victims: BoolArray, unit: int) -> bool:
 class ShareTrial:
     """Whether places of a placement stay free on their nodes when pods come back there; for nodes with shared GPUs.
 
-    Shares of several sizes have to be laid out to know whether they fit, so they are, node by node.
+    Shares of several sizes have to be laid out to know whether they fit, so they are, node by node. A node on which
+    only the search itself found a way keeps what it was given: nothing comes back there.
     """
 
     def __init__(self, cluster: Cluster, occupancy: Occupancy, placement: Placement) -> None:
@@ -97,25 +100,45 @@ class ShareTrial:
         for clique in placement.cliques:
             for binding in clique.bindings:
                 self.places.setdefault(binding.node, []).append(clique.shape)
+        self.rigid = {node for node in self.places if not self._holds(node)}
 
     def admits(self, pods: list[int]) -> bool:
         """Put pods (rows of the occupancy) back and return True if the places stay free; else leave them out."""
         seats = [self.occupancy.seat(row) for row in pods]
+        nodes = sorted({seat.node for seat in seats})
+        if any(node in self.rigid for node in nodes):
+            return False
         for seat in seats:
             self.cluster.bind_pod(seat.node, seat.shape, seat.gpu_ids)
-        if all(self._holds(node) for node in sorted({seat.node for seat in seats})):
+        if all(self._holds(node) for node in nodes):
             return True
         for seat in seats:
             self.cluster.release_pod(seat.node, seat.shape, seat.gpu_ids)
         return False
 
     def _holds(self, node: str) -> bool:
-        laid_out: list[tuple[PodShape, tuple[int, ...]]] = []
+        shapes = self.places[node]
+        given = laid_out(self.cluster, node, shapes)
+        for shape, gpu_ids in zip(shapes, given or (), strict=False):
+            self.cluster.release_pod(node, shape, gpu_ids)
+        return given is not None
+
+
+def laid_out(cluster: Cluster, node: str, shapes: Sequence[PodShape]) -> list[tuple[int, ...]] | None:
+    """Bind pods on a node, GPUs chosen, and return the ids pod by pod; None, and nothing bound, if GPUs are short.
+
+    Tried as given, then the largest first, then shares before whole GPUs.
+    """
+    numbers = range(len(shapes))
+    largest = sorted(numbers, key=lambda at: -(shapes[at].gpu_milli or GPU_MILLI * shapes[at].amount(GPU_RESOURCE)))
+    shares = sorted(numbers, key=lambda at: (not shapes[at].gpu_milli, -shapes[at].gpu_milli))
+    for order in (numbers, largest, shares):
+        given: dict[int, tuple[int, ...]] = {}
         try:
-            laid_out += ((shape, self.cluster.bind_pod(node, shape)) for shape in self.places[node])
+            given.update((at, cluster.bind_pod(node, shapes[at])) for at in order)
         except GpuConflictError:
-            return False
-        finally:
-            for shape, gpu_ids in laid_out:
-                self.cluster.release_pod(node, shape, gpu_ids)
-        return True
+            for at, gpu_ids in given.items():
+                cluster.release_pod(node, shapes[at], gpu_ids)
+            continue
+        return [given[at] for at in numbers]
+    return None
