@@ -55,10 +55,11 @@ def place(cluster: Cluster, request: GangRequest, *, budget: Budget = DEFAULT_BU
     search.undo_all()
     if not is_placed or (any(root.wish.values()) and not search.placed):
         return explain_failure(search, request)
-    return _placement(search, request)
+    return placement_of(search, request)
 
 
-def _placement(search: Search, request: GangRequest) -> Placement:
+def placement_of(search: Search, request: GangRequest) -> Placement:
+    """Return what a search that found places for all minimums, and has taken its work back, comes to."""
     runs: dict[int, list[Runs]] = {clique.index: [] for clique in search.cliques}
     for placed in search.placed:
         runs[placed.scope.index].append(placed.runs)

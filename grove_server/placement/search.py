@@ -14,6 +14,7 @@ Not here: which domains to try (`candidates`), the necessary tests (`bounds`), G
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -94,6 +95,30 @@ class Search:
         """Place all minimums, then what fits of the optional pods; False if the minimums found no place."""
         if self.root.demand and not self._run_minimums():
             return False
+        for clique in self.cliques:
+            if clique.optional:
+                self._extend(clique)
+        return True
+
+    def accept(self, found: Iterable[tuple[Scope, Runs]]) -> bool:
+        """Take over places for all minimums that something else found, then place what fits of the optional pods.
+
+        Return False if the minimums do not fit. What else they have to keep to is not checked: whoever calls this asks
+        `violations` afterwards.
+        """
+        for clique, runs in found:
+            self._put(clique, runs, is_last=False)
+        slots = [self.layout.slots[placed.runs.positions] for placed in self.placed]
+        if not slots or (self.cluster.ledger.free[sorted(needs(self.root))][:, np.concatenate(slots)] < 0).any():
+            return False
+        first_at = {placed.scope.index: int(placed.runs.positions[0]) for placed in self.placed}
+        for scope in self.root.walk():
+            cliques = [clique.index for clique in scope.demanding() if clique.index in first_at]
+            if cliques and (scope.required is not None or scope is self.root):
+                node = Region(self.layout.node_level, first_at[cliques[0]])
+                region = lifted(self.layout, node, scope.required or 0)
+                count = self.layout.levels[region.level].count
+                self.chosen[scope.index] = Chosen(region, count, count)
         for clique in self.cliques:
             if clique.optional:
                 self._extend(clique)
