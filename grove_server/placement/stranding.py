@@ -1,13 +1,14 @@
 """Which node a few pods take, so that the least GPU is stranded for the pods that usually come.
 
-Rules: a node's worth is the GPU that the usual mix of pods could use on it: for each shape of the mix, the pods of it
-that the node still fits times their GPU milli, by weight. The node that loses the least of its worth is taken; of
-equals the tightest, then the first by name. So pods with much CPU per GPU leave nodes alone whose CPU the GPUs need,
-and odd shares go where nothing usual fits any more. Worths are whole numbers, so equals are equal; no chance is needed.
-Only where one node holds all the pods asked for, and there are few of them.
-Method: after fragmentation gradient descent (Weng et al., "Beware of Fragmentation", USENIX ATC 2023), which asks
-whether one more pod of each shape fits; here nodes are thought filled up with each shape, which sees the shortage of
-CPU before it is there, and does not hang on how ties are broken (`tests/bench/openb.py` has both figures).
+Rules: a node's worth is the GPU that the usual mix of pods could use on it, in milli, by weight of each shape, as the
+answer to two questions that count alike. If one more pod of the shape fits: how much is free of GPUs that are large
+enough for it. And if the node were filled up with the shape: how much its pods would use. The node that loses the
+least of its worth is taken; of equals the tightest, then the first by name. So pods with much CPU per GPU leave nodes
+alone whose CPU the GPUs need, and odd shares go where nothing usual fits any more. Worths are whole numbers, so equals
+are equal; no chance is needed. Only where one node holds all the pods asked for, and there are few of them.
+Method: the first question is that of fragmentation gradient descent (Weng et al., "Beware of Fragmentation", USENIX ATC
+2023). The second one sees a shortage of CPU before it is there; with it alone, or both, little hangs on how ties are
+broken (`tests/bench/openb.py` has the figures).
 Worths are kept per slot, losses per shape and slot; what changed is counted anew when somebody asks for it.
 
 Not here: which domain to take (`choice`, `candidates`), where the mix comes from.
@@ -25,7 +26,7 @@ import numpy.typing as npt
 from grove_server.placement.ledger import GPU_ROW, Ledger
 from grove_server.placement.requests import GPU_RESOURCE, PodShape
 from grove_server.placement.rules import NodeRules
-from grove_server.placement.topology import BoolArray, IntArray
+from grove_server.placement.topology import IntArray
 from grove_server.resources.gpu_annotations import GPU_MILLI
 
 MIX_MAX: Final = 512
@@ -78,19 +79,22 @@ class Stranding:
         self.mix = mix
         self._ledger = ledger
         self._rules = rules
-        # Shapes without GPUs use none, whatever room they have.
+        # Shapes without GPUs use none, whatever room they have. Those of equal amounts are counted once.
         self._shapes = [(shape, weight) for shape, weight in mix.shapes if weight and shape.needs_gpu]
-        milli = [shape.gpu_milli or GPU_MILLI * shape.amount(GPU_RESOURCE) for shape, _ in self._shapes]
-        weights = [weight for _, weight in self._shapes]
-        self._value: FloatArray = np.array(milli, dtype=np.float64) * np.array(weights, dtype=np.float64)
-        self._is_share: BoolArray = np.array([shape.gpu_milli > 0 for shape, _ in self._shapes], dtype=np.bool_)
-        self._whole: FloatArray = np.array(
-            [max(1, shape.amount(GPU_RESOURCE)) for shape, _ in self._shapes], dtype=float
-        )
-        self._sizes, self._size_of = np.unique(
-            np.array([shape.gpu_milli for shape, _ in self._shapes if shape.gpu_milli], dtype=np.int16),
-            return_inverse=True,
-        )
+        kinds: dict[PodShape, int] = {}
+        self._kind_of = [
+            kinds.setdefault(PodShape(requests=shape.requests, gpu_milli=shape.gpu_milli), len(kinds))
+            for shape, _ in self._shapes
+        ]
+        self._kinds = list(kinds)
+        # What GPUs hold is asked once per size of share, then once per number of whole GPUs.
+        self._sizes = np.array(sorted({kind.gpu_milli for kind in kinds} - {0}), dtype=np.int16)
+        wholes = sorted({kind.amount(GPU_RESOURCE) for kind in kinds} - {0})
+        answers = [*((int(size), 0) for size in self._sizes), *((0, count) for count in wholes)]
+        self._answer_of = np.array([answers.index((kind.gpu_milli, kind.amount(GPU_RESOURCE))) for kind in kinds])
+        self._wholes: FloatArray = np.array(wholes, dtype=np.float64)[:, None]
+        milli = np.array([kind.gpu_milli or GPU_MILLI * kind.amount(GPU_RESOURCE) for kind in kinds], dtype=np.float64)
+        self._milli: FloatArray = milli[:, None]
         self._reset()
 
     def best(self, shape: PodShape, slots: IntArray, room: IntArray, pod_count: int) -> int | None:
@@ -115,17 +119,19 @@ class Stranding:
         self._slot_count = ledger.free.shape[1]
         self._rows_known = len(ledger.rows)
         self._rules_read = self._rules.changes.end
-        states = len(self._rules.states)
-        self._eligible: BoolArray = np.zeros((len(self._shapes), self._slot_count), dtype=np.bool_)
-        costs = np.zeros((len(ledger.rows), len(self._shapes)), dtype=np.float64)
-        for i, (shape, _) in enumerate(self._shapes):
-            known = ledger.known_costs(shape.requests)
-            if known is not None:  # Otherwise no node has what the shape needs, and it stays eligible nowhere.
-                self._eligible[i, :states] = self._rules.eligibility(shape)[0]
-                for row, amount in known:
-                    costs[row, i] = amount
+        self._weights: FloatArray = np.zeros((len(self._kinds), self._slot_count), dtype=np.float64)
+        costs = np.zeros((len(ledger.rows), len(self._kinds)), dtype=np.float64)
+        for i, kind in enumerate(self._kinds):
+            for row, amount in ledger.known_costs(kind.requests) or ():
+                costs[row, i] = amount
+        for kind_index, (shape, weight) in zip(self._kind_of, self._shapes, strict=True):
+            if ledger.known_costs(shape.requests) is not None:  # Otherwise no node has what the shape needs.
+                eligible = self._rules.eligibility(shape)[0]
+                self._weights[kind_index, : len(eligible)] += weight * eligible
         costs[GPU_ROW] = 0
-        self._costs = [(row, cost.nonzero()[0], cost[cost > 0]) for row, cost in enumerate(costs) if cost.any()]
+        self._costs = [
+            (row, cost.nonzero()[0], cost[cost > 0][:, None]) for row, cost in enumerate(costs) if cost.any()
+        ]
         self._worths: FloatArray = np.full(self._slot_count, np.nan)
         self._worths_read = ledger.changes.end
         self._kept: OrderedDict[tuple[PodShape, int], _Losses] = OrderedDict()
@@ -140,10 +146,11 @@ class Stranding:
                 self._reset()
                 return
             self._rules_read = rules.changes.end
-            for i, (shape, _) in enumerate(self._shapes):
+            self._weights[:, slots] = 0
+            for kind_index, (shape, weight) in zip(self._kind_of, self._shapes, strict=True):
                 is_known = ledger.known_costs(shape.requests) is not None
                 for slot in slots:
-                    self._eligible[i, slot] = is_known and rules.eligibility_at(shape, slot)[0]
+                    self._weights[kind_index, slot] += weight * (is_known and rules.eligibility_at(shape, slot)[0])
             for by_slot in (self._worths, *(losses.by_slot for losses in self._kept.values())):
                 by_slot[slots] = np.nan
 
@@ -200,17 +207,35 @@ class Stranding:
     def _count(self, slots: IntArray, free: FloatArray, shares: npt.NDArray[np.int16]) -> FloatArray:
         """Return worths: free float64[rows, n], shares int16[n, columns]."""
         np.maximum(free, 0, out=free)
-        whole = free[GPU_ROW]
-        fits = np.floor(whole / self._whole[:, None])
-        if len(self._sizes):
-            of_open = (shares // self._sizes[:, None, None]).sum(axis=2, dtype=np.float64)
-            of_size = of_open + whole * (GPU_MILLI // self._sizes)[:, None]
-            fits[self._is_share] = of_size[self._size_of]
+        fits, usable = self._gpu_answers(free[GPU_ROW], shares)
+        fits, usable = fits[self._answer_of], usable[self._answer_of]
         for row, which, costs in self._costs:
-            fits[which] = np.minimum(fits[which], np.floor(free[row] / costs[:, None]))
-        fits *= self._eligible[:, slots]
-        worths: FloatArray = self._value @ fits
+            most = np.floor(free[row] / costs)
+            if len(which) == len(fits):
+                np.minimum(fits, most, out=fits)
+            else:
+                fits[which] = np.minimum(fits[which], most)
+        usable *= fits > 0
+        fits *= self._milli
+        usable += fits
+        usable *= self._weights[:, slots]
+        worths: FloatArray = usable.sum(axis=0)
         return worths
+
+    def _gpu_answers(self, whole: FloatArray, shares: npt.NDArray[np.int16]) -> tuple[FloatArray, FloatArray]:
+        """Return by answer and node (pods that GPUs alone hold, milli of GPUs that are large enough for one)."""
+        fits = np.empty((len(self._sizes) + len(self._wholes), len(whole)), dtype=np.float64)
+        usable = np.empty_like(fits)
+        usable[:] = GPU_MILLI * whole
+        count = len(self._sizes)
+        fits[count:] = np.floor(whole / self._wholes)
+        if count:
+            fits[:count] = whole * (GPU_MILLI // self._sizes)[:, None]
+            sizes = self._sizes[:, None, None]
+            ones = np.ones(shares.shape[1], dtype=np.float32)  # A product sums short rows fastest; 24 bits hold them.
+            fits[:count] += (shares // sizes).astype(np.float32) @ ones
+            usable[:count] += (shares * (shares >= sizes)).astype(np.float32) @ ones
+        return fits, usable
 
 
 def _with_shares(shares: npt.NDArray[np.int16], whole: FloatArray, milli: int, pod_count: int) -> npt.NDArray[np.int16]:
