@@ -72,7 +72,9 @@ def _take_signatures(cluster: Cluster, shape: PodShape, tally: _Tally) -> None:
             causes.setdefault(cause, []).append(code)
     order = list(ExclusionKind)
     for (kind, detail), hit in sorted(causes.items(), key=lambda item: (order.index(item[0][0]), item[0][1])):
-        tally.take(kind, detail, np.isin(codes, hit))
+        is_hit = np.zeros(len(signatures), dtype=np.bool_)
+        is_hit[hit] = True
+        tally.take(kind, detail, is_hit[codes])
 
 
 def _cause(state: NodeState, shape: PodShape) -> tuple[ExclusionKind, str] | None:

@@ -172,15 +172,17 @@ class _Explanation:
         span = Span(level, domain, domain + 1)
         names = {row: resource for resource, row in self.cluster.ledger.rows.items()}
         needed = self.scope.pods_needed
-        lacks = []
-        for row, amount in sorted(needs(self.scope).items()):
+        lacks: list[tuple[str, int]] = []
+        # Where all pods of a single shape fit, nothing can be short; at the broad levels adding it up takes longest.
+        is_roomy = len(self.scope.demand) == 1 and fit >= needed
+        for row, amount in sorted(needs(self.scope).items()) if not is_roomy else ():
             short = amount - int(free_sums(self.cluster.ledger, self.layout, self.scope, row, span)[0])
             if short > 0:
                 lacks.append((names[row], short))
                 largest = max(dict(each.costs or ()).get(row, 0) for each in self.scope.demand)
                 fit = min(fit, needed - -(-short // largest))
         milli = gpu_milli_needed(self.scope)
-        if milli and GPU_RESOURCE not in dict(lacks):
+        if milli and not is_roomy and GPU_RESOURCE not in dict(lacks):
             short = milli - int(free_gpu_milli(self.cluster.ledger, self.layout, self.scope, span)[0])
             if short > 0:
                 lacks.append((GPU_SHARE, short))
@@ -221,7 +223,10 @@ class _Explanation:
             return VerdictCode.POD_TOO_LARGE
         allocatable = self.cluster.ledger.allocatable
         slots = self.layout.slots
-        empty = np.min([allocatable[row][slots] // amount for row, amount in request_class.costs], axis=0)
+        (row, amount), *others = request_class.costs
+        empty = allocatable[row][slots] // amount
+        for row, amount in others:
+            np.minimum(empty, allocatable[row][slots] // amount, out=empty)
         if request_class.shape.gpu_milli:
             empty = np.minimum(empty, allocatable[GPU_ROW][slots] * (GPU_MILLI // request_class.shape.gpu_milli))
         empty = empty * (request_class.eligible & inside)

@@ -170,6 +170,8 @@ def _largest(cluster: Cluster, layout: Layout, request_class: RequestClass, insi
 
     The largest is the one that falls short in the fewest resources, then by the smallest factor, then the first.
     """
+    if bool((request_class.everywhere[-1] * inside).any()):
+        return None  # A pod fits now; the common case, and the rest takes longest.
     matching = np.flatnonzero(request_class.eligible & inside)
     requests = _amounts(request_class.shape)
     if not len(matching) or not requests:
