@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from hypothesis import strategies as st
 
@@ -31,6 +32,7 @@ class Running:
     occupancy: Occupancy = field(default_factory=Occupancy)
     seats: dict[str, Seat] = field(default_factory=dict)
     facts: dict[str, GangFacts] = field(default_factory=dict)
+    requests: dict[str, GangRequest] = field(default_factory=dict)
 
     def start(self, request: GangRequest, facts: GangFacts) -> bool:
         """Place a gang and let it run; False if it has no room."""
@@ -52,7 +54,17 @@ class Running:
             for index, binding in enumerate(clique.bindings)
         ]
         self.sit(facts, seats)
+        self.requests[facts.name] = request
         return True
+
+    def request_of(self, gang: str, seats: tuple[Seat, ...]) -> GangRequest | None:
+        """Return what to ask for if some pods of a gang move; surplus of gangs that ask for levels stays."""
+        request, counts = self.requests[gang], Counter(seat.clique for seat in seats)
+        if len(seats) == sum(seat.gang == gang for seat in self.seats.values()):
+            return replace(request, members=tuple(_with_counts(member, counts) for member in request.members))
+        if request.required or any(member.required for member in request.members):
+            return None
+        return replace(request, members=tuple(_with_counts(m, counts) for m in request.members if counts.get(m.name)))
 
     def sit(self, facts: GangFacts, seats: Iterable[Seat]) -> None:
         """Add a gang whose places are reserved already."""
@@ -77,6 +89,11 @@ class Running:
             other.set_gang(facts)
         other.add_pods(reversed(self.seats.values()))
         return other
+
+
+def _with_counts(member: CliqueRequest | GroupRequest, counts: Mapping[str, int]) -> CliqueRequest:
+    assert isinstance(member, CliqueRequest)
+    return replace(member, minimum=counts.get(member.name, 0), optional=0)
 
 
 def minimums(request: GangRequest | GroupRequest | CliqueRequest) -> Iterator[tuple[str, int]]:

@@ -1,0 +1,86 @@
+"""Moves over generated clusters: every moved pod has its place, no gang lacks its minimum, domains really come free."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from grove_server.placement import Cluster, GangRequest
+from grove_server.placement.clearing import plan_clearing
+from grove_server.placement.consolidation import ConsolidationLimits, Move, Moves, plan_consolidation
+from grove_server.placement.preemption import VictimKind, without_optional
+from grove_server.placement.violations import violations
+from tests.eviction_cases import Running, dense_requests, scenes
+from tests.placement_cases import HOST, TOPOLOGY, ZONE
+
+
+def _carried_out(running: Running, plan: Moves, target: GangRequest | None) -> Cluster:
+    """Make all moves, the target's places first, and return the cluster; fail if one of them has no place."""
+    after = running.without(pod for move in plan.moves for pod in move.pods)
+    if plan.target is not None and target is not None:
+        assert violations(after, target, plan.target) == []
+        after.reserve(plan.target)
+    for move in sorted(plan.moves, key=lambda move: move.gang):
+        _assert_rights(running, plan, move)
+        after.reserve(move.placement)
+    return after
+
+
+def _assert_rights(running: Running, plan: Moves, move: Move) -> None:
+    """Fail if a move takes part of a minimum, or leaves a scaled gang behind, or pods without new places."""
+    facts, gone = running.facts[move.gang], set(move.pods)
+    own = [seat for seat in running.seats.values() if seat.gang == move.gang]
+    assert facts.is_preemptible
+    assert move.placement.pod_count == len(move.pods)
+    if move.kind == VictimKind.GANG:
+        assert gone == {seat.pod for seat in own}
+        moved = {each.gang for each in plan.moves}
+        with_pods = {seat.gang for seat in running.seats.values()}
+        assert {each.name for each in running.facts.values() if each.base_gang == facts.name} & with_pods <= moved
+    else:
+        for clique, minimum in facts.minimums:
+            assert sum(seat.clique == clique and seat.pod not in gone for seat in own) >= minimum
+
+
+@settings(max_examples=150, deadline=None)
+@given(scenes(), dense_requests("target"))
+def test_moves_make_room_and_everything_has_its_place(running: Running, target: GangRequest) -> None:
+    """After all moves the target and all that moved are placed, within every promise; no budget is exceeded."""
+    limits = ConsolidationLimits(pods_max=6, gangs_max=3)
+    plan = plan_consolidation(running.cluster, running.occupancy, target, request_of=running.request_of, limits=limits)
+    if not isinstance(plan, Moves):
+        assert plan.sentence()
+        return
+    assert sum(len(move.pods) for move in plan.moves) <= 6
+    assert len(plan.moves) <= 3
+    _carried_out(running, plan, without_optional(target))
+    assert plan.sentence()
+
+
+@settings(max_examples=150, deadline=None)
+@given(scenes(nodes_max=6), st.sampled_from([HOST, ZONE]), st.sampled_from([None, 1]))
+def test_cleared_domains_are_empty_and_no_empty_one_is_used(
+    running: Running, level: str, domains_max: int | None
+) -> None:
+    """Domains said to come free hold no pod afterwards, and those that were empty are so still."""
+    plan = plan_clearing(
+        running.cluster,
+        running.occupancy,
+        TOPOLOGY,
+        level,
+        request_of=running.request_of,
+        domains_max=domains_max,
+    )
+    _carried_out(running, plan, None)
+    before = {_domain(running, seat.node, level) for seat in running.seats.values()}
+    gone = {pod for move in plan.moves for pod in move.pods}
+    nodes = [seat.node for seat in running.seats.values() if seat.pod not in gone]
+    nodes += [each.node for move in plan.moves for clique in move.placement.cliques for each in clique.bindings]
+    after = {_domain(running, node, level) for node in nodes}
+    assert after <= before
+    assert before - after == set(plan.freed)
+    assert (not plan.moves) or plan.freed
+
+
+def _domain(running: Running, node: str, level: str) -> str:
+    return running.cluster.node(node).labels[level]
