@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from typing import Final
 
@@ -12,7 +13,7 @@ from grove_server.placement import GangRequest, Placement, place
 from grove_server.placement.eviction import Disruption
 from grove_server.placement.preemption import Preemption, VictimKind, plan_preemption, without_optional
 from grove_server.placement.violations import violations
-from tests.eviction_cases import Running, dense_requests, fits_by_number, scenes
+from tests.eviction_cases import Running, crowded, crowded_request, dense_requests, fits_by_number, scenes
 from tests.placement_oracle import is_possible
 
 NOBODY: Final = Disruption().order[1]
@@ -67,6 +68,25 @@ def test_nothing_is_evicted_for_nothing(running: Running, request: GangRequest, 
         assert plan.victims == ()
     if not isinstance(plan, Preemption):
         return
+    assert_all_needed(running, plan)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32))
+def test_crowded_clusters_keep_all_of_this(seed: int) -> None:
+    """The same holds where much has to give way at once, budgets, scaled gangs and shares of GPUs in it."""
+    running, request = crowded(seed), crowded_request(random.Random(seed), "late", gpus_max=4)
+    plan = plan_preemption(running.cluster, running.occupancy, request, priority=3)
+    if isinstance(plan, Preemption):
+        after = running.without(plan.pods)
+        assert violations(after, without_optional(request), plan.placement) == []
+        after.reserve(plan.placement)
+        assert_rights(running, plan)
+        assert_all_needed(running, plan)
+
+
+def assert_all_needed(running: Running, plan: Preemption) -> None:
+    """Fail if the places would be free although some unit of the victims stayed."""
     gone = set(plan.pods)
     for unit in top_units(running, plan):
         assert not fits_by_number(running.without(gone - unit), plan.placement)
