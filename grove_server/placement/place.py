@@ -104,6 +104,7 @@ def _clique(search: Search, clique: Scope, runs: Runs, dealer: GpuDealer) -> Cli
             bindings += map(PodBinding, repeat(state.name), dealer.whole(slot, gpu_count, count))
         else:
             bindings += (PodBinding(state.name, ()),) * count
+    assert len(bindings) >= clique.minimum, "all or nothing"
     return CliquePlacement(
         name=clique.name,
         shape=request_class.shape,
