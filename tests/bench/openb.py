@@ -154,7 +154,7 @@ def _shape(pod: Pod) -> PodShape:
 
 @dataclass(slots=True, kw_only=True)
 class Ratios:
-    """What came of one policy, by seed, in percent, and what a decision and its reservation took in microseconds of the processor."""
+    """What came of one policy by seed, in percent, and the processor time of a decision and its reservation."""
 
     saturated: list[float] = field(default_factory=list)
     arrived100: list[float] = field(default_factory=list)

@@ -19,6 +19,7 @@ from grove_server.placement.requests import GPU_RESOURCE
 from grove_server.placement.results import Placement
 from grove_server.placement.shapes import amount, node_state
 from grove_server.resources.cluster import Node
+from grove_server.resources.gpu_annotations import GPU_MILLI
 from grove_server.resources.meta import Key, Kind
 from grove_server.resources.workload import (
     GangPhase,
@@ -149,16 +150,21 @@ def account(server: SimServer, books: Books) -> Iterator[str]:
         pods = books.pods_on.get(name, {}).values()
         used: Counter[str] = Counter({"pods": len(pods)})
         taken: set[int] = set()
+        shares: Counter[int] = Counter()
         for pod in pods:
             used.update(dict(books.shape(pod).requests))
             taken.update(pod.gpu_ids)
+            shares.update(dict.fromkeys(pod.gpu_ids, books.shape(pod).gpu_milli))
         free = placement.cluster.free_of(name)
         for resource, text in node.allocatable.items():
-            if free[resource] != amount(resource, text) - used[resource]:
+            if resource != GPU_RESOURCE and free[resource] != amount(resource, text) - used[resource]:
                 yield f"placement has {free[resource]} of {resource} on {name}, used are {used[resource]} of {text}"
         total = amount(GPU_RESOURCE, node.allocatable.get(GPU_RESOURCE, "0"))
         if set(placement.cluster.gpus_free_of(name)) != set(range(total)) - taken:
             yield f"placement has GPUs {placement.cluster.gpus_free_of(name)} of {name} free, taken are {sorted(taken)}"
+        left = {gpu_id: GPU_MILLI - milli for gpu_id, milli in shares.items() if milli}
+        if placement.cluster.gpu_shares_of(name) != left:
+            yield f"placement has {placement.cluster.gpu_shares_of(name)} milli of GPUs of {name} free, left are {left}"
     bound = sum(len(pods) for pods in books.pods_on.values())
     if len(placement._holdings) != bound:
         yield f"placement accounts for {len(placement._holdings)} pods, bound are {bound}"

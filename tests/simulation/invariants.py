@@ -15,6 +15,7 @@ from typing import Final
 
 from grove_server.placement.requests import GPU_RESOURCE
 from grove_server.placement.shapes import amount
+from grove_server.resources.gpu_annotations import GPU_MILLI
 from grove_server.resources.meta import Key, Kind, Resource, key_of
 from grove_server.resources.workload import (
     Pod,
@@ -172,13 +173,13 @@ def check_templates(books: Books, commit: Commit, previous: Previous) -> Iterato
 
 
 def check_node(books: Books, name: str) -> Iterator[str]:
-    """A node is not over its capacity, and each of its GPUs belongs to one pod."""
+    """A node is not over its capacity, and each of its GPUs belongs to one pod, or to several by shares."""
     pods = books.pods_on.get(name, {}).values()
     used: Counter[str] = Counter({"pods": len(pods)})
     gpus: Counter[int] = Counter()
     for pod in pods:
         used.update(dict(books.shape(pod).requests))
-        gpus.update(pod.gpu_ids)
+        gpus.update(dict.fromkeys(pod.gpu_ids, books.shape(pod).gpu_milli or GPU_MILLI))
     node = books.nodes.get(name)
     if node is None:
         yield f"a pod was bound to node {name}, which never was"
@@ -187,7 +188,7 @@ def check_node(books: Books, name: str) -> Iterator[str]:
         room = amount(resource, node.allocatable.get(resource, "0"))
         if value > room:
             yield f"node {name} has {room} of {resource} and holds {value}"
-    twice = sorted(gpu for gpu, count in gpus.items() if count > 1)
+    twice = sorted(gpu for gpu, milli in gpus.items() if milli > GPU_MILLI)
     if twice:
         yield f"GPUs {twice} of node {name} belong to several pods"
 

@@ -7,14 +7,22 @@ A decision comes from placement and is shown as it is; nothing is concluded here
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from grove.v1 import explanation_pb2 as pb
 from grove.v1 import topology_pb2
 from grove_server.api.conversions.timestamps import optional_rfc3339
 from grove_server.api.ports import Decision
-from grove_server.placement.requests import CliqueRequest, DomainPath, GangRequest, GroupRequest, PodShape
+from grove_server.placement.requests import (
+    GPU_RESOURCE,
+    GPU_SHARE,
+    CliqueRequest,
+    DomainPath,
+    GangRequest,
+    GroupRequest,
+    PodShape,
+)
 from grove_server.placement.results import (
     DomainChoice,
     Exclusion,
@@ -81,8 +89,8 @@ def explanation(
 
 
 def amount_text(resource: str, amount: int) -> str:
-    """Return an amount in placement's units (milli for cpu, bytes for memory) as a Kubernetes quantity."""
-    if resource == "cpu":
+    """Return an amount in placement's units (milli for cpu and shares of GPUs, bytes) as a Kubernetes quantity."""
+    if resource in {"cpu", GPU_SHARE}:
         return str(amount // _MILLI) if amount % _MILLI == 0 else f"{amount}m"
     if resource in _BYTES or resource.startswith("hugepages-"):
         for suffix, unit in _BINARY:
@@ -169,7 +177,7 @@ def _level_row(report: LevelReport, scope: str, verdict: Verdict, names: Mapping
         best_domain="" if best is None else best.value,
         best_pod_count=None if best is None else best.pods_fit,
         needed_pod_count=verdict.pods_needed,
-        missing={} if best is None else {name: amount_text(name, amount) for name, amount in best.lacks},
+        missing={} if best is None else _missing(best.lacks),
     )
 
 
@@ -225,8 +233,16 @@ def _cliques(members: Iterable[CliqueRequest | GroupRequest]) -> Iterator[Clique
             yield from _cliques(member.members)
 
 
+def _missing(lacks: Sequence[tuple[str, int]]) -> dict[str, str]:
+    """Return amounts by resource; shares stand under the name that people know GPUs by."""
+    return {GPU_RESOURCE if name == GPU_SHARE else name: amount_text(name, amount) for name, amount in lacks}
+
+
 def _requests(shape: PodShape) -> dict[str, str]:
-    return {resource: amount_text(resource, amount) for resource, amount in shape.requests}
+    amounts = {resource: amount_text(resource, amount) for resource, amount in shape.requests}
+    if shape.gpu_milli:
+        amounts[GPU_RESOURCE] = amount_text(GPU_SHARE, shape.gpu_milli)
+    return amounts
 
 
 def _within(path: DomainPath, names: Mapping[str, str]) -> list[topology_pb2.ChosenDomain]:
