@@ -89,8 +89,10 @@ def _water(left: FloatArray, groups: IntArray, room: FloatArray, weights: FloatA
         left[group] - room_before, weight_after, out=np.full_like(room, np.inf), where=weight_after > _NOISE
     )
     is_open = levels <= full_at[order]
-    level = np.full(len(left), np.inf)
-    np.minimum.at(level, group[is_open], levels[is_open])
+    # From the first open member on all are open, and what they would make the level only sinks.
+    level = np.full(len(left), -np.inf)
+    np.maximum.at(level, group[is_open], levels[is_open])
+    level[level == -np.inf] = np.inf
     flow: FloatArray = np.minimum(np.maximum(level, 0.0)[groups] * np.maximum(weights, 1e-300), room)
     return np.where(weights > 0, flow, 0.0)
 
