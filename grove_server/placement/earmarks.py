@@ -85,7 +85,8 @@ def place_around(
     `gang` is who asks, if a request for a part of it goes by another name. Without earmarks it is `place`, and costs
     the same; with some, a few vector steps over the nodes they close.
     """
-    closed = closed_slots(cluster, earmarks, request.name if gang is None else gang, priority) if earmarks else None
+    asking = request.name if gang is None else gang
+    closed = closed_slots(cluster, earmarks, asking, priority) if earmarks else None
     if closed is None or not closed.any():
         return place(cluster, request, budget=budget)
     ledger = cluster.ledger
@@ -100,7 +101,7 @@ def place_around(
         ledger.changes.extend(slots.tolist())
     if isinstance(result, Placement):
         return result
-    owners = [earmark.gang for earmark in earmarks if priority <= earmark.priority]
+    owners = [each.gang for each in earmarks if each.gang != asking and priority <= each.priority]
     others = f" and {len(owners) - 1} others" if len(owners) > 1 else ""
     text = f"{len(slots)} nodes are set aside for {min(owners)}{others}"
     return replace(result, detail=f"{result.detail}; {text}" if result.detail else text)
