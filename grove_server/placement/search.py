@@ -37,8 +37,8 @@ _RETRIES_MAX: Final = 4
 _SIBLINGS_IN_DEPTH_MAX: Final = 64
 """Siblings that are backtracked over; more would nest too deep and not end within any budget."""
 
-_PASS_STEPS: Final = 2
-"""Steps per clique that are always there, for one straight pass."""
+_PASS_STEPS: Final = 4
+"""Steps per clique that are there however small the budget, for one straight pass."""
 
 _FILL_US: Final = 60
 _TRY_US: Final = 30
@@ -79,7 +79,7 @@ class Search:
         self.failed: Scope = root
         self.hopeless: Scope | None = None
         self.stopped = False
-        self.work = Work(STEP_US * (steps_max + _PASS_STEPS * len(self.cliques)))
+        self.work = Work(STEP_US * max(steps_max, _PASS_STEPS * len(self.cliques)))
         self._round = 0
         self._weights: dict[tuple[int, Region], list[int]] = {}
         self._unfinished = False

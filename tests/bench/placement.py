@@ -32,8 +32,10 @@ HALF_GPUS = PodShape(requests=(("cpu", 16_000), ("memory", 128 * 2**30), (GPU_RE
 NO_GPU = PodShape(requests=(("cpu", 2_000), ("memory", 4 * 2**30)))
 
 
-def tree_cluster(zones: int, blocks: int, racks: int, hosts: int, *, used: float, seed: int = 1) -> Cluster:
-    """Return 8-GPU servers in a tree (counts per parent), every 50th tainted, a share of all GPUs in use."""
+def tree_cluster(
+    zones: int, blocks: int, racks: int, hosts: int, *, used: float, seed: int = 1, gpu_count: int = 8
+) -> Cluster:
+    """Return servers in a tree (counts per parent), every 50th tainted, a share of all GPUs in use."""
     nodes = []
     for index in range(zones * blocks * racks * hosts):
         rack, block, zone = index // hosts, index // (hosts * racks), index // (hosts * racks * blocks)
@@ -43,14 +45,14 @@ def tree_cluster(zones: int, blocks: int, racks: int, hosts: int, *, used: float
             NodeState(
                 name=name,
                 labels=labels,
-                allocatable={"cpu": 128_000, "memory": 2**40, "pods": 110, GPU_RESOURCE: 8},
+                allocatable={"cpu": 128_000, "memory": 2**40, "pods": 110, GPU_RESOURCE: gpu_count},
                 taints=(Taint(key="dedicated", value="train"),) if index % 50 == 49 else (),
             )
         )
     cluster = Cluster(nodes)
     chance = random.Random(seed)
     for node in nodes:
-        for _ in range(sum(chance.random() < used for _ in range(8))):
+        for _ in range(sum(chance.random() < used for _ in range(gpu_count))):
             cluster.bind_pod(node.name, ONE_GPU)
     return cluster
 
@@ -58,19 +60,19 @@ def tree_cluster(zones: int, blocks: int, racks: int, hosts: int, *, used: float
 def place_1000x10k(rounds: int = 300) -> dict[str, float]:
     """Return p50 and p99 in ms for a gang of 1,000 one-GPU pods on 10,240 nodes, rack preferred."""
     cluster = tree_cluster(4, 8, 16, 20, used=0.5)
-    request = _gang(CliqueRequest(name="worker", shape=ONE_GPU, minimum=1_000), preferred=TOPOLOGY[2])
-    (first,) = _times(lambda: _placed(place(cluster, request)), 1)
-    times = _times(lambda: _placed(place(cluster, request)), rounds)
-    return {"p50_ms": _percentile(times, 50), "p99_ms": _percentile(times, 99), "cold_ms": first}
+    request = gang(CliqueRequest(name="worker", shape=ONE_GPU, minimum=1_000), preferred=TOPOLOGY[2])
+    (first,) = millis_of(lambda: _placed(place(cluster, request)), 1)
+    times = millis_of(lambda: _placed(place(cluster, request)), rounds)
+    return {"p50_ms": percentile(times, 50), "p99_ms": percentile(times, 99), "cold_ms": first}
 
 
 def place_1000x10k_impossible(rounds: int = 100) -> dict[str, float]:
     """Return p50 and p99 in ms for the proof that 1,000 pods do not fit one rack, explanation included."""
     cluster = tree_cluster(4, 8, 16, 20, used=0.5)
-    request = _gang(CliqueRequest(name="worker", shape=ONE_GPU, minimum=1_000), required=TOPOLOGY[2])
+    request = gang(CliqueRequest(name="worker", shape=ONE_GPU, minimum=1_000), required=TOPOLOGY[2])
     _proven(place(cluster, request))
-    times = _times(lambda: _proven(place(cluster, request)), rounds)
-    return {"p50_ms": _percentile(times, 50), "p99_ms": _percentile(times, 99)}
+    times = millis_of(lambda: _proven(place(cluster, request)), rounds)
+    return {"p50_ms": percentile(times, 50), "p99_ms": percentile(times, 99)}
 
 
 def tree206(rounds: int = 50) -> dict[str, float]:
@@ -79,14 +81,15 @@ def tree206(rounds: int = 50) -> dict[str, float]:
     Groups are of four kinds with one or two cliques each; one clique has no GPUs.
     """
     cluster = tree_cluster(4, 8, 16, 20, used=0.5)
-    groups = [group for index in range(10) for group in _four_groups(index)]
-    request = _gang(CliqueRequest(name="router", shape=NO_GPU, minimum=6), *groups, required=TOPOLOGY[0])
+    groups = [group for index in range(10) for group in four_groups(index)]
+    request = gang(CliqueRequest(name="router", shape=NO_GPU, minimum=6), *groups, required=TOPOLOGY[0])
     _placed(place(cluster, request))
-    times = _times(lambda: _placed(place(cluster, request)), rounds)
-    return {"p50_ms": _percentile(times, 50), "p99_ms": _percentile(times, 99)}
+    times = millis_of(lambda: _placed(place(cluster, request)), rounds)
+    return {"p50_ms": percentile(times, 50), "p99_ms": percentile(times, 99)}
 
 
-def _four_groups(index: int) -> list[GroupRequest]:
+def four_groups(index: int) -> list[GroupRequest]:
+    """Return groups of four kinds with one or two cliques each, bound to a rack or preferring one."""
     rack = TOPOLOGY[2]
     return [
         GroupRequest(
@@ -123,17 +126,17 @@ def small_gangs(gangs: int = 2_000) -> dict[str, float]:
     results = {}
     pair = CliqueRequest(name="pair", shape=ONE_GPU, minimum=2)
     for name, request in {
-        "rack_us": _gang(pair, required=TOPOLOGY[2]),
-        "free_us": _gang(pair),
-        "cpu_us": _gang(CliqueRequest(name="pair", shape=NO_GPU, minimum=2)),
-        "two_cliques_us": _gang(
+        "rack_us": gang(pair, required=TOPOLOGY[2]),
+        "free_us": gang(pair),
+        "cpu_us": gang(CliqueRequest(name="pair", shape=NO_GPU, minimum=2)),
+        "two_cliques_us": gang(
             CliqueRequest(name="leader", shape=ONE_GPU, minimum=1),
             CliqueRequest(name="worker", shape=ONE_GPU, minimum=1),
         ),
     }.items():
         cluster = tree_cluster(2, 4, 4, 8, used=0.0)
         count = min(gangs, 900)
-        results[name] = 1_000 * sum(_times(lambda: _reserved(cluster, request), count)) / count  # noqa: B023 -- run at once
+        results[name] = 1_000 * sum(millis_of(lambda: reserved(cluster, request), count)) / count  # noqa: B023 -- run at once
     return results
 
 
@@ -141,7 +144,7 @@ def gangs_5000(gangs: int = 2_000) -> dict[str, float]:
     """Return gangs per second of three pods with ten live shapes on 5,000 nodes, decision and reservation."""
     cluster = tree_cluster(2, 5, 10, 50, used=0.3)
     requests = [
-        _gang(
+        gang(
             CliqueRequest(
                 name="trio", shape=PodShape(requests=(("cpu", 1_000 + 100 * k), (GPU_RESOURCE, 1))), minimum=3
             ),
@@ -150,13 +153,14 @@ def gangs_5000(gangs: int = 2_000) -> dict[str, float]:
         for k in range(10)
     ]
     turn = iter(range(gangs))
-    times = _times(lambda: _reserved(cluster, requests[next(turn) % 10]), gangs)
+    times = millis_of(lambda: reserved(cluster, requests[next(turn) % 10]), gangs)
     return {"gangs_per_s": 1_000 * gangs / sum(times)}
 
 
-def _gang(
+def gang(
     *members: CliqueRequest | GroupRequest, required: str | None = None, preferred: str | None = None
 ) -> GangRequest:
+    """Return a gang over the topology of the figures."""
     return GangRequest(name="bench", members=members, topology=TOPOLOGY, required=required, preferred=preferred)
 
 
@@ -169,13 +173,14 @@ def _proven(result: Placement | Verdict) -> None:
     assert result.proof
 
 
-def _reserved(cluster: Cluster, request: GangRequest) -> None:
+def reserved(cluster: Cluster, request: GangRequest) -> None:
+    """Decide a gang, which has to fit, and make the decision real."""
     result = place(cluster, request)
     assert isinstance(result, Placement), result.sentence()
     cluster.reserve(result)
 
 
-def _times(work: Callable[[], None], rounds: int) -> list[float]:
+def millis_of(work: Callable[[], object], rounds: int) -> list[float]:
     """Return the milliseconds of each round."""
     times = []
     gc.collect()
@@ -190,7 +195,8 @@ def _times(work: Callable[[], None], rounds: int) -> list[float]:
     return times
 
 
-def _percentile(times: list[float], percent: int) -> float:
+def percentile(times: list[float], percent: int) -> float:
+    """Return a percentile, nearest rank."""
     ordered = sorted(times)
     return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
 

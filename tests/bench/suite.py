@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from tests.bench import deploy, openb, place, rpc, store
+from tests.bench import deploy, mirrors, openb, place, preemption, quality, rpc, store
 from tests.bench.figures import Figure
 
 
@@ -30,6 +30,9 @@ SUITE: Final[tuple[Benchmark, ...]] = (
     Benchmark(name="store.put", run=store.store_put),
     Benchmark(name="store.fanout", run=store.store_fanout),
     Benchmark(name="place", run=place.run),
+    Benchmark(name="place.evict", run=preemption.run),
+    Benchmark(name="place.w", run=mirrors.run),
+    Benchmark(name="place.oracle", run=quality.run),
     Benchmark(name="place.openb", run=openb.run),
     Benchmark(name="deploy", run=deploy.run),
 )

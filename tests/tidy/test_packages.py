@@ -52,9 +52,10 @@ def distribution_of(name: str) -> str | None:
     ],
 )
 def test_what_is_imported_is_declared(project: str, folders: tuple[str, ...]) -> None:
-    """Each third-party import of a distribution is among its dependencies."""
+    """Each third-party import of a distribution is among its dependencies, or those of one of its extras."""
     metadata = tomllib.loads((ROOT / project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    declared = {canonical(requirement) for requirement in metadata["dependencies"]}
+    extras = [requirement for extra in metadata.get("optional-dependencies", {}).values() for requirement in extra]
+    declared = {canonical(requirement) for requirement in (*metadata["dependencies"], *extras)}
     used = {distribution_of(name) for module in modules_under(*folders) for name in imported(module)} - {None}
     assert {name for name in used if name is not None} - declared == set()
 
