@@ -16,6 +16,7 @@ from grove_server.admission.immutability import check_annotation, check_immutabl
 from grove_server.admission.partial import with_findings
 from grove_server.admission.topology import check_domains, check_form, scopes_of
 from grove_server.admission.validation_metadata import check_metadata
+from grove_server.admission.validation_queue import check_turn
 from grove_server.admission.validation_set import check_set
 from grove_server.resources.manifest import ManifestMetadata, PodCliqueSetManifest, PodCliqueSetSpec
 from grove_server.resources.meta import EMPTY_MAP, Kind, Metadata
@@ -71,6 +72,7 @@ def _admit(
     defaulted = default_spec(spec, replicas, None if old is None else old.spec, findings)
     check_metadata(metadata, context.limits.labels_max, findings)
     check_set(metadata.name, defaulted, None if old is None else old.spec, context, findings)
+    check_turn(metadata, defaulted.template, context, findings)
     scopes = tuple(scopes_of(defaulted.template))
     if scopes:
         check_form(scopes, on_create=old is None, findings=findings)

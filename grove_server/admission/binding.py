@@ -8,20 +8,19 @@ The two texts about backends are Grove's, word for word.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from grove_server.admission.cluster_scoped import FindOld, check_identity, new_metadata, read_in_part
 from grove_server.admission.context import AdmissionContext
 from grove_server.admission.findings import Admitted, Findings
-from grove_server.admission.partial import with_findings
-from grove_server.admission.validation_metadata import check_metadata
 from grove_server.resources.cluster import ClusterTopologyBinding
 from grove_server.resources.labels import label_key_problem
 from grove_server.resources.manifest import ClusterTopologyBindingManifest, ClusterTopologyBindingSpec, TopologyLevel
-from grove_server.resources.meta import EMPTY_MAP, Kind, Metadata
-from grove_server.resources.names import LABEL_LENGTH_MAX, dns_subdomain_problem
-from grove_server.resources.schema import Rest, SchemaError, parse_cluster_topology_binding
+from grove_server.resources.meta import EMPTY_MAP, Kind
+from grove_server.resources.names import LABEL_LENGTH_MAX
+from grove_server.resources.schema import parse_cluster_topology_binding
 from grove_server.resources.violations import Reason, quoted
 
 NOT_ENABLED: Final = "scheduler backend is not enabled in Grove"
@@ -39,13 +38,9 @@ def admit_cluster_topology_binding(
     metadata, spec = manifest.metadata, manifest.spec
     _check(manifest, old, context, findings)
     findings.raise_if_any(Kind.CLUSTER_TOPOLOGY_BINDING, metadata.name)
-    labels, annotations = metadata.labels or EMPTY_MAP, metadata.annotations or EMPTY_MAP
     if old is None:
-        created = Metadata(
-            name=metadata.name, uid=context.uid, created_at=context.now, labels=labels, annotations=annotations
-        )
         return Admitted(
-            resource=ClusterTopologyBinding(metadata=created, spec=spec),
+            resource=ClusterTopologyBinding(metadata=new_metadata(metadata, context), spec=spec),
             warnings=findings.warnings,
             changed=True,
         )
@@ -53,32 +48,26 @@ def admit_cluster_topology_binding(
     generation = old.metadata.generation if is_same else old.metadata.generation + 1
     resource = replace(
         old,
-        metadata=replace(old.metadata, generation=generation, labels=labels, annotations=annotations),
+        metadata=replace(
+            old.metadata,
+            generation=generation,
+            labels=metadata.labels or EMPTY_MAP,
+            annotations=metadata.annotations or EMPTY_MAP,
+        ),
         spec=old.spec if is_same else spec,
     )
     return Admitted(resource=resource, warnings=findings.warnings, changed=resource != old)
 
 
 def read_cluster_topology_binding(
-    data: bytes, context: AdmissionContext, find_old: Callable[[str], ClusterTopologyBinding | None] | None = None
+    data: bytes, context: AdmissionContext, find_old: FindOld[ClusterTopologyBinding] | None = None
 ) -> ClusterTopologyBindingManifest:
-    """Parse *data*; if it is wrong in part, report what breaks rules in the rest of it too.
+    """Parse *data*; if it is wrong in part, report what breaks rules in the rest too. Raises SchemaError."""
 
-    *find_old* looks up what is stored under a name; without it the rules of a creation are checked.
-    Raises SchemaError with everything that is wrong.
-    """
-    try:
-        return parse_cluster_topology_binding(data)
-    except SchemaError as error:
+    def check(manifest: ClusterTopologyBindingManifest, old: ClusterTopologyBinding | None, findings: Findings) -> None:
+        _check(manifest, old, context, findings)
 
-        def check(rest: Rest, findings: Findings) -> None:
-            manifest = rest.manifest
-            assert isinstance(manifest, ClusterTopologyBindingManifest), "it was read as one"
-            is_named = not rest.gaps.cover("metadata.name")
-            old = find_old(manifest.metadata.name) if find_old is not None and is_named else None
-            _check(manifest, old, context, findings)
-
-        raise with_findings(error, check) from error
+    return read_in_part(parse_cluster_topology_binding, ClusterTopologyBindingManifest, check, data, find_old)
 
 
 def _check(
@@ -88,14 +77,7 @@ def _check(
     findings: Findings,
 ) -> None:
     metadata, spec = manifest.metadata, manifest.spec
-    problem = dns_subdomain_problem(metadata.name)
-    if problem is not None:
-        findings.invalid("metadata.name", problem)
-    if metadata.namespace:
-        findings.forbidden("metadata.namespace", "may not be set: a ClusterTopologyBinding belongs to the cluster")
-    check_metadata(metadata, context.limits.labels_max, findings)
-    if old is not None and metadata.uid and metadata.uid != old.metadata.uid:
-        findings.immutable("metadata.uid", f"is that of another object: the one stored has {old.metadata.uid}")
+    check_identity(metadata, old, Kind.CLUSTER_TOPOLOGY_BINDING, context, findings)
     _check_levels(spec.levels, context.limits.topology_levels_max, findings)
     _check_schedulers(spec, context, on_create=old is None, findings=findings)
 

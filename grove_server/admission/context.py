@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from grove_server.resources.queues import QueueSpec
+
 INT32_MAX: Final = 2**31 - 1
 # The name under which this server places pods (and binds them, on Kubernetes).
 SCHEDULER_NAME: Final = "grove-scheduler"
@@ -38,8 +40,10 @@ class AdmissionContext:
 
     ``bindings`` maps the name of each ClusterTopologyBinding to its domains, broadest first. ``uid`` and ``now`` (epoch
     seconds) go to what is created. ``name_patterns_taken`` answers, for one normalised pattern, the (set name, pattern)
-    pairs of the request's namespace that have it. ``schedulers_enabled`` are the backends known here, of which a
-    ClusterTopologyBinding may name those in ``schedulers_with_topology`` (by default, those of Grove's chart and ours).
+    pairs of the request's namespace that have it. ``global_defaults`` says of each PriorityClass whether it is the
+    default, ``queues`` are the queues by name; those of the text at hand are in both. ``schedulers_enabled`` are the
+    backends known here, of which a ClusterTopologyBinding may name those in ``schedulers_with_topology`` (by default,
+    those of Grove's chart and ours).
     """
 
     now: float
@@ -49,5 +53,7 @@ class AdmissionContext:
     default_namespace: str = "default"
     name_patterns_taken: Callable[[str], Iterable[tuple[str, str]]] = _none_taken
     scheduler_name: str = SCHEDULER_NAME
+    global_defaults: Mapping[str, bool] = field(default_factory=dict)
+    queues: Mapping[str, QueueSpec] = field(default_factory=dict)
     schedulers_enabled: tuple[str, ...] = (SCHEDULER_NAME, "kai-scheduler", "default-scheduler")
     schedulers_with_topology: tuple[str, ...] = (SCHEDULER_NAME, "kai-scheduler")

@@ -28,8 +28,8 @@ def check_resources(resources: object, path: str, findings: Findings) -> None:
     for key in resources:
         if key not in _FIELDS:
             findings.unknown(f"{path}.{key}")
-    limits = _check_amounts(resources.get("limits"), f"{path}.limits", findings)
-    requests = _check_amounts(resources.get("requests"), f"{path}.requests", findings)
+    limits = check_amounts(resources.get("limits"), f"{path}.limits", findings)
+    requests = check_amounts(resources.get("requests"), f"{path}.requests", findings)
     for name, request in requests.items():
         limit = limits.get(name)
         if limit is not None and request > limit:
@@ -55,7 +55,7 @@ def is_extended(name: str) -> bool:
     return bool(slash) and not f".{domain}/".endswith(f".{_NATIVE_DOMAIN}")
 
 
-def _check_amounts(amounts: object, path: str, findings: Findings) -> Mapping[str, Quantity]:
+def check_amounts(amounts: object, path: str, findings: Findings) -> Mapping[str, Quantity]:
     """Check one map of amounts, and return those that are valid."""
     if amounts is None:
         return {}

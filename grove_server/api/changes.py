@@ -14,10 +14,8 @@ import enum
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
-from grove_server.admission.admit import admit_pod_clique_set, read_pod_clique_set
-from grove_server.admission.binding import admit_cluster_topology_binding, read_cluster_topology_binding
 from grove_server.admission.context import AdmissionContext, Limits
 from grove_server.admission.findings import Admitted, InvalidResourceError
 from grove_server.api.attribution import origin
@@ -27,9 +25,20 @@ from grove_server.api.errors import invalid_manifest
 from grove_server.api.gathering import Gathering
 from grove_server.api.name_forms import Arrivals
 from grove_server.api.reasons import already_exists, being_deleted, not_found, version_conflict
-from grove_server.resources.cluster import ClusterTopologyBinding
-from grove_server.resources.manifest import ClusterTopologyBindingManifest, ManifestMetadata, PodCliqueSetManifest
-from grove_server.resources.meta import Key, Kind
+from grove_server.api.writable import (
+    BY_KIND,
+    ORDER,
+    Arriving,
+    Owned,
+    key_of_manifest,
+    row_of,
+    stored_bindings,
+    stored_defaults,
+    stored_queues,
+)
+from grove_server.resources.manifest import ManifestMetadata
+from grove_server.resources.meta import CLUSTER_SCOPED, Key, Kind
+from grove_server.resources.schema import Manifest
 from grove_server.resources.violations import Reason, Violation
 from grove_server.resources.workload import PodCliqueSet
 from grove_server.store.interface import Applied, Conflict, Put, Reader, Store
@@ -38,9 +47,6 @@ from grove_server.store.interface import Applied, Conflict, Put, Reader, Store
 ATTEMPTS_MAX: Final = 10
 # Many manifests are admitted in steps of this length, with the event loop free in between.
 STEP_S_MAX: Final = 0.004
-
-Manifest = PodCliqueSetManifest | ClusterTopologyBindingManifest
-Owned = PodCliqueSet | ClusterTopologyBinding
 
 
 class Mode(enum.Enum):
@@ -106,38 +112,32 @@ class Changes:
 
     def context(self, default_namespace: str) -> AdmissionContext:
         """Return the world as a request of this moment sees it."""
-        bindings = {each.metadata.name: _domains(each) for each in self._store.read().list(ClusterTopologyBinding)}
+        reader = self._store.read()
         return AdmissionContext(
             now=self._now(),
             uid="",
-            bindings=bindings,
+            bindings=stored_bindings(reader),
+            global_defaults=stored_defaults(reader),
+            queues=stored_queues(reader),
             limits=self._limits,
             default_namespace=default_namespace,
         )
 
-    def read_set(
-        self, data: bytes, default_namespace: str, arriving: Mapping[str, tuple[str, ...]] | None = None
-    ) -> PodCliqueSetManifest:
-        """Return the set manifest in *data* (JSON). Raises SchemaError with all that is wrong with it.
+    def read(self, kind: Kind, data: bytes, default_namespace: str = "", arriving: Arriving | None = None) -> Manifest:
+        """Return the manifest of *kind* in *data* (JSON). Raises SchemaError with all that is wrong with it.
 
-        *arriving* are the domains of topology bindings that come in the same call, by name.
+        *arriving* is what comes in the same call.
         """
+        row = BY_KIND[kind]
 
-        def current(metadata: ManifestMetadata) -> PodCliqueSet | None:
-            return self._store.read().get(PodCliqueSet, metadata.namespace or default_namespace, metadata.name)
+        def current(metadata: ManifestMetadata) -> Owned | None:
+            namespace = "" if kind in CLUSTER_SCOPED else metadata.namespace or default_namespace
+            found = self._store.read().get(kind, namespace, metadata.name)
+            assert found is None or isinstance(found, row.owned), "the store files by kind"
+            return found
 
         context = self.context(default_namespace)
-        if arriving:
-            context = replace(context, bindings={**context.bindings, **arriving})
-        return read_pod_clique_set(data, context, current)
-
-    def read_binding(self, data: bytes) -> ClusterTopologyBindingManifest:
-        """Return the topology binding in *data* (JSON). Raises SchemaError with all that is wrong with it."""
-
-        def current(name: str) -> ClusterTopologyBinding | None:
-            return self._store.read().get(ClusterTopologyBinding, "", name)
-
-        return read_cluster_topology_binding(data, self.context(""), current)
+        return row.read(data, context if arriving is None else arriving.join(context), current)
 
     async def apply(
         self,
@@ -159,7 +159,7 @@ class Changes:
                 admission = _Admission(
                     mode=mode,
                     reader=self._store.read(),
-                    context=self.context(default_namespace),
+                    context=_with_arriving(self.context(default_namespace), wanted),
                     arrivals=self._arrivals,
                     announce=announce,
                     violations=list(known_violations),
@@ -203,12 +203,11 @@ class _Admission:
         """
         results: dict[int, Result] = {}
         seen: dict[Key, str] = {}
-        # Bindings first: a set in the same call may refer to one.
-        order = sorted(range(len(wanted)), key=lambda i: isinstance(wanted[i].manifest, PodCliqueSetManifest))
+        order = sorted(range(len(wanted)), key=lambda position: ORDER[row_of(wanted[position].manifest).kind])
         step_ends_s = self.stopwatch() + STEP_S_MAX
         for position in order:
             each = wanted[position]
-            key = _key(each.manifest, self.context.default_namespace)
+            key = key_of_manifest(each.manifest, self.context.default_namespace)
             if key in seen:
                 message = f"{key.kind} {key.name} is in {seen[key]} already"
                 self.violations.append(Violation(_path(each.where, "metadata.name"), Reason.DUPLICATE, message))
@@ -230,19 +229,22 @@ class _Admission:
         old = self.reader.get(key.kind, key.namespace, key.name)
         _check_expectation(old, key, self.mode, manifest.metadata.resource_version)
         context = replace(self.context, uid=wanted.uid)
-        if isinstance(manifest, ClusterTopologyBindingManifest):
-            assert old is None or isinstance(old, ClusterTopologyBinding), "the store files by kind"
-            binding = admit_cluster_topology_binding(manifest, old, context)
-            name = binding.resource.metadata.name
-            self.context = replace(self.context, bindings={**self.context.bindings, name: _domains(binding.resource)})
-            return _result(binding, wanted.document, is_new=old is None)
-        assert old is None or isinstance(old, PodCliqueSet), "the store files by kind"
-        context = replace(context, name_patterns_taken=self.arrivals.taken(self.reader, key.namespace, key.name))
-        admitted = admit_pod_clique_set(manifest, old, context)
-        _check_readable(admitted.resource)
-        if old is None:
-            self.announce(admitted.resource)
+        if key.kind is Kind.POD_CLIQUE_SET:
+            context = replace(context, name_patterns_taken=self.arrivals.taken(self.reader, key.namespace, key.name))
+        admitted = row_of(manifest).admit(manifest, old, context)
+        if isinstance(admitted.resource, PodCliqueSet):
+            _check_readable(admitted.resource)
+            if old is None:
+                self.announce(admitted.resource)
         return _result(admitted, wanted.document, is_new=old is None)
+
+
+def _with_arriving(context: AdmissionContext, wanted: Sequence[Wanted]) -> AdmissionContext:
+    """Return *context* with what the manifests of the call bring."""
+    arriving = Arriving()
+    for each in wanted:
+        arriving.note(each.manifest)
+    return arriving.join(context)
 
 
 def _check_readable(resource: PodCliqueSet) -> None:
@@ -262,7 +264,7 @@ def _check_expectation(old: object, key: Key, mode: Mode, expected_version: str 
         if expected_version and mode is Mode.APPLY:
             raise version_conflict(key.kind.value, key.namespace, key.name, 0)
         return
-    assert isinstance(old, PodCliqueSet | ClusterTopologyBinding), "only these kinds have manifests"
+    assert isinstance(old, Owned), "only these kinds have manifests"
     if mode is Mode.CREATE:
         raise already_exists(key.kind.value, key.namespace, key.name)
     if expected_version and expected_version != str(old.resource_version):
@@ -271,23 +273,11 @@ def _check_expectation(old: object, key: Key, mode: Mode, expected_version: str 
         raise being_deleted(key.kind.value, key.namespace, key.name)
 
 
-def _domains(binding: ClusterTopologyBinding) -> tuple[str, ...]:
-    return tuple(level.domain for level in binding.spec.levels)
-
-
-def _key(manifest: Manifest, default_namespace: str) -> Key:
-    if isinstance(manifest, ClusterTopologyBindingManifest):
-        return Key(Kind.CLUSTER_TOPOLOGY_BINDING, "", manifest.metadata.name)
-    return Key(Kind.POD_CLIQUE_SET, manifest.metadata.namespace or default_namespace, manifest.metadata.name)
-
-
 def _path(where: str, path: str) -> str:
     return f"{where}.{path}" if where and path else where or path
 
 
-def _result(
-    admitted: Admitted[PodCliqueSet] | Admitted[ClusterTopologyBinding], document: int, *, is_new: bool
-) -> Result:
+def _result(admitted: Admitted[Any], document: int, *, is_new: bool) -> Result:
     action = Action.CREATED if is_new else Action.CONFIGURED if admitted.changed else Action.UNCHANGED
     return Result(resource=admitted.resource, action=action, warnings=admitted.warnings, document=document)
 
@@ -299,7 +289,7 @@ def _version_before(result: Result) -> int:
 def _as_stored(result: Result, stored: Mapping[Key, object]) -> Result:
     metadata = result.resource.metadata
     resource = stored.get(Key(result.resource.kind, metadata.namespace, metadata.name))
-    if not isinstance(resource, PodCliqueSet | ClusterTopologyBinding):
+    if not isinstance(resource, Owned):
         return result
     return Result(resource=resource, action=result.action, warnings=result.warnings, document=result.document)
 

@@ -36,6 +36,8 @@ class Reason(enum.StrEnum):
     ALREADY_EXISTS = "ALREADY_EXISTS"
     VERSION_CONFLICT = "VERSION_CONFLICT"
     BEING_DELETED = "BEING_DELETED"
+    BUILT_IN = "BUILT_IN"
+    QUEUE_IN_USE = "QUEUE_IN_USE"
     NODES_NOT_SIMULATED = "NODES_NOT_SIMULATED"
     PAGE_TOKEN_EXPIRED = "PAGE_TOKEN_EXPIRED"  # noqa: S105 -- a word, not a secret
     RESUME_TOKEN_EXPIRED = "RESUME_TOKEN_EXPIRED"  # noqa: S105 -- a word, not a secret
@@ -65,6 +67,8 @@ CODES: Final[Mapping[Reason, grpc.StatusCode]] = {
     Reason.ALREADY_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
     Reason.VERSION_CONFLICT: grpc.StatusCode.ABORTED,
     Reason.BEING_DELETED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.BUILT_IN: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.QUEUE_IN_USE: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.NODES_NOT_SIMULATED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.PAGE_TOKEN_EXPIRED: grpc.StatusCode.OUT_OF_RANGE,
     Reason.RESUME_TOKEN_EXPIRED: grpc.StatusCode.OUT_OF_RANGE,
@@ -187,6 +191,36 @@ def being_deleted(kind: str, namespace: str, name: str) -> ApiError:
         metadata={"kind": kind, "namespace": namespace, "name": name},
         subject=Subject(kind, shown),
         preconditions=(("BEING_DELETED", shown, "the resource has a deletionTimestamp"),),
+    )
+
+
+def built_in(kind: str, name: str) -> ApiError:
+    """Return the refusal to delete what is a part of the server."""
+    return ApiError(
+        reason=Reason.BUILT_IN,
+        message=f"{kind} {name} is built in and cannot be deleted",
+        metadata={"kind": kind, "namespace": "", "name": name},
+        subject=Subject(kind, name),
+        preconditions=(("BUILT_IN", name, "the resource is a part of the server"),),
+    )
+
+
+def queue_in_use(name: str, kind: str, users: Sequence[str]) -> ApiError:
+    """Return the refusal to delete a queue that resources of *kind* are in; it names them, up to a bound."""
+    shown = ", ".join(users[:_SHOWN_MAX])
+    more = f" and {len(users) - _SHOWN_MAX} more" if len(users) > _SHOWN_MAX else ""
+    return ApiError(
+        reason=Reason.QUEUE_IN_USE,
+        message=f"Queue {name} is in use by {kind} {shown}{more}; move or delete them first",
+        metadata={
+            "kind": "Queue",
+            "namespace": "",
+            "name": name,
+            "used_by_kind": kind,
+            "used_by_count": f"{len(users)}",
+        },
+        subject=Subject("Queue", name),
+        preconditions=(("QUEUE_IN_USE", name, f"used by {kind} {shown}{more}"),),
     )
 
 

@@ -48,6 +48,8 @@ from grove_server.api.services.pod_clique_sets import PodCliqueSetService
 from grove_server.api.services.pod_cliques import PodCliqueScalingGroupService, PodCliqueService
 from grove_server.api.services.pod_gangs import PodGangService
 from grove_server.api.services.pods import PodService
+from grove_server.api.services.priority_classes import PriorityClassService
+from grove_server.api.services.queues import QueueService
 from grove_server.api.services.server_info import ServerService
 from grove_server.api.services.start_order import StartOrderService
 from grove_server.api.services.stories import StoryService
@@ -197,6 +199,8 @@ def services(backend: Backend) -> list[Service]:
         PodService(backend),
         NodeService(backend),
         ClusterTopologyBindingService(backend),
+        PriorityClassService(backend),
+        QueueService(backend),
         EndpointService(backend),
         EventService(backend),
         ManifestService(backend),

@@ -33,6 +33,17 @@ _CHANGE: Final = Deadline(30.0, 120.0)
 _QUESTION: Final = Deadline(30.0, 300.0)
 _ENDLESS: Final = Deadline(None, None)
 
+# Kinds that belong to the whole cluster: everybody may look, changing them is an operator's business.
+_OPERATORS: Final[Mapping[str, tuple[Access, Deadline]]] = {
+    "Apply": (Access.ADMIN, _CHANGE),
+    "Create": (Access.ADMIN, _CHANGE),
+    "Get": (Access.READ, _READ),
+    "List": (Access.READ, _LIST),
+    "Update": (Access.ADMIN, _CHANGE),
+    "Delete": (Access.ADMIN, _CHANGE),
+    "Watch": (Access.READ, _ENDLESS),
+}
+
 _SERVICES: Final[Mapping[str, Mapping[str, tuple[Access, Deadline]]]] = {
     "PodCliqueSetService": {
         "Apply": (Access.WRITE, _CHANGE),
@@ -73,7 +84,7 @@ _SERVICES: Final[Mapping[str, Mapping[str, tuple[Access, Deadline]]]] = {
         "Watch": (Access.READ, _ENDLESS),
         "Delete": (Access.WRITE, _CHANGE),
     },
-    # Nodes and topologies belong to the whole cluster, so changing them is an operator's business.
+    # Nodes belong to the whole cluster, too.
     "NodeService": {
         "Get": (Access.READ, _READ),
         "List": (Access.READ, _LIST),
@@ -84,15 +95,9 @@ _SERVICES: Final[Mapping[str, Mapping[str, tuple[Access, Deadline]]]] = {
         "MarkDown": (Access.ADMIN, _CHANGE),
         "MarkUp": (Access.ADMIN, _CHANGE),
     },
-    "ClusterTopologyBindingService": {
-        "Apply": (Access.ADMIN, _CHANGE),
-        "Create": (Access.ADMIN, _CHANGE),
-        "Get": (Access.READ, _READ),
-        "List": (Access.READ, _LIST),
-        "Update": (Access.ADMIN, _CHANGE),
-        "Delete": (Access.ADMIN, _CHANGE),
-        "Watch": (Access.READ, _ENDLESS),
-    },
+    "ClusterTopologyBindingService": _OPERATORS,
+    "PriorityClassService": _OPERATORS,
+    "QueueService": _OPERATORS,
     # Whoever runs a pod may ask whether it may start.
     "StartOrderService": {"Wait": (Access.READ, _ENDLESS)},
     # A router that watches is waited for, so watching drains is a router's business, not a reader's.

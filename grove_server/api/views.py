@@ -17,6 +17,7 @@ from grove_server.api.conversions.children import pod_clique_bytes, pod_gang_mes
 from grove_server.api.conversions.cluster import cluster_topology_binding_message, event_message, node_message
 from grove_server.api.conversions.pod_clique_sets import pod_clique_set_bytes
 from grove_server.api.conversions.pods import pod_bytes
+from grove_server.api.conversions.scheduling import priority_class_message, queue_message
 from grove_server.resources.meta import Kind, Resource
 
 # What an entry costs beside its bytes: dictionary slot, key, bytes object.
@@ -38,6 +39,8 @@ _SERIALIZERS: Final[Mapping[Kind, Callable[[Any], bytes]]] = {
     Kind.POD: pod_bytes,
     Kind.NODE: _serialized(node_message),
     Kind.CLUSTER_TOPOLOGY_BINDING: _serialized(cluster_topology_binding_message),
+    Kind.PRIORITY_CLASS: _serialized(priority_class_message),
+    Kind.QUEUE: _serialized(queue_message),
     Kind.EVENT: _serialized(event_message),
 }
 

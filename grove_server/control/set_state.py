@@ -13,6 +13,7 @@ from grove_server.lifecycle.set_pass import CopyTotals, pod_template, stale_temp
 from grove_server.resources.cluster import ClusterTopologyBinding
 from grove_server.resources.manifest import PodCliqueSetTemplate, TopologyLevel
 from grove_server.resources.meta import Key, key_of
+from grove_server.resources.priority import PriorityClass
 from grove_server.resources.workload import PodCliqueSet, PodTemplate
 from grove_server.store.interface import Change, Delete, Outcome, Put, Reader, Store
 
@@ -78,7 +79,7 @@ class SetState:
         self._commit(store, [Put(template) for template in created], self.creating)
         self.templates = templates
         self.may_hold_stale_templates = True
-        self.blueprint = draw_blueprint(owner, templates, topology_levels(reader))
+        self.blueprint = draw_blueprint(owner, templates, topology_levels(reader), priority_classes(reader))
         self.topology_epoch = topology_epoch
         self.is_spread = False
         return self.blueprint
@@ -136,6 +137,11 @@ class SetState:
 def topology_levels(reader: Reader) -> dict[str, tuple[TopologyLevel, ...]]:
     """Return the levels of every topology binding by name."""
     return {b.metadata.name: b.spec.levels for b in reader.list(ClusterTopologyBinding)}
+
+
+def priority_classes(reader: Reader) -> dict[str, PriorityClass]:
+    """Return every priority class by name."""
+    return {each.metadata.name: each for each in reader.list(PriorityClass)}
 
 
 def _same(one: PodCliqueSetTemplate, other: PodCliqueSetTemplate) -> bool:

@@ -41,6 +41,7 @@ from grove_server.lifecycle.rollout.progress import SETTLE_S, advance, is_turn_o
 from grove_server.lifecycle.set_pass import topology_condition, with_set_status
 from grove_server.resources.cluster import ClusterTopologyBinding
 from grove_server.resources.meta import Condition, key_of
+from grove_server.resources.priority import PriorityClass
 from grove_server.resources.routing import RouterRegistration
 from grove_server.resources.workload import Pod, PodClique, PodCliqueScalingGroup, PodCliqueSet, PodGang
 from grove_server.store.errors import StoreUnavailableError
@@ -164,7 +165,7 @@ class WorkloadLoop(Supervised):
                 queue.add(copy_key(resource))
             elif isinstance(resource, PodCliqueSet):
                 queue.add(set_key(resource))
-            elif isinstance(resource, ClusterTopologyBinding):
+            elif isinstance(resource, ClusterTopologyBinding | PriorityClass):
                 self._topology_epoch += 1
                 for owner in self._store.read().list(PodCliqueSet):
                     queue.add(set_key(owner))

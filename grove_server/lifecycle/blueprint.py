@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from grove_server.resources.manifest import CliqueTemplate, ScalingGroupTemplate, TopologyConstraint, TopologyLevel
+from grove_server.resources.priority import PriorityClass, ResolvedPriority, resolve_priority
 from grove_server.resources.workload import LevelConstraint, PodCliqueSet, PodTemplate
 
 TopologyLevels = Mapping[str, tuple[TopologyLevel, ...]]
+
+NO_CLASSES: Final[Mapping[str, PriorityClass]] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,15 +66,19 @@ class Blueprint:
     topology_name: str
     topology_error: str
     priority_class_name: str
+    priority: ResolvedPriority
 
 
 def draw_blueprint(
-    pod_clique_set: PodCliqueSet, templates: Mapping[str, PodTemplate], topologies: TopologyLevels
+    pod_clique_set: PodCliqueSet,
+    templates: Mapping[str, PodTemplate],
+    topologies: TopologyLevels,
+    classes: Mapping[str, PriorityClass] = NO_CLASSES,
 ) -> Blueprint:
     """Return the blueprint of *pod_clique_set*.
 
     *templates* maps each clique name to its current PodTemplate; *topologies* maps each ClusterTopologyBinding's name
-    to its levels, broadest first.
+    to its levels, broadest first; *classes* are the priority classes by name.
     """
     template = pod_clique_set.spec.template
     translator = _Translator(topologies, _topology_name(pod_clique_set))
@@ -105,6 +113,7 @@ def draw_blueprint(
         topology_name=translator.topology_name if translator.used else "",
         topology_error=translator.error,
         priority_class_name=template.priority_class_name or "",
+        priority=resolve_priority(template.priority_class_name or "", classes),
     )
 
 

@@ -159,6 +159,8 @@ def _gang(blueprint: Blueprint, members: GangMembers, observed: PodGang | None, 
             topology_name=blueprint.topology_name,
             topology_error=blueprint.topology_error,
             priority_class_name=blueprint.priority_class_name,
+            priority=blueprint.priority.value,
+            preemption_policy=blueprint.priority.preemption_policy,
         )
     return _follow(blueprint, members, observed, pod_groups)
 
@@ -168,6 +170,7 @@ def _follow(blueprint: Blueprint, members: GangMembers, observed: PodGang, pod_g
     owner = blueprint.pod_clique_set
     labels = gang_labels(owner.metadata.name, members.name, DEFAULT_SCHEDULER, owner.metadata.labels)
     annotations = gang_annotations(blueprint.topology_name, owner.metadata.annotations)
+    value, policy = _priority(blueprint, observed)
     same_spec = (
         pod_groups == observed.pod_groups
         and blueprint.constraint == observed.topology_constraint
@@ -175,6 +178,7 @@ def _follow(blueprint: Blueprint, members: GangMembers, observed: PodGang, pod_g
         and blueprint.topology_name == observed.topology_name
         and blueprint.topology_error == observed.topology_error
         and blueprint.priority_class_name == observed.priority_class_name
+        and (value, policy) == (observed.priority, observed.preemption_policy)
     )
     if same_spec and labels == observed.metadata.labels and annotations == observed.metadata.annotations:
         return observed
@@ -188,7 +192,17 @@ def _follow(blueprint: Blueprint, members: GangMembers, observed: PodGang, pod_g
         topology_name=blueprint.topology_name,
         topology_error=blueprint.topology_error,
         priority_class_name=blueprint.priority_class_name,
+        priority=value,
+        preemption_policy=policy,
     )
+
+
+def _priority(blueprint: Blueprint, observed: PodGang) -> tuple[int, str]:
+    """Return priority and preemption policy; those of a class that is gone stay, as pods' do in Kubernetes."""
+    priority = blueprint.priority
+    if not priority.is_known and observed.priority_class_name == blueprint.priority_class_name:
+        return observed.priority, observed.preemption_policy
+    return priority.value, priority.preemption_policy
 
 
 def _counts(state: CliqueState) -> PodGroupCounts:

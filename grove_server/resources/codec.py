@@ -13,6 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from grove_server.resources.cluster import ClusterTopologyBinding, Event, Node
 from grove_server.resources.meta import Kind, Resource
+from grove_server.resources.priority import PriorityClass
+from grove_server.resources.queues import Queue
 from grove_server.resources.reference import TemplateLookup
 from grove_server.resources.rollout import SetRevision
 from grove_server.resources.routing import RouterRegistration
@@ -30,6 +32,8 @@ DECODE_ORDER: Final = (
     Kind.POD_TEMPLATE,
     Kind.NODE,
     Kind.CLUSTER_TOPOLOGY_BINDING,
+    Kind.PRIORITY_CLASS,
+    Kind.QUEUE,
     Kind.POD_CLIQUE_SET,
     Kind.POD_CLIQUE_SCALING_GROUP,
     Kind.POD_CLIQUE,
@@ -52,6 +56,8 @@ _ADAPTERS: Final[Mapping[Kind, TypeAdapter[Any]]] = {
     Kind.EVENT: TypeAdapter(Event),
     Kind.ROUTER_REGISTRATION: TypeAdapter(RouterRegistration),
     Kind.SET_REVISION: TypeAdapter(SetRevision),
+    Kind.PRIORITY_CLASS: TypeAdapter(PriorityClass),
+    Kind.QUEUE: TypeAdapter(Queue),
 }
 
 

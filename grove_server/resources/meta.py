@@ -17,6 +17,7 @@ from pydantic.alias_generators import to_camel
 GROVE_API_VERSION: Final = "grove.io/v1alpha1"
 SCHEDULER_API_VERSION: Final = "scheduler.grove.io/v1alpha1"
 CORE_API_VERSION: Final = "v1"
+PRIORITY_API_VERSION: Final = "scheduling.k8s.io/v1"
 
 # One configuration for all schema types: manifests are camelCase, unknown fields are errors, nothing is coerced.
 SCHEMA: Final = ConfigDict(extra="forbid", alias_generator=to_camel, strict=True)
@@ -44,9 +45,11 @@ class Kind(enum.StrEnum):
     EVENT = "Event"
     ROUTER_REGISTRATION = "RouterRegistration"
     SET_REVISION = "SetRevision"
+    PRIORITY_CLASS = "PriorityClass"
+    QUEUE = "Queue"
 
 
-CLUSTER_SCOPED: Final = frozenset({Kind.NODE, Kind.CLUSTER_TOPOLOGY_BINDING})
+CLUSTER_SCOPED: Final = frozenset({Kind.NODE, Kind.CLUSTER_TOPOLOGY_BINDING, Kind.PRIORITY_CLASS, Kind.QUEUE})
 
 API_VERSIONS: Final[Mapping[Kind, str]] = {
     Kind.POD_CLIQUE_SET: GROVE_API_VERSION,
@@ -60,6 +63,8 @@ API_VERSIONS: Final[Mapping[Kind, str]] = {
     Kind.EVENT: CORE_API_VERSION,
     Kind.ROUTER_REGISTRATION: GROVE_API_VERSION,
     Kind.SET_REVISION: GROVE_API_VERSION,
+    Kind.PRIORITY_CLASS: PRIORITY_API_VERSION,
+    Kind.QUEUE: GROVE_API_VERSION,
 }
 
 

@@ -31,6 +31,7 @@ _NEUTRAL: Final[Mapping[str, Callable[[], object]]] = {
     "minAvailable": lambda: 1,
     # A unit more: an update that may take none and add none would stand still.
     "maxSurge": lambda: 1,
+    "value": lambda: 0,
 }
 
 

@@ -24,6 +24,7 @@ from grove_server.resources.manifest import ClusterTopologyBindingManifest, PodC
 from grove_server.resources.meta import API_VERSIONS, Kind
 from grove_server.resources.mistakes import MAPS, MISTAKES_MAX, in_document_order, mistakes_in, place_of
 from grove_server.resources.repair import ROUNDS_MAX, Gaps, Repair
+from grove_server.resources.scheduling import PriorityClassManifest, QueueManifest
 from grove_server.resources.violations import Reason, Violation, bounded, quoted
 
 # etcd's default limit for one object: a manifest that Kubernetes could not keep is refused here too.
@@ -33,11 +34,13 @@ ENTRIES_MAX: Final = 4096
 STRING_LENGTH_MAX: Final = 262_144
 INT64_MAX: Final = 2**63 - 1
 
-Manifest = PodCliqueSetManifest | ClusterTopologyBindingManifest
-M = TypeVar("M", PodCliqueSetManifest, ClusterTopologyBindingManifest)
+Manifest = PodCliqueSetManifest | ClusterTopologyBindingManifest | PriorityClassManifest | QueueManifest
+M = TypeVar("M", PodCliqueSetManifest, ClusterTopologyBindingManifest, PriorityClassManifest, QueueManifest)
 
 _SET: Final = TypeAdapter(PodCliqueSetManifest)
 _BINDING: Final = TypeAdapter(ClusterTopologyBindingManifest)
+_PRIORITY_CLASS: Final = TypeAdapter(PriorityClassManifest)
+_QUEUE: Final = TypeAdapter(QueueManifest)
 
 _POSITION: Final = re.compile(r"line (\d+) column (\d+)$")
 
@@ -76,7 +79,17 @@ def parse_pod_clique_set(data: bytes) -> PodCliqueSetManifest:
 
 def parse_cluster_topology_binding(data: bytes) -> ClusterTopologyBindingManifest:
     """Return the ClusterTopologyBinding that *data* (JSON) holds; raise SchemaError."""
-    return _parse(_BINDING, data, Kind.CLUSTER_TOPOLOGY_BINDING, _free_parts_of_binding)
+    return _parse(_BINDING, data, Kind.CLUSTER_TOPOLOGY_BINDING, _free_parts_of_metadata)
+
+
+def parse_priority_class(data: bytes) -> PriorityClassManifest:
+    """Return the PriorityClass that *data* (JSON) holds; raise SchemaError."""
+    return _parse(_PRIORITY_CLASS, data, Kind.PRIORITY_CLASS, _free_parts_of_metadata)
+
+
+def parse_queue(data: bytes) -> QueueManifest:
+    """Return the Queue that *data* (JSON) holds; raise SchemaError."""
+    return _parse(_QUEUE, data, Kind.QUEUE, _free_parts_of_queue)
 
 
 def _parse(
@@ -212,9 +225,17 @@ def _free_parts_of_set(manifest: PodCliqueSetManifest) -> Iterator[tuple[str, ob
         yield f"spec.template.resourceClaimTemplates[{index}].templateSpec", claim.template_spec
 
 
-def _free_parts_of_binding(manifest: ClusterTopologyBindingManifest) -> Iterator[tuple[str, object]]:
+def _free_parts_of_metadata(
+    manifest: ClusterTopologyBindingManifest | PriorityClassManifest | QueueManifest,
+) -> Iterator[tuple[str, object]]:
     yield "metadata.labels", manifest.metadata.labels
     yield "metadata.annotations", manifest.metadata.annotations
+
+
+def _free_parts_of_queue(manifest: QueueManifest) -> Iterator[tuple[str, object]]:
+    yield from _free_parts_of_metadata(manifest)
+    yield "spec.guarantee", manifest.spec.guarantee
+    yield "spec.limit", manifest.spec.limit
 
 
 def _is_bounded(value: Any, depth: int) -> bool:  # noqa: ANN401 -- any JSON

@@ -20,6 +20,7 @@ from grove_server.resources.meta import SCHEMA, Condition, Kind, Metadata, empty
 from grove_server.resources.reference import TemplateReference
 from grove_server.resources.rollout import UpdateProgress
 
+PREEMPT_LOWER: Final = "PreemptLowerPriority"
 NO_GROUP_REPLICA: Final = -1
 
 # Why a pod with a node does not serve, where both those who decide and those who run pods have to know.
@@ -361,7 +362,7 @@ class PodGang:
     """Pods that are placed together: the base gang of a copy, or one scaled gang per group replica beyond the minimum.
 
     ``topology_error`` is set when a constraint cannot be translated (its binding or level is gone):
-    the gang then waits.
+    the gang then waits. ``priority`` and ``preemption_policy`` are what its class, or the default one, stands for.
     """
 
     __pydantic_config__: ClassVar[Any] = SCHEMA
@@ -382,6 +383,8 @@ class PodGang:
     topology_name: str = ""
     topology_error: str = ""
     priority_class_name: str = ""
+    priority: int = 0
+    preemption_policy: str = PREEMPT_LOWER
     status: PodGangStatus = field(default_factory=PodGangStatus)
 
 

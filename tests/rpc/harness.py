@@ -28,6 +28,8 @@ from grove.v1 import (
     pod_clique_set_pb2_grpc,
     pod_gang_pb2_grpc,
     pod_pb2_grpc,
+    priority_class_pb2_grpc,
+    queue_pb2_grpc,
     server_pb2_grpc,
     start_order_pb2_grpc,
 )
@@ -122,6 +124,8 @@ class Clients:
         self.start_order = start_order_pb2_grpc.StartOrderServiceStub(channel)
         self.nodes = node_pb2_grpc.NodeServiceStub(channel)
         self.bindings = cluster_topology_binding_pb2_grpc.ClusterTopologyBindingServiceStub(channel)
+        self.priority_classes = priority_class_pb2_grpc.PriorityClassServiceStub(channel)
+        self.queues = queue_pb2_grpc.QueueServiceStub(channel)
         self.events = event_pb2_grpc.EventServiceStub(channel)
         self.manifests = manifest_pb2_grpc.ManifestServiceStub(channel)
         self.placement = placement_pb2_grpc.PlacementServiceStub(channel)

@@ -212,7 +212,7 @@ class Users:
     async def _apply(self, server: SimServer, document: Json) -> None:
         async def call() -> None:
             namespace = document["metadata"]["namespace"]
-            manifest = server.changes.read_set(orjson.dumps(document), namespace)
+            manifest = server.changes.read(Kind.POD_CLIQUE_SET, orjson.dumps(document), namespace)
             wanted = Wanted(manifest=manifest, uid=server.changes.new_uid())
             for result in await server.changes.apply([wanted], default_namespace=namespace):
                 if isinstance(result.resource, PodCliqueSet):

@@ -26,6 +26,8 @@ from grove.v1 import (
     pod_clique_set_pb2,
     pod_gang_pb2,
     pod_pb2,
+    priority_class_pb2,
+    queue_pb2,
     server_pb2,
     story_pb2,
 )
@@ -47,6 +49,8 @@ _FILES: Final[tuple[FileDescriptor, ...]] = tuple(
         pod_clique_set_pb2,
         pod_gang_pb2,
         pod_pb2,
+        priority_class_pb2,
+        queue_pb2,
         server_pb2,
         story_pb2,
     )

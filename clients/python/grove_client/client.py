@@ -34,6 +34,8 @@ from grove.v1.pod_clique_set_pb2 import (
 )
 from grove.v1.pod_gang_pb2 import PodGang, PodGangServiceExplainResponse
 from grove.v1.pod_pb2 import Pod
+from grove.v1.priority_class_pb2 import PriorityClass
+from grove.v1.queue_pb2 import Queue
 from grove.v1.server_pb2 import ServerServiceGetInfoResponse
 from grove.v1.story_pb2 import StoryServiceGetResponse
 from grove_client.calls import Caller
@@ -138,6 +140,8 @@ class GroveClient:
         self.pods = Pods(caller, Pod)
         self.nodes = Nodes(caller, Node)
         self.cluster_topology_bindings = Applicable(caller, ClusterTopologyBinding)
+        self.priority_classes = Applicable(caller, PriorityClass)
+        self.queues = Applicable(caller, Queue)
         self.events = Listed(caller, Event)
 
     async def apply_manifest(

@@ -6,7 +6,7 @@ are ours, say "<none>".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Final, Generic, NamedTuple, TypeVar, cast
 
@@ -21,6 +21,8 @@ from grove.v1.pod_clique_scaling_group_pb2 import PodCliqueScalingGroup
 from grove.v1.pod_clique_set_pb2 import PodCliqueSet
 from grove.v1.pod_gang_pb2 import PodGang
 from grove.v1.pod_pb2 import Pod
+from grove.v1.priority_class_pb2 import PriorityClass
+from grove.v1.queue_pb2 import Queue
 from grove.v1.topology_pb2 import ChosenDomain
 from grove_client.watching import Resource
 from grovectl.ages import age
@@ -68,6 +70,11 @@ def gang_domains(chosen: Iterable[ChosenDomain], gang: str) -> str:
     chosen = list(chosen)
     own = domains(chosen, gang)
     return domains(chosen) if own == NONE else own
+
+
+def amounts(quantities: Mapping[str, str]) -> str:
+    """Return quantities as "cpu=8,nvidia.com/gpu=64", sorted by resource."""
+    return ",".join(f"{resource}={quantities[resource]}" for resource in sorted(quantities)) or NONE
 
 
 def pod_ready(pod: Pod) -> str:
@@ -179,6 +186,7 @@ _GANG: Final[tuple[Column[PodGang], ...]] = (
         lambda o: f"{o.status.placement_score:.2f}" if o.status.HasField("placement_score") else NONE,
         wide=True,
     ),
+    Column("PRIORITY", lambda o: count(o.spec, "priority"), wide=True),
     Column("TOPOLOGY", lambda o: gang_domains(o.status.topology, o.metadata.name), wide=True),
 )
 _POD: Final[tuple[Column[Pod], ...]] = (
@@ -202,6 +210,25 @@ _BINDING: Final[tuple[Column[ClusterTopologyBinding], ...]] = (
     Column("DOMAINS", lambda o: ",".join(level.domain for level in o.spec.levels) or NONE),
     Column("KEYS", lambda o: ",".join(level.key for level in o.spec.levels) or NONE, wide=True),
 )
+_PRIORITY_CLASS: Final[tuple[Column[PriorityClass], ...]] = (
+    Column("VALUE", lambda o: count(o, "value")),
+    Column("GLOBAL-DEFAULT", lambda o: str(o.global_default).lower()),
+    Column("PREEMPTION", lambda o: o.preemption_policy or NONE),
+    Column("DESCRIPTION", lambda o: " ".join(o.description.split()) or NONE, wide=True),
+)
+_QUEUE: Final[tuple[Column[Queue], ...]] = (
+    Column("PARENT", lambda o: o.spec.parent or NONE),
+    Column("GUARANTEE", lambda o: amounts(o.spec.guarantee)),
+    Column("LIMIT", lambda o: amounts(o.spec.limit)),
+    Column("USED", lambda o: amounts(o.status.used)),
+    Column("PENDING", lambda o: count(o.status, "pending_gang_count")),
+    Column("RUNNING", lambda o: count(o.status, "running_gang_count"), wide=True),
+    Column("FAIR-SHARE", lambda o: amounts(o.status.fair_share), wide=True),
+    Column("WEIGHT", lambda o: f"{o.spec.weight:g}" if o.spec.HasField("weight") else NONE, wide=True),
+    Column("PRIORITY", lambda o: count(o.spec, "priority"), wide=True),
+    Column("BLOCKING", lambda o: o.spec.blocking or NONE, wide=True),
+    Column("EARMARK-AFTER", lambda o: o.spec.earmark_after or NONE, wide=True),
+)
 _EVENT: Final[tuple[Column[Event], ...]] = (
     Column("TYPE", lambda o: o.type or NONE),
     Column("REASON", lambda o: o.reason or NONE),
@@ -217,6 +244,8 @@ _COLUMNS: Final = {
     "Pod": _POD,
     "Node": _NODE,
     "ClusterTopologyBinding": _BINDING,
+    "PriorityClass": _PRIORITY_CLASS,
+    "Queue": _QUEUE,
     "Event": _EVENT,
 }
 

@@ -12,6 +12,7 @@ from grovectl.failures import Failure, usage
 GROVE: Final = "grove.io/v1alpha1"
 SCHEDULER: Final = "scheduler.grove.io/v1alpha1"
 CORE: Final = "v1"
+SCHEDULING: Final = "scheduling.k8s.io/v1"
 
 
 class KindInfo(NamedTuple):
@@ -84,6 +85,18 @@ KINDS: Final = (
         is_namespaced=False,
         attribute="cluster_topology_bindings",
         verbs=("get", "apply", "delete"),
+    ),
+    KindInfo(
+        "PriorityClass",
+        "priorityclasses",
+        ("pc",),
+        SCHEDULING,
+        is_namespaced=False,
+        attribute="priority_classes",
+        verbs=("get", "apply", "delete"),
+    ),
+    KindInfo(
+        "Queue", "queues", ("q",), GROVE, is_namespaced=False, attribute="queues", verbs=("get", "apply", "delete")
     ),
     KindInfo("Event", "events", ("ev",), CORE, is_namespaced=True, attribute="events", verbs=()),
 )

@@ -29,6 +29,8 @@ from grove.v1 import (
     pod_clique_set_pb2,
     pod_gang_pb2,
     pod_pb2,
+    priority_class_pb2,
+    queue_pb2,
 )
 from grove_client.calls import METHODS
 from grovectl.__main__ import main
@@ -41,6 +43,8 @@ CLASSES: dict[str, type[Message]] = {
     "Pod": pod_pb2.Pod,
     "Node": node_pb2.Node,
     "ClusterTopologyBinding": cluster_topology_binding_pb2.ClusterTopologyBinding,
+    "PriorityClass": priority_class_pb2.PriorityClass,
+    "Queue": queue_pb2.Queue,
     "Event": event_pb2.Event,
 }
 Fields = Any  # requests and resources of every kind pass through here; their fields are looked up by name

@@ -123,6 +123,8 @@ def pod_gang_message(resource: PodGang) -> pod_gang_pb2.PodGang:
                 for group in resource.topology_groups
             ],
             priority_class_name=resource.priority_class_name,
+            priority=resource.priority,
+            preemption_policy=resource.preemption_policy,
         ),
         status=_gang_status(resource),
     )

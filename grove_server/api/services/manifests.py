@@ -13,25 +13,22 @@ from typing import Any, Final
 from grove.v1 import manifest_pb2 as pb
 from grove_server.api.access import demand
 from grove_server.api.backend import Backend
-from grove_server.api.changes import STEP_S_MAX, Manifest, Wanted
+from grove_server.api.changes import STEP_S_MAX, Wanted
 from grove_server.api.conversions.requests import refuse_unknown_fields
 from grove_server.api.errors import invalid_manifest
-from grove_server.api.named import change_named, mark_deleted, remove_at_once
+from grove_server.api.named import change_named
 from grove_server.api.pipeline import Awaited, Call, Method
 from grove_server.api.reading import DEFAULT_NAMESPACE
+from grove_server.api.removal import removal
 from grove_server.api.tables import Access
+from grove_server.api.writable import BY_NAME, ORDER, Arriving, key_of_manifest
 from grove_server.resources.document import Document, Documents, read_documents
-from grove_server.resources.manifest import ClusterTopologyBindingManifest
 from grove_server.resources.meta import API_VERSIONS, CLUSTER_SCOPED, Key, Kind
 from grove_server.resources.schema import SchemaError
 from grove_server.resources.violations import Reason, Violation, quoted
 
 # Longer texts are read in a thread, because the reading alone would hold the event loop.
 _INLINE_BYTES_MAX: Final = 16 << 10
-_WRITABLE: Final = {
-    (API_VERSIONS[kind], kind.value): kind for kind in (Kind.POD_CLIQUE_SET, Kind.CLUSTER_TOPOLOGY_BINDING)
-}
-_BINDING: Final = Kind.CLUSTER_TOPOLOGY_BINDING.value
 _MADE_BY_SETS: Final = frozenset({"PodClique", "PodCliqueScalingGroup", "PodGang", "Pod"})
 _MADE_BY_SERVER: Final = frozenset({"Node", "Event"})
 
@@ -57,7 +54,7 @@ class ManifestService:
         changes = self._backend.changes
         default_namespace = request.default_namespace or DEFAULT_NAMESPACE
         wanted, violations = await read_manifests(self._backend, request.manifest, default_namespace)
-        if any(isinstance(each.manifest, ClusterTopologyBindingManifest) for each in wanted):
+        if any(key_of_manifest(each.manifest, default_namespace).kind in CLUSTER_SCOPED for each in wanted):
             demand(call.identity, Access.ADMIN)
         results = await changes.apply(
             wanted,
@@ -92,15 +89,11 @@ class ManifestService:
         gone: set[Key] = set()
         if request.ignore_not_found:
             gone = {key for _, key in named if reader.get(key.kind, key.namespace, key.name) is None}
-        mark = mark_deleted(self._backend.now())
-
-        def decide(resource: Any) -> Any:  # noqa: ANN401 -- a set or a binding
-            return mark(resource) if resource.kind is Kind.POD_CLIQUE_SET else remove_at_once(resource)
-
+        keys = [key for _, key in named if key not in gone]
         await change_named(
             self._backend.shared.store,
-            [key for _, key in named if key not in gone],
-            decide,
+            keys,
+            removal(self._backend.shared.store, keys, self._backend.now()),
             dry_run=request.validate_only,
             cause="api.delete",
         )
@@ -124,13 +117,21 @@ async def read_manifests(backend: Backend, text: str, default_namespace: str) ->
     documents = await _read(text)
     violations = _problems(documents)
     wanted: dict[int, Wanted] = {}
-    arriving: dict[str, tuple[str, ...]] = {}
-    # Bindings first: a set may refer to one of the same text, whatever else is wrong with the set.
-    order = sorted(enumerate(documents.documents), key=lambda each: each[1].content.get("kind") != _BINDING)
+    arriving = Arriving()
+    ordered: list[tuple[int, int, Document]] = []
+    for position, document in enumerate(documents.documents):
+        row = BY_NAME.get(_type_of(document.content))
+        ordered.append((-1 if row is None else ORDER[row.kind], position, document))
+        if row is not None:
+            arriving.note_unread(row.kind, document.content)
+    ordered.sort(key=lambda each: each[:2])
     step_ends_s = time.perf_counter() + STEP_S_MAX
-    for position, document in order:
+    # What others refer to first: a set may refer to a binding of the same text, whatever else is wrong with the set.
+    for _, position, document in ordered:
         try:
-            manifest = _parse(backend, document, default_namespace, arriving)
+            kind = _kind(document.content)
+            manifest = backend.changes.read(kind, document.to_json(), default_namespace, arriving)
+            arriving.note(manifest)
         except SchemaError as error:
             violations += (Violation(_path(document, v.path), v.reason, v.message) for v in error.violations)
         else:
@@ -171,32 +172,27 @@ def _path(document: Document, path: str) -> str:
     return f"document[{document.number}]{item}{'.' if path else ''}{path}"
 
 
-def _parse(
-    backend: Backend, document: Document, default_namespace: str, arriving: dict[str, tuple[str, ...]]
-) -> Manifest:
-    """Return the manifest of one document; a topology binding is noted in *arriving*. Raises SchemaError."""
-    if _kind(document.content) is Kind.POD_CLIQUE_SET:
-        return backend.changes.read_set(document.to_json(), default_namespace, arriving)
-    binding = backend.changes.read_binding(document.to_json())
-    arriving[binding.metadata.name] = tuple(level.domain for level in binding.spec.levels)
-    return binding
+def _type_of(content: Mapping[str, Any]) -> tuple[str, str]:
+    """Return apiVersion and kind, empty where they are no strings."""
+    api_version, kind = content.get("apiVersion"), content.get("kind")
+    return api_version if isinstance(api_version, str) else "", kind if isinstance(kind, str) else ""
 
 
 def _kind(content: Mapping[str, Any]) -> Kind:
     """Return the kind of a document. Raises SchemaError for those that nobody writes."""
     api_version, kind = content.get("apiVersion"), content.get("kind")
-    found = _WRITABLE.get((api_version, kind)) if isinstance(api_version, str) and isinstance(kind, str) else None
+    found = BY_NAME.get(_type_of(content))
     if found is not None:
-        return found
+        return found.kind
     if kind in _MADE_BY_SETS:
         violation = Violation("kind", Reason.FORBIDDEN, f"{kind}s are made by their PodCliqueSet; apply that")
     elif kind in _MADE_BY_SERVER:
         violation = Violation("kind", Reason.FORBIDDEN, f"{kind}s are made by the server")
-    elif kind in {each for _, each in _WRITABLE}:
-        expected = next(version for version, each in _WRITABLE if each == kind)
+    elif kind in {each for _, each in BY_NAME}:
+        expected = next(version for version, each in BY_NAME if each == kind)
         violation = Violation("apiVersion", Reason.NOT_SUPPORTED, f"must be {expected}, got {quoted(api_version)}")
     else:
-        known = ", ".join(sorted(each for _, each in _WRITABLE))
+        known = ", ".join(sorted(each for _, each in BY_NAME))
         violation = Violation("kind", Reason.NOT_SUPPORTED, f"must be one of {known}, got {quoted(kind)}")
     raise SchemaError((violation,))
 

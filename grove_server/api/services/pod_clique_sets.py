@@ -126,7 +126,7 @@ class PodCliqueSetService:
         if not request.HasField("pod_clique_set"):
             raise invalid_request("podCliqueSet", "is required", reason=FieldReason.REQUIRED)
         changes = self._backend.changes
-        manifest = changes.read_set(manifest_of(request.pod_clique_set, _KIND), DEFAULT_NAMESPACE)
+        manifest = changes.read(_KIND, manifest_of(request.pod_clique_set, _KIND), DEFAULT_NAMESPACE)
         (result,) = await changes.apply(
             [Wanted(manifest=manifest, uid=changes.new_uid())],
             mode=mode,

@@ -23,6 +23,8 @@ _TOLD: Final = (
     Kind.POD,
     Kind.NODE,
     Kind.CLUSTER_TOPOLOGY_BINDING,
+    Kind.PRIORITY_CLASS,
+    Kind.QUEUE,
 )
 
 

@@ -19,6 +19,8 @@ from grove.v1 import (
     pod_clique_set_pb2,
     pod_gang_pb2,
     pod_pb2,
+    priority_class_pb2,
+    queue_pb2,
 )
 from grove_server.api import reading, scaling, streams
 from grove_server.api.conversions.explanations import amount_text
@@ -44,6 +46,8 @@ MODULES = (
     pod_clique_set_pb2,
     pod_gang_pb2,
     pod_pb2,
+    priority_class_pb2,
+    queue_pb2,
 )
 
 

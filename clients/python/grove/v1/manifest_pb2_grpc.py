@@ -54,7 +54,8 @@ class ManifestServiceServicer:
     def Apply(self, request, context):
         """Applies all documents in one change, or none. Answers after the change is durable.
         The manifest is YAML (one or more documents) or JSON (one object or a v1 List); kinds that have
-        Apply are accepted: PodCliqueSet and ClusterTopologyBinding. Limits: 4 MiB, 1000 documents.
+        Apply are accepted: PodCliqueSet, ClusterTopologyBinding, PriorityClass and Queue, in any order.
+        Limits: 4 MiB, 1000 documents.
         Codes: INVALID_ARGUMENT (all violations of all documents at once; each field path starts with
         the document, for example "document[2].spec.replicas"), FAILED_PRECONDITION, ABORTED.
         """
@@ -65,7 +66,8 @@ class ManifestServiceServicer:
     def Delete(self, request, context):
         """Deletes what the documents name, in one change, or nothing. Only apiVersion, kind,
         metadata.namespace and metadata.name of each document are read.
-        Codes: INVALID_ARGUMENT, NOT_FOUND (names all that are missing) unless `ignoreNotFound`.
+        Codes: INVALID_ARGUMENT, NOT_FOUND (names all that are missing) unless `ignoreNotFound`,
+        FAILED_PRECONDITION (a queue that is in use, or what is built in).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,14 +36,16 @@ class ManifestServiceStub:
     Apply: _grpc.UnaryUnaryMultiCallable[_manifest_pb2.ManifestServiceApplyRequest, _manifest_pb2.ManifestServiceApplyResponse]
     """Applies all documents in one change, or none. Answers after the change is durable.
     The manifest is YAML (one or more documents) or JSON (one object or a v1 List); kinds that have
-    Apply are accepted: PodCliqueSet and ClusterTopologyBinding. Limits: 4 MiB, 1000 documents.
+    Apply are accepted: PodCliqueSet, ClusterTopologyBinding, PriorityClass and Queue, in any order.
+    Limits: 4 MiB, 1000 documents.
     Codes: INVALID_ARGUMENT (all violations of all documents at once; each field path starts with
     the document, for example "document[2].spec.replicas"), FAILED_PRECONDITION, ABORTED.
     """
     Delete: _grpc.UnaryUnaryMultiCallable[_manifest_pb2.ManifestServiceDeleteRequest, _manifest_pb2.ManifestServiceDeleteResponse]
     """Deletes what the documents name, in one change, or nothing. Only apiVersion, kind,
     metadata.namespace and metadata.name of each document are read.
-    Codes: INVALID_ARGUMENT, NOT_FOUND (names all that are missing) unless `ignoreNotFound`.
+    Codes: INVALID_ARGUMENT, NOT_FOUND (names all that are missing) unless `ignoreNotFound`,
+    FAILED_PRECONDITION (a queue that is in use, or what is built in).
     """
 
 @_typing.type_check_only
@@ -54,14 +56,16 @@ class ManifestServiceAsyncStub(ManifestServiceStub):
     Apply: _aio.UnaryUnaryMultiCallable[_manifest_pb2.ManifestServiceApplyRequest, _manifest_pb2.ManifestServiceApplyResponse]  # type: ignore[assignment]
     """Applies all documents in one change, or none. Answers after the change is durable.
     The manifest is YAML (one or more documents) or JSON (one object or a v1 List); kinds that have
-    Apply are accepted: PodCliqueSet and ClusterTopologyBinding. Limits: 4 MiB, 1000 documents.
+    Apply are accepted: PodCliqueSet, ClusterTopologyBinding, PriorityClass and Queue, in any order.
+    Limits: 4 MiB, 1000 documents.
     Codes: INVALID_ARGUMENT (all violations of all documents at once; each field path starts with
     the document, for example "document[2].spec.replicas"), FAILED_PRECONDITION, ABORTED.
     """
     Delete: _aio.UnaryUnaryMultiCallable[_manifest_pb2.ManifestServiceDeleteRequest, _manifest_pb2.ManifestServiceDeleteResponse]  # type: ignore[assignment]
     """Deletes what the documents name, in one change, or nothing. Only apiVersion, kind,
     metadata.namespace and metadata.name of each document are read.
-    Codes: INVALID_ARGUMENT, NOT_FOUND (names all that are missing) unless `ignoreNotFound`.
+    Codes: INVALID_ARGUMENT, NOT_FOUND (names all that are missing) unless `ignoreNotFound`,
+    FAILED_PRECONDITION (a queue that is in use, or what is built in).
     """
 
 class ManifestServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -75,7 +79,8 @@ class ManifestServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_manifest_pb2.ManifestServiceApplyResponse, _abc.Awaitable[_manifest_pb2.ManifestServiceApplyResponse]]:
         """Applies all documents in one change, or none. Answers after the change is durable.
         The manifest is YAML (one or more documents) or JSON (one object or a v1 List); kinds that have
-        Apply are accepted: PodCliqueSet and ClusterTopologyBinding. Limits: 4 MiB, 1000 documents.
+        Apply are accepted: PodCliqueSet, ClusterTopologyBinding, PriorityClass and Queue, in any order.
+        Limits: 4 MiB, 1000 documents.
         Codes: INVALID_ARGUMENT (all violations of all documents at once; each field path starts with
         the document, for example "document[2].spec.replicas"), FAILED_PRECONDITION, ABORTED.
         """
@@ -88,7 +93,8 @@ class ManifestServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_manifest_pb2.ManifestServiceDeleteResponse, _abc.Awaitable[_manifest_pb2.ManifestServiceDeleteResponse]]:
         """Deletes what the documents name, in one change, or nothing. Only apiVersion, kind,
         metadata.namespace and metadata.name of each document are read.
-        Codes: INVALID_ARGUMENT, NOT_FOUND (names all that are missing) unless `ignoreNotFound`.
+        Codes: INVALID_ARGUMENT, NOT_FOUND (names all that are missing) unless `ignoreNotFound`,
+        FAILED_PRECONDITION (a queue that is in use, or what is built in).
         """
 
 def add_ManifestServiceServicer_to_server(servicer: ManifestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

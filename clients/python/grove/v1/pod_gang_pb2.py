@@ -27,7 +27,7 @@ from grove.v1 import meta_pb2 as grove_dot_v1_dot_meta__pb2
 from grove.v1 import topology_pb2 as grove_dot_v1_dot_topology__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17grove/v1/pod_gang.proto\x12\x08grove.v1\x1a\x1agrove/v1/explanation.proto\x1a\x13grove/v1/meta.proto\x1a\x17grove/v1/topology.proto\"\xa2\x01\n\x07PodGang\x12\x13\n\x0b\x61pi_version\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12&\n\x08metadata\x18\x03 \x01(\x0b\x32\x14.grove.v1.ObjectMeta\x12#\n\x04spec\x18\x04 \x01(\x0b\x32\x15.grove.v1.PodGangSpec\x12\'\n\x06status\x18\x05 \x01(\x0b\x32\x17.grove.v1.PodGangStatus\"\x9d\x02\n\x0bPodGangSpec\x12%\n\tpodgroups\x18\x01 \x03(\x0b\x32\x12.grove.v1.PodGroup\x12=\n\x13topology_constraint\x18\x02 \x01(\x0b\x32 .grove.v1.GangTopologyConstraint\x12R\n!topology_constraint_group_configs\x18\x03 \x03(\x0b\x32\'.grove.v1.TopologyConstraintGroupConfig\x12\x1b\n\x13priority_class_name\x18\x04 \x01(\t\x12\x37\n\x15reuse_reservation_ref\x18\x05 \x01(\x0b\x32\x18.grove.v1.NamespacedName\"\xb5\x01\n\x08PodGroup\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x0epod_references\x18\x02 \x03(\x0b\x32\x18.grove.v1.NamespacedName\x12\x19\n\x0cmin_replicas\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12=\n\x13topology_constraint\x18\x04 \x01(\x0b\x32 .grove.v1.GangTopologyConstraintB\x0f\n\r_min_replicas\"\x85\x01\n\x1dTopologyConstraintGroupConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0fpod_group_names\x18\x02 \x03(\t\x12=\n\x13topology_constraint\x18\x03 \x01(\x0b\x32 .grove.v1.GangTopologyConstraint\"\xcb\x02\n\rPodGangStatus\x12\r\n\x05phase\x18\x01 \x01(\t\x12\'\n\nconditions\x18\x02 \x03(\x0b\x32\x13.grove.v1.Condition\x12\x1c\n\x0fplacement_score\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12(\n\x08topology\x18\x06 \x03(\x0b\x32\x16.grove.v1.ChosenDomain\x12\x14\n\x0cscheduled_at\x18\x07 \x01(\t\x12\x10\n\x08ready_at\x18\x08 \x01(\t\x12 \n\x13observed_generation\x18\t \x01(\x05H\x01\x88\x01\x01\x12#\n\x08recycles\x18\n \x03(\x0b\x32\x11.grove.v1.RecycleB\x12\n\x10_placement_scoreB\x16\n\x14_observed_generation\";\n\x18PodGangServiceGetRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x85\x01\n\x19PodGangServiceListRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x16\n\x0e\x61ll_namespaces\x18\x02 \x01(\x08\x12\x16\n\x0elabel_selector\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"\x87\x01\n\x1aPodGangServiceListResponse\x12 \n\x05items\x18\x01 \x03(\x0b\x32\x11.grove.v1.PodGang\x12\x18\n\x10resource_version\x18\x02 \x01(\t\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\x12\x14\n\x0cresume_token\x18\x04 \x01(\t\"\x83\x01\n\x1aPodGangServiceWatchRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x16\n\x0e\x61ll_namespaces\x18\x02 \x01(\x08\x12\x16\n\x0elabel_selector\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x14\n\x0cresume_token\x18\x05 \x01(\t\"d\n\x1bPodGangServiceWatchResponse\x12\x0c\n\x04type\x18\x01 \x01(\t\x12!\n\x06object\x18\x02 \x01(\x0b\x32\x11.grove.v1.PodGang\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\"?\n\x1cPodGangServiceExplainRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x84\x01\n\x1dPodGangServiceExplainResponse\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05phase\x18\x03 \x01(\t\x12\x33\n\x0b\x65xplanation\x18\x04 \x01(\x0b\x32\x1e.grove.v1.PlacementExplanation2\xd5\x02\n\x0ePodGangService\x12<\n\x03Get\x12\".grove.v1.PodGangServiceGetRequest\x1a\x11.grove.v1.PodGang\x12Q\n\x04List\x12#.grove.v1.PodGangServiceListRequest\x1a$.grove.v1.PodGangServiceListResponse\x12V\n\x05Watch\x12$.grove.v1.PodGangServiceWatchRequest\x1a%.grove.v1.PodGangServiceWatchResponse0\x01\x12Z\n\x07\x45xplain\x12&.grove.v1.PodGangServiceExplainRequest\x1a\'.grove.v1.PodGangServiceExplainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17grove/v1/pod_gang.proto\x12\x08grove.v1\x1a\x1agrove/v1/explanation.proto\x1a\x13grove/v1/meta.proto\x1a\x17grove/v1/topology.proto\"\xa2\x01\n\x07PodGang\x12\x13\n\x0b\x61pi_version\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12&\n\x08metadata\x18\x03 \x01(\x0b\x32\x14.grove.v1.ObjectMeta\x12#\n\x04spec\x18\x04 \x01(\x0b\x32\x15.grove.v1.PodGangSpec\x12\'\n\x06status\x18\x05 \x01(\x0b\x32\x17.grove.v1.PodGangStatus\"\xdc\x02\n\x0bPodGangSpec\x12%\n\tpodgroups\x18\x01 \x03(\x0b\x32\x12.grove.v1.PodGroup\x12=\n\x13topology_constraint\x18\x02 \x01(\x0b\x32 .grove.v1.GangTopologyConstraint\x12R\n!topology_constraint_group_configs\x18\x03 \x03(\x0b\x32\'.grove.v1.TopologyConstraintGroupConfig\x12\x1b\n\x13priority_class_name\x18\x04 \x01(\t\x12\x37\n\x15reuse_reservation_ref\x18\x05 \x01(\x0b\x32\x18.grove.v1.NamespacedName\x12\x15\n\x08priority\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x19\n\x11preemption_policy\x18\x07 \x01(\tB\x0b\n\t_priority\"\xb5\x01\n\x08PodGroup\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x0epod_references\x18\x02 \x03(\x0b\x32\x18.grove.v1.NamespacedName\x12\x19\n\x0cmin_replicas\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12=\n\x13topology_constraint\x18\x04 \x01(\x0b\x32 .grove.v1.GangTopologyConstraintB\x0f\n\r_min_replicas\"\x85\x01\n\x1dTopologyConstraintGroupConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0fpod_group_names\x18\x02 \x03(\t\x12=\n\x13topology_constraint\x18\x03 \x01(\x0b\x32 .grove.v1.GangTopologyConstraint\"\xcb\x02\n\rPodGangStatus\x12\r\n\x05phase\x18\x01 \x01(\t\x12\'\n\nconditions\x18\x02 \x03(\x0b\x32\x13.grove.v1.Condition\x12\x1c\n\x0fplacement_score\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12(\n\x08topology\x18\x06 \x03(\x0b\x32\x16.grove.v1.ChosenDomain\x12\x14\n\x0cscheduled_at\x18\x07 \x01(\t\x12\x10\n\x08ready_at\x18\x08 \x01(\t\x12 \n\x13observed_generation\x18\t \x01(\x05H\x01\x88\x01\x01\x12#\n\x08recycles\x18\n \x03(\x0b\x32\x11.grove.v1.RecycleB\x12\n\x10_placement_scoreB\x16\n\x14_observed_generation\";\n\x18PodGangServiceGetRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x85\x01\n\x19PodGangServiceListRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x16\n\x0e\x61ll_namespaces\x18\x02 \x01(\x08\x12\x16\n\x0elabel_selector\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"\x87\x01\n\x1aPodGangServiceListResponse\x12 \n\x05items\x18\x01 \x03(\x0b\x32\x11.grove.v1.PodGang\x12\x18\n\x10resource_version\x18\x02 \x01(\t\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\x12\x14\n\x0cresume_token\x18\x04 \x01(\t\"\x83\x01\n\x1aPodGangServiceWatchRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x16\n\x0e\x61ll_namespaces\x18\x02 \x01(\x08\x12\x16\n\x0elabel_selector\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x14\n\x0cresume_token\x18\x05 \x01(\t\"d\n\x1bPodGangServiceWatchResponse\x12\x0c\n\x04type\x18\x01 \x01(\t\x12!\n\x06object\x18\x02 \x01(\x0b\x32\x11.grove.v1.PodGang\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\"?\n\x1cPodGangServiceExplainRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x84\x01\n\x1dPodGangServiceExplainResponse\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05phase\x18\x03 \x01(\t\x12\x33\n\x0b\x65xplanation\x18\x04 \x01(\x0b\x32\x1e.grove.v1.PlacementExplanation2\xd5\x02\n\x0ePodGangService\x12<\n\x03Get\x12\".grove.v1.PodGangServiceGetRequest\x1a\x11.grove.v1.PodGang\x12Q\n\x04List\x12#.grove.v1.PodGangServiceListRequest\x1a$.grove.v1.PodGangServiceListResponse\x12V\n\x05Watch\x12$.grove.v1.PodGangServiceWatchRequest\x1a%.grove.v1.PodGangServiceWatchResponse0\x01\x12Z\n\x07\x45xplain\x12&.grove.v1.PodGangServiceExplainRequest\x1a\'.grove.v1.PodGangServiceExplainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,27 +37,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PODGANG']._serialized_start=112
   _globals['_PODGANG']._serialized_end=274
   _globals['_PODGANGSPEC']._serialized_start=277
-  _globals['_PODGANGSPEC']._serialized_end=562
-  _globals['_PODGROUP']._serialized_start=565
-  _globals['_PODGROUP']._serialized_end=746
-  _globals['_TOPOLOGYCONSTRAINTGROUPCONFIG']._serialized_start=749
-  _globals['_TOPOLOGYCONSTRAINTGROUPCONFIG']._serialized_end=882
-  _globals['_PODGANGSTATUS']._serialized_start=885
-  _globals['_PODGANGSTATUS']._serialized_end=1216
-  _globals['_PODGANGSERVICEGETREQUEST']._serialized_start=1218
-  _globals['_PODGANGSERVICEGETREQUEST']._serialized_end=1277
-  _globals['_PODGANGSERVICELISTREQUEST']._serialized_start=1280
-  _globals['_PODGANGSERVICELISTREQUEST']._serialized_end=1413
-  _globals['_PODGANGSERVICELISTRESPONSE']._serialized_start=1416
-  _globals['_PODGANGSERVICELISTRESPONSE']._serialized_end=1551
-  _globals['_PODGANGSERVICEWATCHREQUEST']._serialized_start=1554
-  _globals['_PODGANGSERVICEWATCHREQUEST']._serialized_end=1685
-  _globals['_PODGANGSERVICEWATCHRESPONSE']._serialized_start=1687
-  _globals['_PODGANGSERVICEWATCHRESPONSE']._serialized_end=1787
-  _globals['_PODGANGSERVICEEXPLAINREQUEST']._serialized_start=1789
-  _globals['_PODGANGSERVICEEXPLAINREQUEST']._serialized_end=1852
-  _globals['_PODGANGSERVICEEXPLAINRESPONSE']._serialized_start=1855
-  _globals['_PODGANGSERVICEEXPLAINRESPONSE']._serialized_end=1987
-  _globals['_PODGANGSERVICE']._serialized_start=1990
-  _globals['_PODGANGSERVICE']._serialized_end=2331
+  _globals['_PODGANGSPEC']._serialized_end=625
+  _globals['_PODGROUP']._serialized_start=628
+  _globals['_PODGROUP']._serialized_end=809
+  _globals['_TOPOLOGYCONSTRAINTGROUPCONFIG']._serialized_start=812
+  _globals['_TOPOLOGYCONSTRAINTGROUPCONFIG']._serialized_end=945
+  _globals['_PODGANGSTATUS']._serialized_start=948
+  _globals['_PODGANGSTATUS']._serialized_end=1279
+  _globals['_PODGANGSERVICEGETREQUEST']._serialized_start=1281
+  _globals['_PODGANGSERVICEGETREQUEST']._serialized_end=1340
+  _globals['_PODGANGSERVICELISTREQUEST']._serialized_start=1343
+  _globals['_PODGANGSERVICELISTREQUEST']._serialized_end=1476
+  _globals['_PODGANGSERVICELISTRESPONSE']._serialized_start=1479
+  _globals['_PODGANGSERVICELISTRESPONSE']._serialized_end=1614
+  _globals['_PODGANGSERVICEWATCHREQUEST']._serialized_start=1617
+  _globals['_PODGANGSERVICEWATCHREQUEST']._serialized_end=1748
+  _globals['_PODGANGSERVICEWATCHRESPONSE']._serialized_start=1750
+  _globals['_PODGANGSERVICEWATCHRESPONSE']._serialized_end=1850
+  _globals['_PODGANGSERVICEEXPLAINREQUEST']._serialized_start=1852
+  _globals['_PODGANGSERVICEEXPLAINREQUEST']._serialized_end=1915
+  _globals['_PODGANGSERVICEEXPLAINRESPONSE']._serialized_start=1918
+  _globals['_PODGANGSERVICEEXPLAINRESPONSE']._serialized_end=2050
+  _globals['_PODGANGSERVICE']._serialized_start=2053
+  _globals['_PODGANGSERVICE']._serialized_end=2394
 # @@protoc_insertion_point(module_scope)

@@ -76,8 +76,14 @@ class PodGangSpec(_message.Message):
     TOPOLOGY_CONSTRAINT_GROUP_CONFIGS_FIELD_NUMBER: _builtins.int
     PRIORITY_CLASS_NAME_FIELD_NUMBER: _builtins.int
     REUSE_RESERVATION_REF_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    PREEMPTION_POLICY_FIELD_NUMBER: _builtins.int
     priority_class_name: _builtins.str
     """Priority class of the pods."""
+    priority: _builtins.int
+    """The priority that the class, or without one the default class, stands for; 0 while there is no such class."""
+    preemption_policy: _builtins.str
+    """"PreemptLowerPriority" or "Never": whether gangs of lower priority may have to leave for this one."""
     @_builtins.property
     def podgroups(self) -> _containers.RepeatedCompositeFieldContainer[Global___PodGroup]:
         """The cliques of the gang."""
@@ -102,12 +108,16 @@ class PodGangSpec(_message.Message):
         topology_constraint_group_configs: _abc.Iterable[Global___TopologyConstraintGroupConfig] | None = ...,
         priority_class_name: _builtins.str = ...,
         reuse_reservation_ref: _meta_pb2.NamespacedName | None = ...,
+        priority: _builtins.int | None = ...,
+        preemption_policy: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["reuse_reservation_ref", b"reuse_reservation_ref", "topology_constraint", b"topology_constraint"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "priority", b"priority", "reuse_reservation_ref", b"reuse_reservation_ref", "topology_constraint", b"topology_constraint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["podgroups", b"podgroups", "priority_class_name", b"priority_class_name", "reuse_reservation_ref", b"reuse_reservation_ref", "topology_constraint", b"topology_constraint", "topology_constraint_group_configs", b"topology_constraint_group_configs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "podgroups", b"podgroups", "preemption_policy", b"preemption_policy", "priority", b"priority", "priority_class_name", b"priority_class_name", "reuse_reservation_ref", b"reuse_reservation_ref", "topology_constraint", b"topology_constraint", "topology_constraint_group_configs", b"topology_constraint_group_configs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
+    _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
 
 Global___PodGangSpec: _TypeAlias = PodGangSpec  # noqa: Y015
 
