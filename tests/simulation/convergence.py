@@ -160,8 +160,8 @@ def account(server: SimServer, books: Books) -> Iterator[str]:
         if set(placement.cluster.gpus_free_of(name)) != set(range(total)) - taken:
             yield f"placement has GPUs {placement.cluster.gpus_free_of(name)} of {name} free, taken are {sorted(taken)}"
     bound = sum(len(pods) for pods in books.pods_on.values())
-    if len(placement._holdings) != bound:
-        yield f"placement accounts for {len(placement._holdings)} pods, bound are {bound}"
+    if len(placement.desk.holdings) != bound:
+        yield f"placement accounts for {len(placement.desk.holdings)} pods, bound are {bound}"
 
 
 # The end.
@@ -175,14 +175,14 @@ def leftovers(server: SimServer) -> Iterator[str]:
             yield f"{reader.count(kind)} rows of {kind}: {[r.metadata.name for r in reader.list(kind)][:5]}"
     placement, workload, runtime = server.plane.placement, server.plane.workload, server.runtime
     memory = {
-        "placement holdings": len(placement._holdings),
-        "placement waiting": len(placement._waiting),
+        "placement holdings": len(placement.desk.holdings),
+        "placement waiting": len(placement.desk.waiting),
         "placement dirty": len(placement._dirty),
         "placement drafts": len(placement._drafts_in_flight),
-        "placement decisions": len(placement._placed),
-        "workload sets": len(workload._sets),
-        "workload queue": len(workload._queue),
-        "workload timers": len(workload._queue._wake_at),
+        "placement decisions": len(placement.desk.placed),
+        "workload sets": len(workload.book.sets),
+        "workload queue": len(workload.book.queue),
+        "workload timers": len(workload.book.queue._wake_at),
         "workload changes": workload._changes_in_flight,
         "runtime pods": len(runtime._node_of),
         "runtime dues": len(runtime._due_at),

@@ -187,7 +187,7 @@ async def test_a_timer_of_a_set_that_is_gone_brings_nothing_back(plane: Plane) -
     await plane.until_quiet()
     plane.clock.advance(60)
     await asyncio.sleep(0)
-    await plane.until(lambda: plane.control.workload._queue.next_due_at() is None, "no timer is left")
+    await plane.until(lambda: plane.control.workload.book.queue.next_due_at() is None, "no timer is left")
     await plane.until_quiet()
     plane.check_nothing_is_left()
 
@@ -217,8 +217,8 @@ async def test_lost_races_are_decided_anew(plane: Plane) -> None:
     changes.append(replace(plane.one(PodClique, "s-0-a"), replicas=1))
     in_flight = [plane.store.commit_soon([Put(change)], cause="test") for change in changes]
     # The loop plans on what it sees, while what others have decided is still on its way.
-    plane.control.workload._queue.add(WorkKey("default", "s", "set-uid", 0))
-    plane.control.workload._wake.set()
+    plane.control.workload.book.queue.add(WorkKey("default", "s", "set-uid", 0))
+    plane.control.workload.book.wake.set()
     await asyncio.sleep(0)
     plane.journal.release()
     await asyncio.wait(in_flight)
@@ -287,7 +287,7 @@ async def test_children_without_a_set_are_taken_down(plane: Plane) -> None:
     await plane.store.close()
     await plane.start()
     await plane.until(lambda: not plane.all(Pod) and not plane.all(PodGang), "pods and gangs are gone")
-    await plane.until(lambda: plane.control.workload._sets == {}, "the set is forgotten")
+    await plane.until(lambda: plane.control.workload.book.sets == {}, "the set is forgotten")
 
 
 # A store that refuses.
