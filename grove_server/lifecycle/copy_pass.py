@@ -143,7 +143,8 @@ class _CopyPass:
 
     def _in_order(self, standalone: list[CliqueState], groups: _Groups) -> tuple[list[CliqueState], _Groups]:
         """Let those pods start whose parents serve."""
-        kept = iter(keep_order(self._plan, _all_states(standalone, groups), self._now))
+        states = _all_states(standalone, groups)
+        kept = iter(keep_order(self._plan, self._blueprint, self._view.copy, states, self._now))
         return [next(kept) for _ in standalone], {
             name: {j: [next(kept) for _ in states] for j, states in replicas.items()}
             for name, replicas in groups.items()
