@@ -171,13 +171,12 @@ class WorkloadLoop(Supervised):
         else:
             plan, summary = plan_removal(view, orders, now=now)
         metrics.PLAN_SECONDS.observe(self._pace.stopwatch() - began_s)
-        if plan.notes:
-            self._events.note(plan.notes)
         if plan.wake_at is not None:
             # A plan's times are epoch times. If the clock is set meanwhile, the pass comes early and asks again, or it
             # comes late by as much as the clock was set forward.
             self.book.queue.add_at(key, self._clock.steady() + max(0.0, plan.wake_at - now))
         if plan.is_empty:
+            self._tell(plan)
             self._finish_copy(key, summary)
         else:
             self._submit(key, plan, summary)
@@ -189,8 +188,6 @@ class WorkloadLoop(Supervised):
         for action, resources in (("create", plan.creates), ("update", plan.updates), ("delete", plan.deletes)):
             if resources:
                 _ACTIONS[action].inc(len(resources))
-        count_drains(plan.updates)
-        count_stops(plan)
         size = len(changes)
         # None for what is left of a set that is forgotten.
         state = self.book.sets.get(key.set_uid, SetState())
@@ -200,13 +197,16 @@ class WorkloadLoop(Supervised):
         def settle(future: asyncio.Future[tuple[Outcome, ...]]) -> None:
             self._changes_in_flight -= size
             state.plans_in_flight -= 1
-            self._settle(key, summary, future)
+            self._settle(key, plan, summary, future)
             self.book.wake.set()
 
         origin = Origin(reason="; ".join(plan.reasons)) if plan.reasons else NO_ORIGIN
         self._store.commit_soon(changes, cause=CAUSE, origin=origin).add_done_callback(settle)
 
-    def _settle(self, key: WorkKey, summary: CopySummary, future: asyncio.Future[tuple[Outcome, ...]]) -> None:
+    def _settle(
+        self, key: WorkKey, plan: Plan, summary: CopySummary, future: asyncio.Future[tuple[Outcome, ...]]
+    ) -> None:
+        """Tell and count what a plan did if it was carried out; one that lost a race did nothing and is made anew."""
         error = future.exception()
         if error is not None:
             cause = "store_unavailable" if isinstance(error, StoreUnavailableError) else "store_error"
@@ -214,6 +214,9 @@ class WorkloadLoop(Supervised):
             self.book.queue.done(key)
             self.book.queue.add_at(key, self._clock.steady() + _RETRY_S)
         elif all(isinstance(outcome, Applied | Missing) for outcome in future.result()):
+            self._tell(plan)
+            count_drains(plan.updates)
+            count_stops(plan)
             self._finish_copy(key, summary)
         else:
             metrics.PLAN_REJECTED.labels("conflict").inc()
@@ -223,6 +226,10 @@ class WorkloadLoop(Supervised):
                 self.book.queue.add_at(key, self._clock.steady() + _RETRY_S)
             else:
                 self.book.queue.add(key)
+
+    def _tell(self, plan: Plan) -> None:
+        if plan.notes:
+            self._events.note(plan.notes)
 
     def _finish_copy(self, key: WorkKey, summary: CopySummary) -> None:
         self._sets.follow(key, summary)
