@@ -91,9 +91,8 @@ class SetPasses:
         self._queue_resized(owner, state)
         self._queue_turns(owner, state)
         progress = owner.status.update_progress
-        if progress is None or not progress.is_active:
-            # During an update old templates are in use, and looking for the others costs a look at every pod.
-            state.remove_stale_templates(self._store, owner)
+        is_updating = progress is not None and progress.is_active
+        state.remove_stale_templates(self._store, owner, is_updating=is_updating)
         if state.adopting:
             # After a start, a status made from some of the copies would be a lie; the last copy's pass comes back here.
             self._book.queue.done(key)

@@ -61,11 +61,11 @@ async def test_nothing_is_removed_while_a_plan_is_in_flight(store: EmbeddedStore
     second = revision(2, first)
     state.plans_in_flight = 1
     state.draw(store, second, 0, NOW)
-    state.remove_stale_templates(store, second)
+    state.remove_stale_templates(store, second, is_updating=False)
     await settled(store, state)
     assert versions(store) == {"1", "2"}
     state.plans_in_flight = 0
-    state.remove_stale_templates(store, second)
+    state.remove_stale_templates(store, second, is_updating=False)
     await settled(store, state)
     assert versions(store) == {"2"}
     assert (state.creating, state.removing) == ({}, {})
@@ -80,10 +80,10 @@ async def test_back_to_a_revision_whose_template_is_on_its_way_out(store: Embedd
     state.draw(store, second, 0, NOW)
     await settled(store, state)
     gate.hold()
-    state.remove_stale_templates(store, second)
+    state.remove_stale_templates(store, second, is_updating=False)
     for owner in (first, second, first, second, first):
         state.draw(store, owner, 0, NOW + 1)
-        state.remove_stale_templates(store, owner)
+        state.remove_stale_templates(store, owner, is_updating=False)
     gate.release()
     await settled(store, state)
     held = {template.metadata.name for template in store.read().list(PodTemplate)}
