@@ -283,7 +283,7 @@ def _size(
     if target.recycle_count:
         recycled, active, finished = [*active, *finished], [], []
     leaving: list[tuple[Pod, StopReason]] = [(pod, StopReason.RECYCLED) for pod in recycled]
-    if target.rollout.stop or target.evacuation.pods:
+    if target.rollout.stop or target.rollout.surplus or target.evacuation.pods:
         leaving += _leaving(plan, clique, target, active)
         out = {pod.metadata.name for pod, _ in leaving}
         active = [pod for pod in active if pod.metadata.name not in out]
@@ -322,7 +322,7 @@ def _place(pod: Pod) -> str:
 def _leaving(plan: Plan, clique: PodClique, target: CliqueTarget, active: list[Pod]) -> list[tuple[Pod, StopReason]]:
     """Return the active pods that leave their nodes, and those that an update replaces, with why."""
     leaving: list[tuple[Pod, StopReason]] = []
-    outdated = 0
+    outdated = surplus = 0
     for pod in active:
         why = target.evacuation.because_of(pod)
         if why is not None:
@@ -330,10 +330,13 @@ def _leaving(plan: Plan, clique: PodClique, target: CliqueTarget, active: list[P
         elif pod.metadata.name in target.rollout.stop:
             leaving.append((pod, StopReason.UPDATE))
             outdated += 1
+        elif pod.metadata.name in target.rollout.surplus:
+            leaving.append((pod, StopReason.SCALE_IN))
+            surplus += 1
     if outdated:
         plan.because(f"{clique.metadata.name} replaces {outdated} pods of an old revision")
-    if len(leaving) > outdated:
-        plan.because(f"{clique.metadata.name} takes {len(leaving) - outdated} pods off nodes that are lost or drained")
+    if (left := len(leaving) - outdated - surplus) > 0:
+        plan.because(f"{clique.metadata.name} takes {left} pods off nodes that are lost or drained")
     return leaving
 
 

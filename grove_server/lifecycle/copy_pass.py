@@ -105,7 +105,7 @@ class _CopyPass:
         self._orders = orders
         self._now = now
         self._plan = Plan()
-        self._rollout = plan_rollout(blueprint, view, orders.update)
+        self._rollout = plan_rollout(blueprint, view, orders.update, orders.loads)
         self._evacuation = plan_evacuation(blueprint, view, orders, now, self._rollout.stopped)
 
     def run(self) -> tuple[Plan, CopySummary]:
@@ -272,10 +272,13 @@ def _summarise(
         exists=True,
         available=all(s.is_scheduled and s.is_available for s in standalone)
         and all(is_group_available(group) for group in group_objects),
+        # Only the base gang stands for the copy; a copy without one has nothing that could be lost.
+        has_served=any(not gang.base_gang and gang.status.first_ready_at is not None for gang in gangs),
         updated=all(s.is_updated for s in states),
         revision=blueprint.pod_clique_set.revision.hash,
         is_behind=behind,
         has_old=behind or any(s.counts.updated < s.counts.active for s in states),
+        has_surge=any(len(groups[group.group]) > group.replicas for group in group_objects),
         is_placed=any(s.counts.scheduled for s in states),
         reached=sum(s.counts.updated + s.counts.updated_ready for s in states),
         updated_cliques=sum(s.is_updated for s in standalone),

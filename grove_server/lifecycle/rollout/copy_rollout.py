@@ -7,7 +7,7 @@ its cliques take the current template; until then its replacements are made from
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,7 +16,10 @@ from grove_server.lifecycle.copy import CopyView
 from grove_server.lifecycle.orders import UpdateOrder
 from grove_server.lifecycle.rollout.budget import Budget, budget_of
 from grove_server.lifecycle.rollout.coherent import Component, Move, plan_moves
+from grove_server.lifecycle.rollout.progress import strategy_of
 from grove_server.lifecycle.rollout.units import Unit, UnitPlan, plan_pods, plan_replicas
+from grove_server.lifecycle.victims import victim_order
+from grove_server.resources.manifest import ROLLING_RECREATE
 from grove_server.resources.names import member_clique, scaling_group, standalone_clique
 from grove_server.resources.reference import SharedTemplate
 from grove_server.resources.workload import Pod, PodClique, PodCliqueScalingGroup, ScaleOwner
@@ -26,16 +29,19 @@ from grove_server.resources.workload import Pod, PodClique, PodCliqueScalingGrou
 class CliqueRollout:
     """What the update asks of one clique.
 
-    ``stop`` are names of pods that go. ``surge`` is how many pods there are above the size. ``old_template``, if given,
-    is for replacements beyond the ``new_target``-th pod of the new revision.
+    ``stop`` are names of pods that go, ``surplus`` of those that scale-in takes because the update counts on it.
+    ``surge`` is how many pods there are above the size. ``old_template``, if given, is for replacements beyond the
+    ``new_target``-th pod of the new revision.
     """
 
     stop: frozenset[str] = frozenset()
+    surplus: frozenset[str] = frozenset()
     surge: int = 0
     new_target: int = 0
     old_template: SharedTemplate | None = None
 
 
+_NO_LOADS: Final[Mapping[str, float]] = {}
 NO_ROLLOUT: Final = CliqueRollout()
 
 
@@ -55,7 +61,9 @@ class CopyRollout:
     @property
     def stopped(self) -> frozenset[str]:
         """The names of all pods that go."""
-        return frozenset().union(*(each.stop for each in self.cliques.values())) if self.cliques else frozenset()
+        if not self.cliques:
+            return frozenset()
+        return frozenset().union(*(each.stop | each.surplus for each in self.cliques.values()))
 
     def is_updating(self, clique: str) -> bool:
         """Whether a clique, by the name of its template, is being updated here."""
@@ -82,13 +90,18 @@ def template_of(rollout: CopyRollout, view: CopyView, name: str, clique: CliqueB
     return _sibling(view, clique) or clique.pod_template
 
 
-def plan_rollout(blueprint: Blueprint, view: CopyView, order: UpdateOrder | None) -> CopyRollout:
-    """Return what *order* asks of the copy in this pass."""
+def plan_rollout(
+    blueprint: Blueprint, view: CopyView, order: UpdateOrder | None, loads: Mapping[str, float] = _NO_LOADS
+) -> CopyRollout:
+    """Return what *order* asks of the copy in this pass; *loads* are requests in flight by pod (see scale-in)."""
     rollout = CopyRollout(order=order)
-    if order is None or not order.rolls:
+    if order is None:
+        _keep_surge(rollout, blueprint, view)
+        return rollout
+    if not order.rolls:
         return rollout
     parts: list[_Standalone | _Group] = [
-        *_standalone_parts(blueprint, view, order),
+        *_standalone_parts(blueprint, view, order, loads),
         *_group_parts(blueprint, view, order),
     ]
     moves: dict[str, Move] = {}
@@ -97,6 +110,25 @@ def plan_rollout(blueprint: Blueprint, view: CopyView, order: UpdateOrder | None
     for part in parts:
         part.plan(rollout, view, moves.get(part.component.name))
     return rollout
+
+
+def _keep_surge(rollout: CopyRollout, blueprint: Blueprint, view: CopyView) -> None:
+    """Let extra replicas of a paused copy stay as long as they serve in place of others: a pause takes nothing away."""
+    owner = blueprint.pod_clique_set
+    progress = owner.status.update_progress
+    if owner.paused_at is None or progress is None:
+        return
+    if all(turn.replica_index != view.copy for turn in progress.currently_updating):
+        return
+    strategy = strategy_of(owner)
+    order = UpdateOrder(strategy=strategy.type or ROLLING_RECREATE, budget=strategy.rolling_update)
+    for part in _group_parts(blueprint, view, order):
+        size = part.component.size
+        units = [unit for unit in part.component.units if unit.index < size + part.budget.max_surge]
+        extra = max((unit.index + 1 - size for unit in units), default=0)
+        lacking = size - sum(unit.is_available for unit in units if unit.index < size)
+        if kept := max(0, min(extra, lacking)):
+            rollout.surge[part.blueprint.name] = kept
 
 
 def wanted_size(observed: PodClique | PodCliqueScalingGroup | None, template_size: int) -> int:
@@ -110,13 +142,14 @@ def wanted_size(observed: PodClique | PodCliqueScalingGroup | None, template_siz
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Standalone:
-    """A standalone clique: its units are pods."""
+    """A standalone clique: its units are pods; ``surplus`` are those that are none, as scale-in takes them."""
 
     blueprint: CliqueBlueprint
     name: str
     component: Component
     budget: Budget
     changed: bool
+    surplus: frozenset[str] = frozenset()
 
     def plan(self, rollout: CopyRollout, view: CopyView, move: Move | None) -> None:
         component = self.component
@@ -125,7 +158,7 @@ class _Standalone:
             asked = CliqueRollout(stop=_names(plan), surge=plan.surge)
         else:
             old = self._old_template(view)
-            asked = CliqueRollout(stop=_names(move), new_target=move.new_target, old_template=old)
+            asked = CliqueRollout(stop=_names(move), surplus=self.surplus, new_target=move.new_target, old_template=old)
         if asked != NO_ROLLOUT:
             rollout.cliques[self.name] = asked
 
@@ -171,16 +204,29 @@ class _Group:
                     rollout.held[name] = template
 
 
-def _standalone_parts(blueprint: Blueprint, view: CopyView, order: UpdateOrder) -> Iterable[_Standalone]:
+def _standalone_parts(
+    blueprint: Blueprint, view: CopyView, order: UpdateOrder, loads: Mapping[str, float]
+) -> Iterable[_Standalone]:
     set_name = blueprint.pod_clique_set.metadata.name
     for clique in blueprint.standalone:
         name = standalone_clique(set_name, view.copy, clique.name)
         size = wanted_size(view.cliques.get(name), clique.replicas)
         budget = budget_of(clique.template.rolling_update, order, size=size, minimum=clique.min_available)
-        units = tuple(_pod_unit(pod, clique.pod_template) for pod in view.pods.get(name, ()) if pod.is_active)
-        changed = clique.name in order.changed or any(unit.is_old for unit in units)
+        active = [pod for pod in view.pods.get(name, ()) if pod.is_active]
+        changed = clique.name in order.changed or any(is_outdated(pod.template, clique.pod_template) for pod in active)
+        surplus = _surplus(active, size, clique, loads) if order.is_coherent and changed else frozenset()
+        units = tuple(_pod_unit(pod, clique.pod_template) for pod in active if pod.metadata.name not in surplus)
         component = _component(f"clique/{clique.name}", size, clique.min_available, budget, units)
-        yield _Standalone(blueprint=clique, name=name, component=component, budget=budget, changed=changed)
+        yield _Standalone(
+            blueprint=clique, name=name, component=component, budget=budget, changed=changed, surplus=surplus
+        )
+
+
+def _surplus(active: list[Pod], size: int, clique: CliqueBlueprint, loads: Mapping[str, float]) -> frozenset[str]:
+    """Return whom scale-in takes. A ratio can be kept only between pods that stay."""
+    excess = max(0, len(active) - size)
+    victims = sorted(active, key=lambda pod: victim_order(pod, clique.pod_template.hash, loads))[:excess]
+    return frozenset(pod.metadata.name for pod in victims)
 
 
 def _group_parts(blueprint: Blueprint, view: CopyView, order: UpdateOrder) -> Iterable[_Group]:
@@ -190,6 +236,9 @@ def _group_parts(blueprint: Blueprint, view: CopyView, order: UpdateOrder) -> It
         size = wanted_size(view.groups.get(group.name), group.replicas)
         budget = budget_of(group.template.rolling_update, order, size=size, minimum=group.min_available)
         units = tuple(_replica_units(group, name, view, size))
+        if order.is_coherent:
+            # Without surge those above the size are on their way out, and no part of the ratio.
+            units = tuple(unit for unit in units if unit.index < size)
         changed = any(c.name in order.changed for c in group.cliques) or any(unit.is_old for unit in units)
         component = _component(f"group/{group.name}", size, group.min_available, budget, units)
         yield _Group(blueprint=group, name=name, component=component, budget=budget, changed=changed)

@@ -2,7 +2,8 @@
 
 One copy has its turn at a time (Grove): first those that are below their minimum, then the lowest. Copies of which
 nothing is placed have theirs at once and nobody waits for them, since nobody loses anything by it. A turn ends when the
-copy is wholly of the new revision and works; the update ends when no copy has anything old.
+copy is wholly of the new revision, works, and needs no extra replicas any more; the update ends when no copy has
+anything old.
 
 An update begins when the template has been quiet for a while, so that a burst of edits is one update. An edit during an
 update aims it anew: what is at a revision in between is old again. Sizes always follow, and new copies begin with the
@@ -141,8 +142,11 @@ def _gone_on(
 
 
 def is_turn_over(summary: CopySummary) -> bool:
-    """Return whether a copy that has its turn is wholly of the new revision and works."""
-    return not summary.has_old and summary.updated and summary.available
+    """Return whether a copy that has its turn is wholly of the new revision and works.
+
+    Extra group replicas serve in place of those that start; with the turn they would go, so it lasts as long as they.
+    """
+    return not summary.has_old and not summary.has_surge and summary.updated and summary.available
 
 
 def _counted(
