@@ -27,6 +27,7 @@ from grove_server.api.errors import invalid_manifest
 from grove_server.api.gathering import Gathering
 from grove_server.api.name_forms import Arrivals
 from grove_server.api.reasons import already_exists, being_deleted, not_found, version_conflict
+from grove_server.api.set_sizes import AnnounceEdit, ScalesUnderway, pod_count_grown
 from grove_server.resources.cluster import ClusterTopologyBinding
 from grove_server.resources.manifest import ClusterTopologyBindingManifest, ManifestMetadata, PodCliqueSetManifest
 from grove_server.resources.meta import Key, Kind
@@ -103,6 +104,7 @@ class Changes:
         self._gathering = gathering
         self._stopwatch = stopwatch
         self._arrivals = Arrivals()
+        self.scales = ScalesUnderway()
 
     def context(self, default_namespace: str) -> AdmissionContext:
         """Return the world as a request of this moment sees it."""
@@ -155,13 +157,15 @@ class Changes:
         """
         lost: Exception | None = None
         for _ in range(ATTEMPTS_MAX):
-            with self._arrivals.announcing() as announce:
+            with self._arrivals.announcing() as announce, self.scales.editing() as announce_edit:
                 admission = _Admission(
                     mode=mode,
                     reader=self._store.read(),
                     context=self.context(default_namespace),
                     arrivals=self._arrivals,
                     announce=announce,
+                    scales=self.scales,
+                    announce_edit=announce_edit,
                     violations=list(known_violations),
                     stopwatch=self._stopwatch,
                 )
@@ -193,6 +197,8 @@ class _Admission:
     context: AdmissionContext
     arrivals: Arrivals
     announce: Callable[[PodCliqueSet], None]
+    scales: ScalesUnderway
+    announce_edit: AnnounceEdit
     violations: list[Violation]
     stopwatch: Callable[[], float]
 
@@ -242,7 +248,19 @@ class _Admission:
         _check_readable(admitted.resource)
         if old is None:
             self.announce(admitted.resource)
+        elif admitted.changed:
+            self._demand_room(old, admitted.resource)
         return _result(admitted, wanted.document, is_new=old is None)
+
+    def _demand_room(self, old: PodCliqueSet, edited: PodCliqueSet) -> None:
+        """Refuse an edit that makes a set larger than it may be, with the live sizes of what was scaled."""
+        limit = self.context.limits.pods_per_set_max
+        count = pod_count_grown(self.reader, self.scales.of_set(old.metadata.uid), old, edited)
+        if count > limit:
+            message = f"would give the set {count} pods with what was scaled, more than the {limit} a set may have"
+            violation = Violation("spec", Reason.TOO_MANY, message)
+            raise InvalidResourceError(edited.kind, edited.metadata.name, (violation,))
+        self.announce_edit(edited)
 
 
 def _check_readable(resource: PodCliqueSet) -> None:
