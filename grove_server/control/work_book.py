@@ -13,7 +13,7 @@ from grove_server.resources.workload import PodCliqueSet
 from grove_server.store.interface import Store
 
 # Changes of pods come in bursts (bound, running, ready): one pass serves them all.
-_SOON_S: Final = 0.01
+SOON_S: Final = 0.01
 
 
 class WorkBook:
@@ -24,7 +24,7 @@ class WorkBook:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.queue: WorkQueue[WorkKey] = WorkQueue(soon_s=_SOON_S)
+        self.queue: WorkQueue[WorkKey] = WorkQueue(soon_s=SOON_S)
         self.sets: dict[str, SetState] = {}
         self.topology_epoch = 0
         self.wake = asyncio.Event()

@@ -9,7 +9,7 @@ from grove_server.control.clock import Clock
 from grove_server.control.indexes import DRAINING_BY_SET, PODS_BY_NODE
 from grove_server.control.node_troubles import NodeTroubles
 from grove_server.control.pace import Pace
-from grove_server.control.work_book import WorkBook
+from grove_server.control.work_book import SOON_S, WorkBook
 from grove_server.control.workkeys import WorkKey, copy_key, set_key
 from grove_server.resources.cluster import ClusterTopologyBinding
 from grove_server.resources.routing import RouterRegistration
@@ -17,6 +17,8 @@ from grove_server.resources.workload import Pod, PodClique, PodCliqueScalingGrou
 from grove_server.store.interface import Notice, Store
 
 CAUSE: Final = "workload"
+# A pass this short is not worth a timer.
+_AT_ONCE_S: Final = 0.001
 
 
 class WorkWatch:
@@ -67,10 +69,7 @@ class WorkWatch:
                 continue
             resource = notice.resource
             if isinstance(resource, Pod):
-                identity = resource.identity
-                queue.add_soon(
-                    WorkKey(resource.metadata.namespace, identity.set_name, identity.set_uid, identity.copy), now
-                )
+                self._observe_pod(resource, notice, now)
             elif isinstance(resource, PodGang):
                 queue.add_soon(copy_key(resource), now)
             elif isinstance(resource, PodClique | PodCliqueScalingGroup):
@@ -84,6 +83,19 @@ class WorkWatch:
             elif isinstance(resource, RouterRegistration):
                 self._queue_draining(resource)
         self._book.wake.set()
+
+    def _observe_pod(self, pod: Pod, notice: Notice, now: float) -> None:
+        identity = pod.identity
+        key = WorkKey(pod.metadata.namespace, identity.set_name, identity.set_uid, identity.copy)
+        queue = self._book.queue
+        state = self._book.sets.get(key.set_uid)
+        if state is None or key.copy not in state.turns or not _has_begun_to_serve(pod, notice):
+            queue.add_soon(key, now)
+        elif state.pass_s < _AT_ONCE_S:
+            queue.add(key)
+        else:
+            # An update waits for this pod. A rest as long as a pass takes absorbs bursts and doubles the time at most.
+            queue.add_at(key, now + min(state.pass_s, SOON_S))
 
     async def queue_nodes(self, pace: Pace) -> None:
         """Look again at the copies with pods on nodes that came into trouble or out of it; there may be many."""
@@ -102,3 +114,8 @@ class WorkWatch:
         for name in names:
             for pod in reader.indexed(DRAINING_BY_SET, (namespace, name)):
                 self._book.queue.add(copy_key(pod))
+
+
+def _has_begun_to_serve(pod: Pod, notice: Notice) -> bool:
+    previous = notice.previous
+    return pod.is_ready and not (isinstance(previous, Pod) and previous.is_ready)

@@ -168,6 +168,7 @@ class WorkloadLoop(Supervised):
                 state.draw(self._store, owner, self.book.topology_epoch, now)
             assert state.blueprint is not None
             plan, summary = plan_copy(state.blueprint, view, orders, now=now)
+            state.pass_s = self._pace.stopwatch() - began_s
         else:
             plan, summary = plan_removal(view, orders, now=now)
         metrics.PLAN_SECONDS.observe(self._pace.stopwatch() - began_s)

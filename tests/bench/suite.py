@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from tests.bench import deploy, place, rpc, store
+from tests.bench import deploy, place, reconcile, rpc, simulated, store, update
 from tests.bench.figures import Figure
 
 
@@ -31,4 +31,7 @@ SUITE: Final[tuple[Benchmark, ...]] = (
     Benchmark(name="store.fanout", run=store.store_fanout),
     Benchmark(name="place", run=place.run),
     Benchmark(name="deploy", run=deploy.run),
+    Benchmark(name="life.reconcile", run=reconcile.run),
+    Benchmark(name="life.update10k", run=update.run),
+    Benchmark(name="life.sim", run=simulated.run),
 )
