@@ -34,6 +34,7 @@ class CopyTotals:
 
     copies: dict[int, CopySummary] = field(default_factory=dict)
     available: int = 0
+    lost: int = 0
     updated: int = 0
     sizes: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
     gang_phases: dict[str, int] = field(default_factory=dict)
@@ -60,8 +61,13 @@ class CopyTotals:
             self.updated - sum(summary.updated for summary in beyond),
         )
 
+    def lost_within(self, wanted: int) -> int:
+        """Return how many of the first *wanted* copies served once and do not now."""
+        return self.lost - sum(_is_lost(summary) for copy, summary in self.copies.items() if copy >= wanted)
+
     def _add(self, summary: CopySummary, sign: int) -> None:
         self.available += sign * summary.available
+        self.lost += sign * _is_lost(summary)
         self.updated += sign * summary.updated
         for key, (wanted, ready) in summary.sizes.items():
             wanted_before, ready_before = self.sizes.get(key, (0, 0))
@@ -72,6 +78,10 @@ class CopyTotals:
                 self.gang_phases[gang.phase] = count
             else:
                 self.gang_phases.pop(gang.phase, None)
+
+
+def _is_lost(summary: CopySummary) -> bool:
+    return summary.has_served and not summary.available
 
 
 def pod_template(owner: PodCliqueSet, clique: CliqueTemplate, now: float) -> PodTemplate:
@@ -108,6 +118,8 @@ def observe(owner: PodCliqueSet, totals: CopyTotals) -> SetObservation:
         # Copies of no pods are available, but nothing runs in them.
         has_pods = any(kind == "clique" and pods for (kind, _), (pods, _) in totals.sizes.items())
         return SetObservation.AVAILABLE if has_pods else SetObservation.EMPTY
+    if available and not totals.lost_within(wanted):
+        return SetObservation.GROWING
     placed = sum(count for phase, count in totals.gang_phases.items() if phase != GangPhase.PENDING)
     return SetObservation.PARTLY if available or placed else SetObservation.UNPLACED
 

@@ -61,6 +61,7 @@ class SetPhase(enum.StrEnum):
     PENDING = "Pending"
     STARTING = "Starting"
     RUNNING = "Running"
+    SCALING = "Scaling"
     DEGRADED = "Degraded"
     IDLE = "Idle"
     DELETING = "Deleting"
@@ -340,7 +341,8 @@ class ChosenDomain:
 class PodGangStatus:
     """What is true of a gang. ``reason`` and ``message`` say what it waits for while it is not placed.
 
-    ``recycles`` of a base gang are those of its whole copy, newest last.
+    ``first_ready_at`` is when its minimum first served; it stays. ``recycles`` of a base gang are those of its whole
+    copy, newest last.
     """
 
     __pydantic_config__: ClassVar[Any] = SCHEMA
@@ -353,6 +355,7 @@ class PodGangStatus:
     topology: tuple[ChosenDomain, ...] = ()
     scheduled_at: float | None = None
     ready_at: float | None = None
+    first_ready_at: float | None = None
     recycles: tuple[Recycle, ...] = ()
 
 

@@ -179,6 +179,27 @@ def test_a_set_from_start_to_end() -> None:
     assert made.settle().status.phase is SetPhase.DELETING
 
 
+def test_a_set_that_grows_is_scaling_until_its_new_copies_serve() -> None:
+    """New copies that do not serve yet are no loss; one that served and does not any more is, whatever else is new."""
+    made = world([clique("a")])
+    made.settle()
+    made.run()
+    assert made.settle().status.phase is SetPhase.RUNNING
+    made.apply(manifest([clique("a")], replicas=3))
+    owner = made.settle()
+    assert (owner.status.phase, owner.status.available_replicas) == (SetPhase.SCALING, 1)
+    made.run(made.pods("s-1-a"))
+    assert made.settle().status.phase is SetPhase.SCALING
+    made.change_pods(lost, made.pods("s-1-a"))
+    assert made.settle().status.phase is SetPhase.DEGRADED
+    made.run(made.pods("s-1-a"))
+    assert made.settle().status.phase is SetPhase.SCALING
+    made.run(made.pods("s-2-a"))
+    assert made.settle().status.phase is SetPhase.RUNNING
+    made.apply(manifest([clique("a")], replicas=2))
+    assert made.settle().status.phase is SetPhase.RUNNING
+
+
 def test_a_settled_set_is_not_written_again() -> None:
     """The same totals make the same object."""
     made = world([clique("a")])
@@ -244,6 +265,8 @@ def test_what_copies_look_like_together() -> None:
     totals.put(summary(0, GangPhase.STARTING, available=False))
     assert observe(owner, totals) is SetObservation.PARTLY
     totals.put(summary(0))
+    assert observe(owner, totals) is SetObservation.GROWING
+    totals.put(replace(summary(1, available=False), has_served=True))
     assert observe(owner, totals) is SetObservation.PARTLY
     totals.put(summary(1))
     assert observe(owner, totals) is SetObservation.AVAILABLE
