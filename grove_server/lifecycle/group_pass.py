@@ -98,7 +98,8 @@ def with_group_status(
     conditions = _with_termination(conditions, termination.copy, breached, generation, now)
     status = ScalingGroupStatus(
         observed_generation=generation,
-        replicas=group.replicas,
+        # As in a Deployment, those that are there for the time of an update count.
+        replicas=len(replicas),
         scheduled_replicas=scheduled,
         available_replicas=available,
         updated_replicas=updated,

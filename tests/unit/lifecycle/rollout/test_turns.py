@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from grove_server.resources.manifest import ON_DELETE
 from grove_server.resources.rollout import UpdateProgress
-from grove_server.resources.workload import Pod, PodClique
+from grove_server.resources.workload import Pod, PodClique, PodCliqueScalingGroup
 from tests.lifecycle_cases import Json, World, admitted, clique, condition, deleted, group, lost, manifest
 
 
@@ -332,3 +332,21 @@ def test_paused_sets_rest() -> None:
     made.settle()
     finish(made)
     assert not old_pods(made)
+
+
+def test_a_group_counts_the_replicas_that_an_update_adds() -> None:
+    """While an update surges, a group's status counts what is there, so that no part of it is more than the whole."""
+
+    def document(version: int) -> Json:
+        surging = group("g", ["m"], 2, 1)
+        surging["rollingUpdate"] = {"maxUnavailable": 0, "maxSurge": 1}
+        return manifest([clique("m", 1, podSpec=image(version))], [surging])
+
+    made = running(document(0))
+    made.apply(document(1))
+    made.settle()
+    made.run([pod for pod in made.pods() if not pod.is_ready and pod.identity.group_replica == 2])
+    made.settle()
+    status = made.one(PodCliqueScalingGroup, "s-0-g").status
+    assert (status.replicas, status.updated_replicas) == (3, 2)
+    assert status.available_replicas <= status.replicas
