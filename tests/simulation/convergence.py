@@ -7,8 +7,10 @@ serves, every status is exact, the loops are idle and the placement's account is
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
+from typing import Final
 
 from grove_server.control.drafts import CopyDraft, CopyKey
 from grove_server.control.scenes import Scenes
@@ -21,8 +23,10 @@ from grove_server.placement.shapes import amount, node_state
 from grove_server.resources.cluster import Node
 from grove_server.resources.meta import Key, Kind
 from grove_server.resources.workload import (
+    WAITING_FOR_PARENTS,
     GangPhase,
     Pod,
+    PodClique,
     PodCliqueSet,
     PodGang,
     PodPhase,
@@ -32,6 +36,8 @@ from tests.simulation.books import Books, holds_room
 from tests.simulation.server import SimServer
 from tests.simulation.trees import tree_differences
 
+# Whoever has plans for so soon is not done; what comes later (repetitions that wait for hours) is.
+PLANS_S: Final = 300.0
 OF_SETS = (Kind.POD_CLIQUE, Kind.POD_CLIQUE_SCALING_GROUP, Kind.POD_GANG, Kind.POD, Kind.POD_TEMPLATE)
 
 
@@ -43,6 +49,11 @@ def differences(server: SimServer, books: Books) -> Iterator[str]:
     if server.runtime._due_at:
         # A pod that serves may be about to crash, as its annotations ask.
         yield f"the runtime has plans for {len(server.runtime._due_at)} pods"
+        return
+    due_s = min(server.plane.workload.book.queue._wake_at.values(), default=math.inf)
+    if due_s < server.loop.time() + PLANS_S:
+        # Back-offs, deadlines of updates, clocks of broken units.
+        yield f"the workload loop has plans in {due_s - server.loop.time():.1f} s"
         return
     yield from _memory_is_the_disk(server, books)
     for owner in server.store.read().sorted_list(PodCliqueSet):
@@ -77,10 +88,27 @@ def _pods(books: Books) -> Iterator[str]:
             yield f"pod {key.name} has no clique"
         if not pod.is_active:
             yield f"pod {key.name} is {pod.phase} and leaving: {pod.is_terminating}"
+        elif pod.node and pod.waiting_reason == WAITING_FOR_PARENTS:
+            yield from _held(books, pod)
         elif pod.node and not (pod.phase is PodPhase.RUNNING and pod.is_ready):
             yield f"pod {key.name} has node {pod.node} and is {pod.phase} ({pod.waiting_reason}), not ready"
         elif not pod.node and not pod.waiting_reason:
             yield f"pod {key.name} does not say why it waits"
+
+
+def _held(books: Books, pod: Pod) -> Iterator[str]:
+    """A pod waits for its parents only as long as one of them lacks pods that are ready."""
+    clique = books.rows[Key(Kind.POD_CLIQUE, pod.metadata.namespace, pod.identity.name)]
+    assert isinstance(clique, PodClique)
+    parents = (books.rows.get(Key(Kind.POD_CLIQUE, pod.metadata.namespace, name)) for name in clique.starts_after)
+    if all(not isinstance(parent, PodClique) or _serves(books, parent) for parent in parents):
+        yield f"pod {pod.metadata.name} waits for parents, and all of them serve"
+
+
+def _serves(books: Books, clique: PodClique) -> bool:
+    pods = books.pods_of_gang.get((clique.metadata.namespace, clique.identity.gang), {}).values()
+    ready = sum(pod.is_active and pod.is_ready for pod in pods if pod.identity.name == clique.metadata.name)
+    return ready >= min(clique.min_available, clique.replicas)
 
 
 def _gangs(books: Books) -> Iterator[str]:

@@ -27,15 +27,22 @@ from grove_server.resources.workload import (
 )
 from grove_server.store.journal import Commit
 from tests.simulation.books import Books, GangKey
+from tests.simulation.lifecycle_rules import check_pass, check_start
+from tests.simulation.routers import Fleet
 
 PLACEMENT: Final = "placement"
 WORKLOAD: Final = "workload"
+# Nothing of these ends with their row alone: what is wanted again before its pods are gone stays.
+MAY_STAY: Final = (Kind.POD_CLIQUE, Kind.POD_CLIQUE_SCALING_GROUP, Kind.POD_GANG)
 Previous = Mapping[Key, Resource | None]
 
 
-def check_commit(books: Books, commit: Commit, previous: Previous, decided_at_s: float) -> Iterator[str]:
+def check_commit(books: Books, commit: Commit, previous: Previous, decided_at_s: float, fleet: Fleet) -> Iterator[str]:
     """Yield what is wrong after *commit*; the books hold it already."""
     yield from check_templates(books, commit, previous)
+    # A refusal that waited for what it rests on has no writes.
+    if commit.cause == WORKLOAD and commit.writes:
+        yield from check_pass(books, previous, commit.writes[0].version, decided_at_s, fleet)
     nodes: set[str] = set()
     bound: list[Pod] = []
     for key, before in previous.items():
@@ -47,6 +54,7 @@ def check_commit(books: Books, commit: Commit, previous: Previous, decided_at_s:
             yield from check_set(commit.cause, before, after)
         elif isinstance(after, Pod):
             yield from check_pod(books, before, after)
+            yield from check_start(before, after)
             if after.node and not (isinstance(before, Pod) and before.node):
                 bound.append(after)
                 nodes.add(after.node)
@@ -75,7 +83,8 @@ def check_identity(books: Books, key: Key, before: Resource | None, after: Resou
     if before is not None:
         if before.metadata.uid != uid:
             yield f"{key} changed its uid without being deleted"
-        if before.metadata.deleted_at is not None and after.metadata.deleted_at != before.metadata.deleted_at:
+        is_final = before.metadata.deleted_at is not None and key.kind not in MAY_STAY
+        if is_final and after.metadata.deleted_at != before.metadata.deleted_at:
             yield f"{key} came back from its deletion"
         if after.resource_version <= before.resource_version:
             yield f"{key} went from version {before.resource_version} to {after.resource_version}"
@@ -100,6 +109,9 @@ def check_set(cause: str, before: Resource | None, after: PodCliqueSet) -> Itera
         return
     if cause.startswith("api."):
         return
+    if after.rolled_back_from and after.rolled_back_from == before.revision.hash:
+        yield from check_return(cause, before, after)
+        return
     if (
         (before.spec is not after.spec and before.spec != after.spec)
         or before.metadata != after.metadata
@@ -108,6 +120,19 @@ def check_set(cause: str, before: Resource | None, after: PodCliqueSet) -> Itera
         or before.revision != after.revision
     ):
         yield f"{cause} changed what users own of {key_of(after)}"
+
+
+def check_return(cause: str, before: PodCliqueSet, after: PodCliqueSet) -> Iterator[str]:
+    """A set goes back by itself only if it asked for that, once, and with its template alone."""
+    strategy = before.spec.update_strategy
+    rolling = strategy.rolling_update if strategy is not None else None
+    progress = before.status.update_progress
+    if cause != WORKLOAD or rolling is None or not rolling.auto_rollback or before.rolled_back_from:
+        yield f"{cause} took {key_of(after)} back, which nobody asked for"
+    if progress is None or not progress.is_active or before.paused_at is not None:
+        yield f"{key_of(after)} went back without an update that could be stuck"
+    if (before.spec.replicas, before.spec.update_strategy) != (after.spec.replicas, after.spec.update_strategy):
+        yield f"{key_of(after)} went back and changed more than what its pods run"
 
 
 def check_pod(books: Books, before: Resource | None, pod: Pod) -> Iterator[str]:
@@ -139,7 +164,9 @@ def check_clique(clique: PodClique) -> Iterator[str]:
     status = clique.status
     if not 0 <= status.ready_replicas <= status.scheduled_replicas <= status.replicas:
         yield f"{clique.metadata.name} claims {status}"
-    if status.updated_replicas > status.replicas or status.replicas > max(clique.replicas, 0):
+    # During an update there may be more pods than the size says.
+    is_updated = any(each.reason == "UpdateInProgress" for each in status.conditions)
+    if status.updated_replicas > status.replicas or (status.replicas > clique.replicas and not is_updated):
         yield f"{clique.metadata.name} of size {clique.replicas} claims {status}"
     if 0 < clique.replicas < clique.min_available:
         yield f"{clique.metadata.name} has size {clique.replicas}, below its minimum {clique.min_available}"
@@ -148,8 +175,11 @@ def check_clique(clique: PodClique) -> Iterator[str]:
 def check_group(group: PodCliqueScalingGroup) -> Iterator[str]:
     """A group's status, when it is written, claims no more than a part of the whole."""
     status = group.status
-    if not 0 <= status.available_replicas <= status.scheduled_replicas <= status.replicas == group.replicas:
+    if not 0 <= status.available_replicas <= status.scheduled_replicas <= status.replicas:
         yield f"{group.metadata.name} of size {group.replicas} claims {status}"
+    is_updated = any(each.reason == "UpdateInProgress" for each in status.conditions)
+    if status.replicas < group.replicas or (status.replicas > group.replicas and not is_updated):
+        yield f"{group.metadata.name} of size {group.replicas} claims {status.replicas} replicas"
     if status.updated_replicas > status.replicas:
         yield f"{group.metadata.name} claims {status}"
 

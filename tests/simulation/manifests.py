@@ -13,6 +13,7 @@ from typing import Any, Final
 from grove_server.resources.cluster import ClusterTopologyBinding, Node
 from grove_server.resources.manifest import ClusterTopologyBindingSpec, TopologyLevel
 from grove_server.resources.meta import Metadata
+from tests.simulation.policies import add_policies, draw_strategy, redraw_annotations, redraw_delay
 
 Json = dict[str, Any]
 
@@ -76,19 +77,21 @@ class Author:
             template["topologyConstraint"] = self._pack(("zone", "block"))
         if rng.random() < 0.1:
             template["priorityClassName"] = "high"
-        return {
+        document: Json = {
             "apiVersion": "grove.io/v1alpha1",
             "kind": "PodCliqueSet",
             "metadata": {"name": name, "namespace": namespace, "labels": {"team": rng.choice("xyz")}},
             "spec": {"replicas": rng.choice((0, 1, 1, 1, 2, 2, 3)), "template": template},
         }
+        add_policies(rng, document)
+        return document
 
     def edit(self, document: Json) -> None:
-        """Change something that may change: a size, what runs, labels, annotations, or nothing at all."""
+        """Change something that may change: a size, what runs, how it is updated, labels, or nothing at all."""
         rng = self._rng
         template = document["spec"]["template"]
         clique = rng.choice(template["cliques"])
-        edit = rng.randrange(7)
+        edit = rng.choice((0, 1, 2, 3, 3, 3, 3, 4, 5, 6, 7, 8, 9))
         if edit == 0:
             document["spec"]["replicas"] = rng.choice((0, 1, 2, 3))
         elif edit == 1:
@@ -97,11 +100,20 @@ class Author:
             group = rng.choice(template["podCliqueScalingGroups"])
             group["replicas"] = self._size(group["minAvailable"])
         elif edit == 3:
-            clique["spec"]["podSpec"]["containers"][0]["image"] = f"registry.example/app:{rng.randrange(4)}"
+            image = f"registry.example/app:{rng.randrange(4)}"
+            # Parts that work together are updated together; often it is one alone.
+            for changed in template["cliques"] if rng.random() < 0.5 else [clique]:
+                changed["spec"]["podSpec"]["containers"][0]["image"] = image
         elif edit == 4:
             clique.setdefault("annotations", {}).update(self._behaviour(may_crash=_restarts(clique["spec"])))
         elif edit == 5:
             document["metadata"]["labels"]["team"] = rng.choice("xyz")
+        elif edit == 7:
+            draw_strategy(rng, document)
+        elif edit == 8:
+            redraw_annotations(rng, document)
+        elif edit == 9:
+            redraw_delay(rng, document)
         elif clique["spec"].get("replicas") is not None and rng.random() < 0.5:
             # Left out: the live size stays as it is.
             del clique["spec"]["replicas"]
