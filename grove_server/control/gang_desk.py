@@ -96,6 +96,10 @@ class GangDesk:
     def decide_minimum(self, gang: PodGang, draft: CopyDraft) -> None:
         """Place a gang's minimum if there is room, as it is after *draft*; note what is left to do for it."""
         key = key_of(gang)
+        if gang.metadata.deleted_at is not None:
+            # It waits for its last pods to stop, and lacks nothing.
+            self.waiting.pop(key, None)
+            return
         scene = self.scenes.scene(gang, draft)
         if is_placed(gang, scene.pods):
             self._decide_placed(gang, scene, draft)

@@ -13,7 +13,7 @@ from grove_server.lifecycle.evacuation import NO_EVACUATION, Evacuation
 from grove_server.lifecycle.identifiers import derive_uid
 from grove_server.lifecycle.orders import CopyOrders
 from grove_server.lifecycle.plan import EVENT_WARNING, Note, Plan
-from grove_server.lifecycle.removal import StopReason, continue_drains, stop_pod
+from grove_server.lifecycle.removal import StopReason, continue_drains, staying, stop_pod
 from grove_server.lifecycle.rollout.copy_rollout import NO_ROLLOUT, CliqueRollout, is_outdated
 from grove_server.lifecycle.stuck import remove_stuck
 from grove_server.lifecycle.victims import victim_order
@@ -73,7 +73,7 @@ def plan_clique(
 
     Changes of pods are appended to *plan*; that of the clique is left to ``record_clique``.
     """
-    clique = _create_clique(target, now) if observed is None else _follow_template(plan, target, observed)
+    clique = _create_clique(target, now) if observed is None else _follow_template(plan, target, staying(observed))
     if target.recycle_count:
         clique = _recycled(clique, target.recycle_count, now)
     active = [pod for pod in pods if pod.is_active]

@@ -17,7 +17,7 @@ from grove_server.lifecycle.gang_pass import plan_gangs
 from grove_server.lifecycle.group_pass import is_group_available, plan_group, with_group_status
 from grove_server.lifecycle.orders import NO_ORDERS, CopyOrders
 from grove_server.lifecycle.plan import Plan
-from grove_server.lifecycle.removal import StopReason, continue_drains, stop_pod
+from grove_server.lifecycle.removal import StopReason, continue_drains, leaving, stop_pod
 from grove_server.lifecycle.rollout.copy_rollout import plan_rollout, template_of
 from grove_server.lifecycle.start_order import keep_order, parents_of
 from grove_server.lifecycle.stuck import remove_stuck
@@ -53,11 +53,13 @@ def plan_removal(view: CopyView, orders: CopyOrders = NO_ORDERS, *, now: float) 
         plan.deletes.extend(view.gangs.values())
         plan.deletes.extend(view.groups.values())
         return plan, CopySummary(copy=view.copy, exists=False)
+    plan.updates.extend(leaving(gang, now) for gang in view.gangs.values() if gang.metadata.deleted_at is None)
+    plan.updates.extend(leaving(group, now) for group in view.groups.values() if group.metadata.deleted_at is None)
     return plan, CopySummary(copy=view.copy, exists=True)
 
 
 def remove_cliques(plan: Plan, view: CopyView, keep: set[str], orders: CopyOrders, now: float) -> int:
-    """Remove cliques that are not wanted: their pods are stopped; a clique goes when none is left.
+    """Remove cliques that are not wanted: their pods are stopped; a clique goes when none is left, and says so before.
 
     Return how many pods are still to stop.
     """
@@ -77,7 +79,7 @@ def remove_cliques(plan: Plan, view: CopyView, keep: set[str], orders: CopyOrder
         if not stopping:
             plan.deletes.append(clique)
             continue
-        told = with_status(clique, PodCounts(terminating=stopping), now)
+        told = with_status(leaving(clique, now), PodCounts(terminating=stopping), now)
         if told is not clique:
             plan.updates.append(told)
     return left

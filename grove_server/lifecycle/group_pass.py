@@ -10,6 +10,7 @@ from grove_server.lifecycle.blueprint import GroupBlueprint
 from grove_server.lifecycle.copy import CliqueState
 from grove_server.lifecycle.identifiers import derive_uid
 from grove_server.lifecycle.plan import EVENT_WARNING, Note, Plan
+from grove_server.lifecycle.removal import staying
 from grove_server.lifecycle.termination import NO_TERMINATION, RecycledUnit, Termination, with_record
 from grove_server.resources.labels import scaling_group_labels, selector_of_group
 from grove_server.resources.meta import Condition, Kind, Metadata, find_condition, with_condition
@@ -35,6 +36,7 @@ def plan_group(
     """Return the group as it should be now; its status comes when its cliques are known."""
     if observed is None:
         return _create_group(blueprint, owner, copy, now)
+    observed = staying(observed)
     replicas, scale_owner = observed.replicas, observed.scale_owner
     if blueprint.replicas != observed.template_replicas:
         if scale_owner is ScaleOwner.AUTOSCALER:
