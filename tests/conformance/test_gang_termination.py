@@ -108,7 +108,7 @@ def stopped(sampler: Sampler) -> set[str]:
 
 async def test_gt1_a_lost_standalone_pod_recycles_the_copy(scene: Scene) -> None:
     """One of two pc-a, both needed: all ten pods are replaced, once, ten exist, and run when the node is back."""
-    async with sampling(scene) as sampler:
+    async with sampling(scene, Sampler()) as sampler:
         before = uids(await start(scene, "workload1-gt"))
         nodes = await kill(scene, "workload1-gt-0-pc-a")
         seen = await replaced(scene, before)
@@ -126,7 +126,7 @@ async def test_gt1_a_lost_standalone_pod_recycles_the_copy(scene: Scene) -> None
 
 async def test_gt2_a_lost_pod_of_a_needed_group_replica_recycles_the_copy(scene: Scene) -> None:
     """One of three pc-c of a replica that the group cannot spare: all ten pods are replaced, once."""
-    async with sampling(scene) as sampler:
+    async with sampling(scene, Sampler()) as sampler:
         before = uids(await start(scene, "workload1-gt"))
         nodes = await kill(scene, "workload1-gt-0-sg-x-0-pc-c")
         assert len((await replaced(scene, before)).active) == 10
@@ -138,7 +138,7 @@ async def test_gt2_a_lost_pod_of_a_needed_group_replica_recycles_the_copy(scene:
 
 async def test_gt3_only_the_loss_of_the_minimum_counts(scene: Scene) -> None:
     """One of two pc-a, one needed: nothing else dies. Then the other: everything is replaced, and recovers."""
-    async with sampling(scene) as sampler:
+    async with sampling(scene, Sampler()) as sampler:
         before = uids(await start(scene, "workload2-gt", canaries=1))
         nodes = await kill(scene, "workload2-gt-0-pc-a")
         seen = await delay_passes(scene, 0)
@@ -154,7 +154,7 @@ async def test_gt3_only_the_loss_of_the_minimum_counts(scene: Scene) -> None:
 async def test_gt4_the_smallest_broken_unit_is_recycled(scene: Scene) -> None:
     """A group replica alone while its group can spare it, and the copy when the next one breaks as well."""
     first, second = "workload2-gt-0-sg-x-0", "workload2-gt-0-sg-x-1"
-    async with sampling(scene) as sampler:
+    async with sampling(scene, Sampler()) as sampler:
         before = await start(scene, "workload2-gt", canaries=2)
         nodes = await kill(scene, f"{first}-pc-c")
         seen = await delay_passes(scene, 0)

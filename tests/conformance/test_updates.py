@@ -66,7 +66,7 @@ def uids(sampler: Sampler, *cliques: str) -> set[str]:
 
 async def test_ru7_one_pod_one_copy_at_a_time(scene: Scene) -> None:
     """A change of pc-a stops its four pods one after the other, copy by copy, and no other pod."""
-    async with sampling(scene) as sampler:
+    async with sampling(scene, Sampler()) as sampler:
         before = await running(scene, sampler, workload(copies=2), copies=2)
         others = uids(sampler, "pc-b", "pc-c")
         await scene.apply_text(workload(copies=2, a=NEW))
@@ -82,7 +82,7 @@ async def test_ru7_one_pod_one_copy_at_a_time(scene: Scene) -> None:
 
 async def test_ru8_one_group_replica_at_a_time(scene: Scene) -> None:
     """A change of pc-b replaces each group replica as a whole, one after the other, and no pod of pc-a."""
-    async with sampling(scene) as sampler:
+    async with sampling(scene, Sampler()) as sampler:
         before = await running(scene, sampler, workload())
         kept = uids(sampler, "pc-a")
         await scene.apply_text(workload(b=NEW))
@@ -95,7 +95,7 @@ async def test_ru8_one_group_replica_at_a_time(scene: Scene) -> None:
 
 async def test_ru9_all_cliques_at_the_same_time(scene: Scene) -> None:
     """A change of everything takes one pod of the clique and one replica of the group at a time."""
-    async with sampling(scene) as sampler:
+    async with sampling(scene, Sampler()) as sampler:
         before = await running(scene, sampler, workload())
         await scene.apply_text(workload(a=NEW, b=NEW, c=NEW))
         done = await ended(scene, sampler, 10)
@@ -110,7 +110,7 @@ async def test_ru9_all_cliques_at_the_same_time(scene: Scene) -> None:
 
 async def test_ru10_no_progress_without_nodes(scene: Scene) -> None:
     """Without a free node exactly one pod is gone and one waits, and nothing more; with nodes the update ends."""
-    async with sampling(scene) as sampler:
+    async with sampling(scene, Sampler()) as sampler:
         await running(scene, sampler, workload(copies=2), copies=2)
         # A node that is full stays open, so that a pod that asks for next to nothing can prove that nothing moves.
         full = node_of(of_clique(sampler, "pc-b")[0])
@@ -127,7 +127,7 @@ async def test_ru10_no_progress_without_nodes(scene: Scene) -> None:
 
 async def test_ru11_a_copy_is_added_in_mid_update(scene: Scene) -> None:
     """The third copy comes with the new spec and is not touched again (#757)."""
-    async with sampling(scene) as sampler:
+    async with sampling(scene, Sampler()) as sampler:
         await running(scene, sampler, workload(copies=2), copies=2)
         await scene.apply_text(workload(copies=2, a=NEW))
         await began(sampler)
@@ -141,7 +141,7 @@ async def test_ru11_a_copy_is_added_in_mid_update(scene: Scene) -> None:
 
 async def test_ru13_scaled_in_during_an_update(scene: Scene) -> None:
     """A copy that is taken away while it is updated blocks nothing, and the other is updated as if alone."""
-    async with sampling(scene) as sampler:
+    async with sampling(scene, Sampler()) as sampler:
         await running(scene, sampler, workload(copies=2), copies=2)
         await scene.apply_text(workload(copies=2, a=NEW))
         await began(sampler)
@@ -154,7 +154,7 @@ async def test_ru13_scaled_in_during_an_update(scene: Scene) -> None:
 
 async def test_ru14_ru15_scaled_out_before_and_during(scene: Scene) -> None:
     """Pods and group replicas added by hand before and during an update stay, and are all new at the end."""
-    async with sampling(scene) as sampler:
+    async with sampling(scene, Sampler()) as sampler:
         await running(scene, sampler, workload())
         await scene.scale_clique(A, 3)
         await scene.settles(pods=11, ready=11)
@@ -172,7 +172,7 @@ async def test_ru14_ru15_scaled_out_before_and_during(scene: Scene) -> None:
 
 async def test_ru17_ru21_scaled_in_before_during_and_after(scene: Scene) -> None:
     """Scaling in a clique and a group around an update has its effect at once and survives it."""
-    async with sampling(scene) as sampler:
+    async with sampling(scene, Sampler()) as sampler:
         await running(scene, sampler, workload(minimum=1))
         await scene.scale_group(G, 1)
         await scene.settles(pods=6, ready=6)
@@ -197,7 +197,7 @@ async def counts_as_over(scene: Scene) -> None:
 
 async def test_od1_to_od3_on_delete(scene: Scene) -> None:
     """OnDelete stops nothing; who is deleted comes back new; scale-in then takes the old pod."""
-    async with sampling(scene) as sampler:
+    async with sampling(scene, Sampler()) as sampler:
         before = await running(scene, sampler, workload(minimum=1, strategy="OnDelete"))
         await scene.apply_text(workload(minimum=1, strategy="OnDelete", a=NEW))
         await counts_as_over(scene)
@@ -218,7 +218,7 @@ async def test_od1_to_od3_on_delete(scene: Scene) -> None:
 
 async def test_od4_od5_on_delete_in_a_group(scene: Scene) -> None:
     """A member of a group that is deleted comes back new; its neighbours stay; scale-in then takes the old ones."""
-    async with sampling(scene) as sampler:
+    async with sampling(scene, Sampler()) as sampler:
         await running(scene, sampler, workload(minimum=1, strategy="OnDelete"))
         await scene.apply_text(workload(minimum=1, strategy="OnDelete", c=NEW))
         await counts_as_over(scene)
@@ -237,7 +237,7 @@ async def test_od4_od5_on_delete_in_a_group(scene: Scene) -> None:
 
 async def test_coherent_moves_in_step(scene: Scene) -> None:
     """With Coherent one pod of pc-a and one replica of the group move together, and the next when both serve."""
-    async with sampling(scene) as sampler:
+    async with sampling(scene, Sampler()) as sampler:
         await running(scene, sampler, workload(minimum=1, strategy="Coherent"))
         await scene.apply_text(workload(minimum=1, strategy="Coherent", a=NEW, b=NEW))
         await ended(scene, sampler, 10)
@@ -249,7 +249,7 @@ async def test_coherent_moves_in_step(scene: Scene) -> None:
 async def test_pause_undo_and_history(scene: Scene) -> None:
     """A paused update rests; undo leads back what was changed; the history has both revisions."""
     sets, where = scene.grove.pod_clique_sets, scene.namespace
-    async with sampling(scene) as sampler:
+    async with sampling(scene, Sampler()) as sampler:
         await running(scene, sampler, workload(copies=2), copies=2)
         await scene.grove.nodes.cordon(list(scene.nodes))
         await scene.apply_text(workload(copies=2, a=NEW))

@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 from grove.v1.pod_clique_set_pb2 import PodCliqueSet
 from grove.v1.pod_pb2 import Pod
@@ -123,10 +123,12 @@ def _unit_of(pod: Pod) -> str:
     return pod.metadata.labels.get(GROUP_LABEL) or clique_of(pod)
 
 
+S = TypeVar("S", bound=Sampler)
+
+
 @asynccontextmanager
-async def sampling(scene: Scene) -> AsyncIterator[Sampler]:
-    """Follow the pods of the scene for the length of the block."""
-    sampler = Sampler()
+async def sampling(scene: Scene, sampler: S) -> AsyncIterator[S]:
+    """Let a sampler follow the pods of the scene for the length of the block."""
 
     async def follow() -> None:
         async for event in scene.grove.pods.watch(namespace=scene.namespace):
