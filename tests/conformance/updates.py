@@ -72,12 +72,8 @@ class Sampler:
             self.most[name] = max(count, self.most.get(name, count))
 
     def serving(self) -> dict[str, int]:
-        """Return ready pods by standalone clique and whole replicas by group."""
-        ready = [
-            pod
-            for pod in self.pods.values()
-            if not pod.metadata.deletion_timestamp and condition(pod.status.conditions, "Ready") == "True"
-        ]
+        """Return ready pods by standalone clique and whole replicas by group; pods that drain count nowhere."""
+        ready = [pod for pod in self.pods.values() if _serves(pod)]
         found = dict.fromkeys((_unit_of(pod) for pod in self.pods.values()), 0)
         found |= Counter(clique_of(pod) for pod in ready if GROUP_LABEL not in pod.metadata.labels)
         whole = Counter(
@@ -117,6 +113,12 @@ class Sampler:
             ),
             lambda seen: f"the watch tells of all of {len(seen.pods)} pods",
         )
+
+
+def _serves(pod: Pod) -> bool:
+    conditions = pod.status.conditions
+    is_leaving = bool(pod.metadata.deletion_timestamp) or condition(conditions, "Draining") == "True"
+    return not is_leaving and condition(conditions, "Ready") == "True"
 
 
 def _unit_of(pod: Pod) -> str:
