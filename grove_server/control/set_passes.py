@@ -12,7 +12,7 @@ from typing import Final
 from grove_server.control.clock import Clock
 from grove_server.control.events import EventRecorder
 from grove_server.control.revisions import gone_back, kept_revisions, progress_notes, revision_changes
-from grove_server.control.set_state import SetState, topology_levels
+from grove_server.control.set_state import NOT_RESIZED, SetState, topology_levels
 from grove_server.control.work_book import WorkBook
 from grove_server.control.work_watch import CAUSE
 from grove_server.control.workkeys import SET_PASS, WorkKey
@@ -60,6 +60,9 @@ class SetPasses:
         first_visit = key.copy in state.unvisited
         state.unvisited.discard(key.copy)
         state.adopting.discard(key.copy)
+        if not summary.exists:
+            # If the size came and went meanwhile, the copy is wanted and nobody was told.
+            state.resized_for = NOT_RESIZED
         is_first_whole = first_visit and not state.unvisited
         if state.totals.put(summary) or is_first_whole or state.may_hold_stale_templates:
             set_key = WorkKey(key.namespace, key.set_name, key.set_uid, SET_PASS)
@@ -97,7 +100,7 @@ class SetPasses:
             # After a start, a status made from some of the copies would be a lie; the last copy's pass comes back here.
             self._book.queue.done(key)
             return
-        update = advance(owner, state.totals.copies, now=now, settle_s=self._settle_s)
+        update = advance(owner, state.totals, now=now, settle_s=self._settle_s)
         for wake_at in (update.wake_at, due_at(owner, update.progress)):
             if wake_at is not None and wake_at > now:
                 self._book.queue.add_at(key, self._clock.steady() + wake_at - now)
@@ -121,12 +124,16 @@ class SetPasses:
     def _queue_resized(self, owner: PodCliqueSet, state: SetState) -> None:
         """Queue the copies that are missing, those beyond the size, and those that were but are wanted again."""
         wanted = owner.spec.replicas or 0
+        seen = (wanted, state.totals.members_serial)
+        if seen == state.resized_for:
+            return
         known = state.totals.copies.keys() | state.unvisited
-        leaving = {copy for copy in state.totals.copies if copy >= wanted}
+        leaving = {*state.totals.beyond(wanted)}
         resized = {copy for copy in range(wanted) if copy not in known or copy in state.leaving} | (
             leaving - state.leaving
         )
         state.leaving = leaving
+        state.resized_for = seen
         self._book.queue_copies(owner, sorted(resized))
 
     def _remove(self, key: WorkKey, owner: PodCliqueSet, state: SetState) -> None:

@@ -10,7 +10,8 @@ from typing import Final
 
 from grove_server.control.indexes import CLIQUES_BY_COPY, PODS_BY_COPY, TEMPLATES_BY_SET
 from grove_server.lifecycle.blueprint import Blueprint, draw_blueprint
-from grove_server.lifecycle.set_pass import CopyTotals, pod_template, stale_templates
+from grove_server.lifecycle.copy_totals import CopyTotals
+from grove_server.lifecycle.set_pass import pod_template, stale_templates
 from grove_server.resources.cluster import ClusterTopologyBinding
 from grove_server.resources.manifest import PodCliqueSetTemplate, TopologyLevel
 from grove_server.resources.meta import Key, key_of
@@ -21,6 +22,8 @@ from grove_server.store.interface import Change, Delete, Outcome, Put, Reader, S
 # what each clique ran before, and one revision in between.
 _SURPLUS_PER_CLIQUE_MAX: Final = 2
 
+NOT_RESIZED: Final = (-1, -1)
+
 
 @dataclass(slots=True)
 class SetState:
@@ -30,7 +33,8 @@ class SetState:
     ``leaving`` those beyond the size that were told so, ``turns`` those told that they have their turn in an update;
     ``plans_in_flight`` counts the copies' plans that wait for the disk. ``is_spread``: all copies were queued since the
     blueprint was drawn. ``templates`` are the current templates by clique; ``creating`` and ``removing`` count, by
-    name, commits on their way to the disk. ``pass_s`` is how long the last pass over one of its copies took.
+    name, commits on their way to the disk. ``pass_s`` is how long the last pass over one of its copies took;
+    ``resized_for`` the size and the members that copies were last queued for.
     """
 
     totals: CopyTotals = field(default_factory=CopyTotals)
@@ -49,6 +53,7 @@ class SetState:
     removal_started: bool = False
     status_not_before: float = 0.0
     pass_s: float = 0.0
+    resized_for: tuple[int, int] = NOT_RESIZED
 
     def is_current(self, owner: PodCliqueSet, topology_epoch: int) -> bool:
         """Return whether the blueprint still describes *owner*."""

@@ -117,7 +117,7 @@ def checked_settle(world: World, shape: Shape, scaled_in: tuple[int, int] | None
         for copy in sorted({pod.identity.copy for pod in world.of(Pod)} | set(range(world.owner.spec.replicas or 0))):
             gone = scaled_in[1] if scaled_in is not None and scaled_in[0] == copy else -1
             checked_pass(world, shape, copy, gone, has_turn=copy in had)
-        update = advance(world.owner, world.totals.copies, now=world.now, settle_s=0.0)
+        update = advance(world.owner, world.totals, now=world.now, settle_s=0.0)
         world.owner = with_set_status(world.owner, world.totals, None, update, now=world.now)
         if turns(world.owner) == had:
             return

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from grove_server.lifecycle.copy import CopySummary
+from grove_server.lifecycle.copy_totals import CopyTotals
 from grove_server.lifecycle.machine import SetObservation
 from grove_server.lifecycle.set_pass import (
     GANG_STATUSES_MAX,
-    CopyTotals,
     observe,
     pod_template,
     stale_templates,
@@ -233,15 +233,15 @@ def test_totals_add_up_as_summaries_come_and_go() -> None:
     assert totals.put(summary(0))
     assert not totals.put(summary(0))
     assert totals.put(summary(1, GangPhase.PENDING, available=False))
-    assert (totals.available, totals.updated) == (1, 2)
+    assert (totals.sums.available, totals.sums.updated) == (1, 2)
     assert totals.gang_phases == {"Running": 1, "Pending": 1}
     assert totals.sizes == {("clique", "a"): (4, 2)}
     assert totals.put(summary(1))
-    assert (totals.available, totals.gang_phases) == (2, {"Running": 2})
+    assert (totals.sums.available, totals.gang_phases) == (2, {"Running": 2})
     for copy in (0, 1):
         assert totals.put(CopySummary(copy=copy, exists=False))
         assert not totals.put(CopySummary(copy=copy, exists=False))
-    assert (totals.copies, totals.available, totals.updated, totals.gang_phases) == ({}, 0, 0, {})
+    assert (totals.copies, totals.sums.available, totals.sums.updated, totals.gang_phases) == ({}, 0, 0, {})
     assert totals.sizes == {("clique", "a"): (0, 0)}
 
 
