@@ -17,7 +17,7 @@ from grove_server.lifecycle.removal import StopReason, continue_drains, staying,
 from grove_server.lifecycle.rollout.copy_rollout import NO_ROLLOUT, CliqueRollout, is_outdated
 from grove_server.lifecycle.stuck import remove_stuck
 from grove_server.lifecycle.victims import victim_order
-from grove_server.resources.labels import clique_labels, pod_labels, selector_of_clique
+from grove_server.resources.labels import SET_REVISION, clique_labels, pod_labels, selector_of_clique
 from grove_server.resources.meta import Kind, Metadata, with_condition
 from grove_server.resources.names import pod_name
 from grove_server.resources.reference import SharedTemplate
@@ -44,7 +44,7 @@ REPLACEMENT_FORGOTTEN_S = 600.0
 class CliqueTarget:
     """What a clique should be in this copy.
 
-    Pods are made from ``template``; ``rollout`` is what an update under way asks.
+    Pods are made from ``template`` and belong to ``revision`` of the set; ``rollout`` is what an update under way asks.
     A ``recycle_count`` above 0 says that all its pods are replaced now, and which recycle in a row that is.
     ``evacuation`` names pods that leave their nodes.
     """
@@ -54,6 +54,7 @@ class CliqueTarget:
     starts_after: tuple[str, ...]
     owner_uid: str
     template: SharedTemplate
+    revision: str
     recycle_count: int = 0
     rollout: CliqueRollout = NO_ROLLOUT
     is_updating: bool = False
@@ -181,7 +182,7 @@ def _create_clique(target: CliqueTarget, now: float) -> PodClique:
             namespace=blueprint.pod_template.metadata.namespace,
             uid=derive_uid(target.owner_uid, identity.name, repr(now)),
             created_at=now,
-            labels=clique_labels(identity, template.labels, template.hash),
+            labels=clique_labels(identity, template.labels, template.hash, target.revision),
             annotations=template.annotations,
             owner_uid=target.owner_uid,
         ),
@@ -208,21 +209,23 @@ def _follow_template(plan: Plan, target: CliqueTarget, observed: PodClique) -> P
         else:
             replicas, owner = blueprint.replicas, ScaleOwner.SPEC
     config = blueprint.template.spec.auto_scaling_config
-    if (
+    is_of_revision = observed.metadata.labels.get(SET_REVISION, "") == target.revision
+    is_same = (
         replicas == observed.replicas
         and blueprint.replicas == observed.template_replicas
         and template.hash == observed.template.hash
         and config == observed.auto_scaling_config
         and target.identity == observed.identity
         and blueprint.template.topology_constraint == observed.topology_constraint
-    ):
+    )
+    if is_same and is_of_revision:
         return observed
     return replace(
         observed,
         metadata=replace(
             observed.metadata,
-            generation=observed.metadata.generation + 1,
-            labels=clique_labels(observed.identity, template.labels, template.hash),
+            generation=observed.metadata.generation + (not is_same),
+            labels=clique_labels(observed.identity, template.labels, template.hash, target.revision),
             annotations=template.annotations,
         ),
         identity=target.identity,
@@ -306,7 +309,8 @@ def _size(
         for index in indices if orders.freed else ():
             if index not in before and (node := orders.freed.get((clique.metadata.uid, index))):
                 before[index] = _Before(node=node)
-        created = _create_pods(plan, clique, indices, before, _templates(target, active, len(indices)), now)
+        templates = _templates(target, active, len(indices))
+        created = _create_pods(plan, clique, indices, before, templates, target.rollout.old_revision, now)
         clique = replace(clique, pod_serial=clique.pod_serial + len(created))
         active = active + created
     for pod, why in leaving:
@@ -357,9 +361,13 @@ def _create_pods(
     indices: Sequence[int],
     before: Mapping[int, _Before],
     templates: Sequence[SharedTemplate],
+    old_revision: str,
     now: float,
 ) -> list[Pod]:
-    """Create pods at *indices*, each from its template; *before* knows of their predecessors there."""
+    """Create pods at *indices*, each from its template; *before* knows of their predecessors there.
+
+    Those that are not made from the clique's own template belong to *old_revision* of the set.
+    """
     created = []
     identity = clique.identity
     uid = clique.metadata.uid
@@ -367,7 +375,10 @@ def _create_pods(
     labels, template = clique.metadata.labels, clique.template
     for serial, (index, own) in enumerate(zip(indices, templates, strict=True), start=clique.pod_serial):
         if own is not template:
-            labels, template = clique_labels(identity, own.labels, own.hash), own
+            revision = (
+                clique.metadata.labels.get(SET_REVISION, "") if own.hash == clique.template.hash else old_revision
+            )
+            labels, template = clique_labels(identity, own.labels, own.hash, revision), own
         name = pod_name(identity.name, uid, serial)
         predecessor = before.get(index, _NOBODY)
         created.append(
@@ -415,6 +426,9 @@ def _relabel(plan: Plan, clique: PodClique, active: list[Pod]) -> list[Pod]:
             relabelled.append(pod)
             continue
         labels = pod_labels(clique.metadata.labels, clique.identity.name, pod.index)
+        if (own := pod.metadata.labels.get(SET_REVISION)) is not None:
+            # It takes the set's revision together with others: see rollout.publishing.
+            labels[SET_REVISION] = own
         metadata = replace(pod.metadata, labels=labels, annotations=template.annotations)
         changed = replace(pod, metadata=metadata, template=template)
         plan.updates.append(changed)

@@ -18,7 +18,8 @@ from grove_server.lifecycle.group_pass import is_group_available, plan_group, wi
 from grove_server.lifecycle.orders import NO_ORDERS, CopyOrders
 from grove_server.lifecycle.plan import Plan
 from grove_server.lifecycle.removal import StopReason, continue_drains, leaving, stop_pod
-from grove_server.lifecycle.rollout.copy_rollout import plan_rollout, template_of
+from grove_server.lifecycle.rollout.copy_rollout import plan_rollout, source_of
+from grove_server.lifecycle.rollout.publishing import publish_revision, with_pods
 from grove_server.lifecycle.start_order import keep_order, parents_of
 from grove_server.lifecycle.stuck import remove_stuck
 from grove_server.lifecycle.termination import NO_TERMINATION, Termination, decide_termination, recycle_note
@@ -126,7 +127,7 @@ class _CopyPass:
             }
             for drawn in self._blueprint.groups
         }
-        standalone, groups = self._in_order(standalone, groups)
+        standalone, groups = self._in_order(*self._published(standalone, groups))
         planned = set()
         for state in _all_states(standalone, groups):
             name = state.clique.metadata.name
@@ -142,6 +143,16 @@ class _CopyPass:
         if decided.wake_at is not None:
             plan.wake(decided.wake_at)
         return plan, _summarise(self._blueprint, view.copy, standalone, groups, group_objects, gangs)
+
+    def _published(self, standalone: list[CliqueState], groups: _Groups) -> tuple[list[CliqueState], _Groups]:
+        """Let pods that an update does not replace say that they belong to the set's revision."""
+        changed = publish_revision(self._plan, standalone, groups, self._owner.revision.hash)
+        if not changed:
+            return standalone, groups
+        return [with_pods(state, changed) for state in standalone], {
+            name: {j: [with_pods(state, changed) for state in states] for j, states in replicas.items()}
+            for name, replicas in groups.items()
+        }
 
     def _in_order(self, standalone: list[CliqueState], groups: _Groups) -> tuple[list[CliqueState], _Groups]:
         """Let those pods start whose parents serve."""
@@ -197,6 +208,7 @@ class _CopyPass:
     def _clique(self, clique: CliqueBlueprint, identity: CliqueIdentity, owner_uid: str) -> CliqueState:
         view = self._view
         observed = view.cliques.get(identity.name)
+        source = source_of(self._rollout, view, identity.name, clique, self._owner.revision.hash)
         target = CliqueTarget(
             blueprint=clique,
             identity=identity,
@@ -205,7 +217,8 @@ class _CopyPass:
             else parents_of(self._blueprint, view.copy, clique, identity.group_replica),
             owner_uid=owner_uid,
             recycle_count=self._termination.count_of(identity.name),
-            template=template_of(self._rollout, view, identity.name, clique),
+            template=source.template,
+            revision=source.revision,
             rollout=self._rollout.of(identity.name),
             is_updating=self._rollout.is_updating(clique.name),
             evacuation=self._evacuation,

@@ -13,7 +13,6 @@ again. Grove's init container asks once and never again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -61,7 +60,7 @@ def keep_order(plan: Plan, blueprint: Blueprint, copy: int, states: list[CliqueS
     revised: dict[str, Pod] = {}
     kept = [_keep(plan, state, awaited, revised, now) if state.clique.starts_after else state for state in states]
     if revised:
-        _revise(plan, revised)
+        plan.revise(revised)
     return kept
 
 
@@ -146,16 +145,6 @@ def _released(pod: Pod, now: float) -> Pod:
     # What crashed may still be in its back-off.
     reason = CRASH_LOOP_BACK_OFF if pod.phase is PodPhase.RUNNING else ""
     return replace(pod, released_at=now, waiting_reason=reason, waiting_message="")
-
-
-def _revise(plan: Plan, revised: Mapping[str, Pod]) -> None:
-    """Put changed pods, by name, into the plan, in place of what it already says of them."""
-    left = dict(revised)
-    for resources in (plan.creates, plan.updates):
-        for position, resource in enumerate(resources):
-            if isinstance(resource, Pod) and resource.metadata.name in left:
-                resources[position] = left.pop(resource.metadata.name)
-    plan.updates.extend(left.values())
 
 
 def _condition(state: CliqueState, message: str, now: float) -> Condition:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from grove_server.lifecycle.blueprint import Blueprint, CliqueBlueprint, GroupBlueprint
 from grove_server.lifecycle.copy import CopyView
@@ -19,6 +19,7 @@ from grove_server.lifecycle.rollout.coherent import Component, Move, plan_moves
 from grove_server.lifecycle.rollout.progress import strategy_of
 from grove_server.lifecycle.rollout.units import Unit, UnitPlan, plan_pods, plan_replicas
 from grove_server.lifecycle.victims import victim_order
+from grove_server.resources.labels import SET_REVISION
 from grove_server.resources.manifest import ROLLING_RECREATE
 from grove_server.resources.names import member_clique, scaling_group, standalone_clique
 from grove_server.resources.reference import SharedTemplate
@@ -31,7 +32,7 @@ class CliqueRollout:
 
     ``stop`` are names of pods that go, ``surplus`` of those that scale-in takes because the update counts on it.
     ``surge`` is how many pods there are above the size. ``old_template``, if given, is for replacements beyond the
-    ``new_target``-th pod of the new revision.
+    ``new_target``-th pod of the new revision, and ``old_revision`` the set's revision that they belong to.
     """
 
     stop: frozenset[str] = frozenset()
@@ -39,10 +40,18 @@ class CliqueRollout:
     surge: int = 0
     new_target: int = 0
     old_template: SharedTemplate | None = None
+    old_revision: str = ""
 
 
 _NO_LOADS: Final[Mapping[str, float]] = {}
 NO_ROLLOUT: Final = CliqueRollout()
+
+
+class Source(NamedTuple):
+    """What new pods of a clique are made from, and the set's revision that they belong to."""
+
+    template: SharedTemplate
+    revision: str
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,7 +61,7 @@ class CopyRollout:
     order: UpdateOrder | None = None
     cliques: dict[str, CliqueRollout] = field(default_factory=dict)
     surge: dict[str, int] = field(default_factory=dict)
-    held: dict[str, SharedTemplate] = field(default_factory=dict)
+    held: dict[str, Source] = field(default_factory=dict)
 
     def of(self, clique_name: str) -> CliqueRollout:
         """Return what is asked of a clique, by the name of its object."""
@@ -80,14 +89,17 @@ def is_outdated(running: SharedTemplate, template: SharedTemplate) -> bool:
     return not running.restart_hash or running.restart_hash != template.restart_hash
 
 
-def template_of(rollout: CopyRollout, view: CopyView, name: str, clique: CliqueBlueprint) -> SharedTemplate:
-    """Return what new pods of the clique called *name* are made from."""
+def source_of(rollout: CopyRollout, view: CopyView, name: str, clique: CliqueBlueprint, revision: str) -> Source:
+    """Return what new pods of the clique called *name* are made from; *revision* is the set's present one."""
+    current = Source(clique.pod_template, revision)
     if rollout.order is not None:
-        return rollout.held.get(name, clique.pod_template)
-    observed = view.cliques.get(name)
-    if observed is not None:
-        return observed.template
-    return _sibling(view, clique) or clique.pod_template
+        return rollout.held.get(name, current)
+    source = view.cliques.get(name) or _sibling(view, clique)
+    if source is None:
+        return current
+    own = source.metadata.labels.get(SET_REVISION, "")
+    # A row from before there was the label says it as soon as there is no doubt.
+    return Source(source.template, own or (revision if source.template.hash == clique.pod_template.hash else ""))
 
 
 def plan_rollout(
@@ -157,15 +169,21 @@ class _Standalone:
             plan = plan_pods(component.units, component.size, self.budget)
             asked = CliqueRollout(stop=_names(plan), surge=plan.surge)
         else:
-            old = self._old_template(view)
-            asked = CliqueRollout(stop=_names(move), surplus=self.surplus, new_target=move.new_target, old_template=old)
+            old = self._newest_old(view)
+            asked = CliqueRollout(
+                stop=_names(move),
+                surplus=self.surplus,
+                new_target=move.new_target,
+                old_template=old.template if old is not None else None,
+                old_revision=old.metadata.labels.get(SET_REVISION, "") if old is not None else "",
+            )
         if asked != NO_ROLLOUT:
             rollout.cliques[self.name] = asked
 
-    def _old_template(self, view: CopyView) -> SharedTemplate | None:
-        """Return what the newest old pod was made from, those on their way out included."""
+    def _newest_old(self, view: CopyView) -> Pod | None:
+        """Return the newest old pod, those on their way out included."""
         old = [pod for pod in view.pods.get(self.name, ()) if is_outdated(pod.template, self.blueprint.pod_template)]
-        return max(old, key=lambda pod: (pod.metadata.created_at, pod.index)).template if old else None
+        return max(old, key=lambda pod: (pod.metadata.created_at, pod.index)) if old else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,9 +217,9 @@ class _Group:
             for clique in self.blueprint.cliques:
                 name = member_clique(self.name, replica, clique.name)
                 observed = view.cliques.get(name)
-                template = observed.template if observed else _sibling(view, clique)
-                if template is not None:
-                    rollout.held[name] = template
+                source = observed or _sibling(view, clique)
+                if source is not None:
+                    rollout.held[name] = Source(source.template, source.metadata.labels.get(SET_REVISION, ""))
 
 
 def _standalone_parts(
@@ -288,11 +306,11 @@ def _serves(clique: PodClique, pods: Sequence[Pod]) -> bool:
     return sum(pod.is_ready for pod in pods) >= min(clique.min_available, clique.replicas)
 
 
-def _sibling(view: CopyView, clique: CliqueBlueprint) -> SharedTemplate | None:
-    """Return what the same clique of another group replica is made from, the oldest revision first."""
+def _sibling(view: CopyView, clique: CliqueBlueprint) -> PodClique | None:
+    """Return the same clique of another group replica, one of the oldest revision first."""
     found = [c for c in view.cliques.values() if c.identity.clique == clique.name]
     found.sort(key=lambda c: (not is_outdated(c.template, clique.pod_template), c.metadata.name))
-    return found[0].template if found else None
+    return found[0] if found else None
 
 
 def _names(plan: UnitPlan | Move) -> frozenset[str]:
