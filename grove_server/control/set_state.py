@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from grove_server.control.indexes import CLIQUES_BY_COPY, PODS_BY_COPY, TEMPLATES_BY_SET
@@ -62,10 +62,22 @@ class SetState:
             drawn is not None
             and topology_epoch == self.topology_epoch
             and _same(drawn.pod_clique_set.spec.template, owner.spec.template)
+            and drawn.pod_clique_set.spec.update_strategy == owner.spec.update_strategy
             and drawn.pod_clique_set.revision == owner.revision
             and drawn.pod_clique_set.metadata.labels == owner.metadata.labels
             and drawn.pod_clique_set.metadata.annotations == owner.metadata.annotations
         )
+
+    def blueprint_of(self, owner: PodCliqueSet) -> Blueprint:
+        """Return the blueprint, which is current, with *owner* as it is now.
+
+        Where its update stands, and whether it rests, changes too often to draw anew, and passes ask for it.
+        """
+        drawn = self.blueprint
+        assert drawn is not None, "a blueprint is drawn before it is followed"
+        if drawn.pod_clique_set is not owner:
+            self.blueprint = drawn = replace(drawn, pod_clique_set=owner)
+        return drawn
 
     def draw(self, store: Store, owner: PodCliqueSet, topology_epoch: int, now: float) -> Blueprint:
         """Draw the blueprint anew; missing templates are committed ahead of everything that refers to them.

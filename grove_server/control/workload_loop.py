@@ -166,8 +166,7 @@ class WorkloadLoop(Supervised):
             state = self.book.state(key.set_uid)
             if not state.is_current(owner, self.book.topology_epoch):
                 state.draw(self._store, owner, self.book.topology_epoch, now)
-            assert state.blueprint is not None
-            plan, summary = plan_copy(state.blueprint, view, orders, now=now)
+            plan, summary = plan_copy(state.blueprint_of(owner), view, orders, now=now)
             state.pass_s = self._pace.stopwatch() - began_s
         else:
             plan, summary = plan_removal(view, orders, now=now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,19 @@ async def test_a_set_knows_its_templates_before_they_are_durable(store: Embedded
     gate.release()
     await settled(store, state)
     assert len(state.templates_of(store, owner)) == 2
+
+
+async def test_passes_follow_the_set_as_it_is(store: EmbeddedStore) -> None:
+    """A new budget is seen at once, though no pod has to change; and so is a pause, without drawing anything anew."""
+    state = SetState()
+    document = manifest([clique("a", 3)])
+    first = admitted(document)
+    state.draw(store, first, 0, NOW)
+    document["spec"]["updateStrategy"] = {"type": "RollingRecreate", "rollingUpdate": {"maxUnavailable": 2}}
+    second = admitted(document, first)
+    assert not state.is_current(second, 0)
+    state.draw(store, second, 0, NOW)
+    paused = replace(second, paused_at=NOW)
+    assert state.is_current(paused, 0)
+    assert state.blueprint_of(paused).pod_clique_set is paused
+    await settled(store, state)
