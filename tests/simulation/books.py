@@ -24,6 +24,7 @@ from grove_server.resources.workload import (
     PodPhase,
     PodTemplate,
 )
+from grove_server.store.journal import Commit
 from grove_server.store.state import Write
 
 _T = TypeVar("_T")
@@ -64,6 +65,8 @@ class Books:
         self.placed_gangs: set[str] = set()
         # Nodes as they were last, those that are gone included.
         self.nodes: dict[str, Node] = {}
+        # Which version was visible to whoever decided a commit that is on its way.
+        self.rested_on: dict[Commit, int] = {}
         self._losses: deque[tuple[int, Pod]] = deque()
         # Pods that served and then did not, and sets of which people or an edit changed something, by version.
         self._unready: deque[tuple[int, Pod]] = deque()
@@ -160,7 +163,7 @@ class Books:
         # Decisions rest on what was seen within the last second or so.
         while len(self._seen) > 1 and self._seen[1][0] < now_s - 5.0:
             self._seen.popleft()
-        oldest = self._seen[0][1]
+        oldest = min((self._seen[0][1], *self.rested_on.values()))
         for log in (self._losses, self._unready, self._edits):
             while log and log[0][0] <= oldest:
                 log.popleft()
@@ -171,6 +174,7 @@ class Books:
         self._losses.clear()
         self._unready.clear()
         self._edits.clear()
+        self.rested_on.clear()
         self._seen.append((0.0, version))
 
     # Reading.

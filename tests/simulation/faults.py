@@ -22,6 +22,9 @@ _SYNCS_AHEAD_MAX: Final = 12
 _WEIGHTS: Final = (1.0, 1.0, 3.0, 10.0)
 # The chance that a run knows an action; users' plain work is in every run.
 _KNOWN_CHANCE: Final = 0.6
+# Where users do little but edit, less goes wrong, so that updates get far enough to be disturbed.
+_KNOWN_CHANCE_RESTLESS: Final = 0.3
+_WEIGHT_RESTLESS: Final = 30.0
 
 
 class Faults:
@@ -72,7 +75,9 @@ class Faults:
             "machine slow": self._machine_slow,
         }
         self._crashed: list[IndexKey] = []
-        known = {name: act for name, act in others.items() if self._rng.random() < _KNOWN_CHANCE}
+        is_restless = world.users.are_restless
+        chance = _KNOWN_CHANCE_RESTLESS if is_restless else _KNOWN_CHANCE
+        known = {name: act for name, act in others.items() if self._rng.random() < chance}
         # What is taken away must come back within the run, too.
         for gone, back in (
             ("cordon", "uncordon"),
@@ -86,6 +91,8 @@ class Faults:
         self._actions = {**users, **known}
         self._names = list(self._actions)
         self._weights = [self._rng.choice(_WEIGHTS) for _ in self._names]
+        if is_restless:
+            self._weights[self._names.index("edit")] = _WEIGHT_RESTLESS
 
     def begin(self) -> None:
         """Apply some sets, so that there is something to disturb."""
@@ -235,11 +242,15 @@ class Faults:
         return self._on_server(crash)
 
     def _pod_to_crash(self, world: World) -> Pod | None:
-        """Return some pod; every other time in the place of an earlier victim, for back-offs need a second crash."""
+        """Return some pod; every other time in the place of the last victim, for back-offs need a second crash.
+
+        Of a few, one that is not started again is taken, since it fails for good.
+        """
         if self._crashed and self._rng.random() < 0.5:
-            for pod in world.books.pod_at.get(self._rng.choice(self._crashed), {}).values():
+            for pod in world.books.pod_at.get(self._crashed[-1], {}).values():
                 return pod
-        return world.users.some_pod()
+        found = [pod for _ in range(3) if (pod := world.users.some_pod()) is not None]
+        return min(found, key=lambda pod: pod.template.pod_spec.get("restartPolicy") != "Never", default=None)
 
     def _topology_gone(self) -> str:
         def remove(world: World) -> str:

@@ -40,9 +40,10 @@ Previous = Mapping[Key, Resource | None]
 def check_commit(books: Books, commit: Commit, previous: Previous, decided_at_s: float, fleet: Fleet) -> Iterator[str]:
     """Yield what is wrong after *commit*; the books hold it already."""
     yield from check_templates(books, commit, previous)
+    seen = books.rested_on.pop(commit, 0)
     # A refusal that waited for what it rests on has no writes.
     if commit.cause == WORKLOAD and commit.writes:
-        yield from check_pass(books, previous, commit.writes[0].version, decided_at_s, fleet)
+        yield from check_pass(books, previous, seen, commit.writes[0].version, decided_at_s, fleet)
     nodes: set[str] = set()
     bound: list[Pod] = []
     for key, before in previous.items():

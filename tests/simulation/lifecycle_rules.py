@@ -71,9 +71,13 @@ class Pass:
                 yield row
 
 
-def check_pass(books: Books, previous: Previous, first: int, decided_at_s: float, fleet: Fleet) -> Iterator[str]:
-    """Yield what is wrong about a commit of the workload loop whose first change has version *first*."""
-    seen = books.seen_at(decided_at_s)
+def check_pass(
+    books: Books, previous: Previous, seen: int, first: int, decided_at_s: float, fleet: Fleet
+) -> Iterator[str]:
+    """Yield what is wrong about a commit of the workload loop.
+
+    It was decided on version *seen*, and its own first change has version *first*.
+    """
     passes: dict[CopyKey, Pass] = {}
     for key, before in previous.items():
         after = books.rows.get(key)
@@ -145,8 +149,19 @@ def check_release(here: Pass) -> Iterator[str]:
         clique = here.books.rows.get(Key(Kind.POD_CLIQUE, released[0].metadata.namespace, name))
         for parent in clique.starts_after if isinstance(clique, PodClique) else ():
             row = here.books.rows.get(Key(Kind.POD_CLIQUE, released[0].metadata.namespace, parent))
-            if isinstance(row, PodClique) and counts[parent] < min(row.min_available, row.replicas):
+            if (
+                isinstance(row, PodClique)
+                and not _is_leaving(here.books, row)
+                and (counts[parent] < min(row.min_available, row.replicas))
+            ):
                 yield f"pods of {name} may start although {parent} has {counts[parent]} of {row.min_available} ready"
+
+
+def _is_leaving(books: Books, clique: PodClique) -> bool:
+    """Return whether a clique is of a group replica that is not wanted any more: nobody waits for it."""
+    identity = clique.identity
+    group = books.rows.get(Key(Kind.POD_CLIQUE_SCALING_GROUP, clique.metadata.namespace, identity.group_name))
+    return isinstance(group, PodCliqueScalingGroup) and identity.group_replica >= group.replicas
 
 
 # Stops.

@@ -21,6 +21,8 @@ DOMAINS: Final = ("zone", "block", "rack", "host")
 TOPOLOGY: Final = "grove-topology"
 NAMESPACES: Final = ("default", "team-a")
 _GPUS: Final = 8
+_EDITS: Final = (0, 1, 2, 3, 3, 3, 3, 4, 5, 6, 7, 8, 9)
+_EDITS_OF_RESTLESS: Final = (*_EDITS, *((3,) * 20), 7)
 
 
 def label_key(domain: str) -> str:
@@ -60,6 +62,8 @@ class Author:
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
+        # Some authors mostly try new images, on sets that are large enough for several steps and small enough to fit.
+        self.is_restless = rng.random() < 0.4
 
     def write(self, name: str, namespace: str) -> Json:
         """Return a new set."""
@@ -91,7 +95,7 @@ class Author:
         rng = self._rng
         template = document["spec"]["template"]
         clique = rng.choice(template["cliques"])
-        edit = rng.choice((0, 1, 2, 3, 3, 3, 3, 4, 5, 6, 7, 8, 9))
+        edit = rng.choice(_EDITS_OF_RESTLESS if self.is_restless else _EDITS)
         if edit == 0:
             document["spec"]["replicas"] = rng.choice((0, 1, 2, 3))
         elif edit == 1:
@@ -131,7 +135,7 @@ class Author:
         }
         if minimum > 1 or rng.random() < 0.3:
             spec["minAvailable"] = minimum
-        if rng.random() < 0.3:
+        if rng.random() < 0.4:
             spec["podSpec"]["restartPolicy"] = rng.choice(("Never", "OnFailure"))
         clique: Json = {"name": name, "spec": spec}
         if rng.random() < 0.5:
@@ -157,12 +161,12 @@ class Author:
         """Return a legal size, now and then 0."""
         if self._rng.random() < 0.1:
             return 0
-        return minimum + self._rng.choice((0, 0, 1, 1, 2))
+        return minimum + self._rng.choice((0, 1, 2, 2, 3, 4) if self.is_restless else (0, 0, 1, 1, 2))
 
     def _resources(self) -> Json:
         rng = self._rng
         requests: Json = {"cpu": rng.choice(("100m", "2", "8"))}
-        gpu_count = rng.choice((0, 0, 1, 1, 2, 4, 8))
+        gpu_count = rng.choice((0, 0, 0, 1) if self.is_restless else (0, 0, 1, 1, 2, 4, 8))
         if not gpu_count:
             return {"requests": requests}
         return {"requests": requests, "limits": {"nvidia.com/gpu": gpu_count}}

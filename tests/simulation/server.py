@@ -83,7 +83,12 @@ class SimServer:
         clock = SystemClock(around.epoch_now, self.loop.time)
         journal = SimJournal(around.disk, around.disk_mood, around.auditor, self.loop, rng)
         self.store = TalkativeStore(
-            journal, indexes=store_indexes(), watch_limits=WATCH_LIMITS, mood=around.notice_mood, rng=rng
+            journal,
+            indexes=store_indexes(),
+            watch_limits=WATCH_LIMITS,
+            mood=around.notice_mood,
+            rng=rng,
+            rested_on=around.books.rested_on,
         )
         self.plane = ControlPlane(self.store, clock, self._is_busy, around.stopwatch.read)
         self.reports = LateReports(self.store, self.loop, around.runtime_mood, rng)

@@ -29,7 +29,7 @@ from grove_server.store.interface import (
     Store,
     Watch,
 )
-from grove_server.store.journal import Journal
+from grove_server.store.journal import Commit, Journal
 from grove_server.store.watch.hub import WatchLimits
 from tests.simulation.virtual_loop import VirtualLoop
 
@@ -73,10 +73,25 @@ class TalkativeStore(EmbeddedStore):
         watch_limits: WatchLimits,
         mood: NoticeMood,
         rng: random.Random,
+        rested_on: dict[Commit, int],
     ) -> None:
+        """Note in *rested_on* which version was visible when each commit was decided."""
         super().__init__(journal, indexes=indexes, watch_limits=watch_limits)
         self._mood = mood
         self._rng = rng
+        self._rested_on = rested_on
+
+    def commit_soon(
+        self, changes: Sequence[Change], *, atomic: bool = True, cause: str = "", origin: Origin = NO_ORIGIN
+    ) -> asyncio.Future[Outcomes]:
+        """Decide *changes* now; see Store."""
+        future = super().commit_soon(changes, atomic=atomic, cause=cause, origin=origin)
+        if self._inflight and self._inflight[-1].future is future:
+            commit = self._inflight[-1]
+            self._rested_on[commit] = self.read().version
+            # What fails is never durable, and nobody asks for it.
+            future.add_done_callback(lambda _: self._rested_on.pop(commit, None))
+        return future
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call *listener* with what becomes visible, at times twice."""

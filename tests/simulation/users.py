@@ -59,6 +59,11 @@ class Users:
         self.answers = {"acknowledged": 0, "refused": 0, "unanswered": 0}
         self.refusals: dict[str, int] = {}
 
+    @property
+    def are_restless(self) -> bool:
+        """Whether they mostly edit what their sets run."""
+        return self._author.is_restless
+
     # What they do. Each returns what to call it in the log, empty if there was nothing to do.
 
     def apply_new(self, server: SimServer) -> str:
