@@ -15,8 +15,8 @@ import pytest
 
 from grove_server.resources.manifest import COHERENT, ON_DELETE
 from grove_server.resources.rollout import UpdateProgress
-from grove_server.resources.workload import Pod, PodClique, PodCliqueScalingGroup
-from tests.lifecycle_cases import Json, World, admitted, clique, deleted, group, manifest
+from grove_server.resources.workload import Pod, PodClique, PodCliqueScalingGroup, PodGang
+from tests.lifecycle_cases import Json, World, admitted, clique, deleted, group, lost, manifest
 
 Budget = tuple[int, int] | None
 
@@ -306,3 +306,42 @@ def test_a_pause_takes_no_extra_replica_away() -> None:
     assert states(world) == "NO"
     world.owner = replace(world.owner, paused_at=None)
     assert sequence(world)[-1] == "NN"
+
+
+def test_updated_replicas_follow_an_edit_during_an_update_671() -> None:
+    """#671: after an edit in mid-update the counts of what is updated start anew, and end at the size."""
+    world = running(pods(1, 3, None))
+    world.apply(pods(2, 3, None))
+    world.settle()
+    step(world)
+    assert world.one(PodClique, "s-0-a").status.updated_replicas == 2
+    world.apply(pods(3, 3, None))
+    world.settle()
+    assert world.one(PodClique, "s-0-a").status.updated_replicas == 1
+    assert world.owner.status.updated_replicas == 0
+    sequence(world)
+    assert world.one(PodClique, "s-0-a").status.updated_replicas == 3
+    assert world.owner.status.updated_replicas == 1
+
+
+def test_gangs_know_their_pods_at_every_step_316() -> None:
+    """#316: after every pass of an update each gang that stays lists exactly the pods there are."""
+    world = running(replicas(1, 3, (1, 1)))
+    world.apply(replicas(2, 3, (1, 1)))
+    world.settle()
+    while True:
+        gangs = [gang for gang in world.of(PodGang) if gang.metadata.deleted_at is None]
+        listed = sorted(name for gang in gangs for part in gang.pod_groups for name in part.pods)
+        assert listed == sorted(pod.metadata.name for pod in world.pods())
+        if not progress(world).is_active:
+            return
+        step(world)
+
+
+def test_broken_replicas_do_not_hold_up_the_fix_840() -> None:
+    """#840: replicas that do not serve are replaced together, though they use up the budget; the others stay."""
+    world = running(replicas(1, 3, None))
+    world.change_pods(lost, [*world.pods("s-0-g-1-m"), *world.pods("s-0-g-2-m")])
+    world.settle()
+    world.apply(replicas(2, 3, None))
+    assert sequence(world) == ["Onn", "nNN"]
