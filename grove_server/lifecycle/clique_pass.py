@@ -14,6 +14,7 @@ from grove_server.lifecycle.identifiers import derive_uid
 from grove_server.lifecycle.orders import CopyOrders
 from grove_server.lifecycle.plan import EVENT_WARNING, Note, Plan
 from grove_server.lifecycle.removal import StopReason, continue_drains, staying, stop_pod
+from grove_server.lifecycle.rollout.child_progress import with_clique_progress
 from grove_server.lifecycle.rollout.copy_rollout import NO_ROLLOUT, CliqueRollout, is_outdated
 from grove_server.lifecycle.stuck import remove_stuck
 from grove_server.lifecycle.victims import victim_order
@@ -46,7 +47,7 @@ class CliqueTarget:
 
     Pods are made from ``template`` and belong to ``revision`` of the set; ``rollout`` is what an update under way asks.
     A ``recycle_count`` above 0 says that all its pods are replaced now, and which recycle in a row that is.
-    ``evacuation`` names pods that leave their nodes.
+    ``is_over_at_once`` says that an update stops nothing. ``evacuation`` names pods that leave their nodes.
     """
 
     blueprint: CliqueBlueprint
@@ -58,6 +59,7 @@ class CliqueTarget:
     recycle_count: int = 0
     rollout: CliqueRollout = NO_ROLLOUT
     is_updating: bool = False
+    is_over_at_once: bool = False
     evacuation: Evacuation = NO_EVACUATION
 
 
@@ -86,6 +88,7 @@ def plan_clique(
         remove_unplaced_terminating(plan, going)
         going = remove_stuck(plan, going, orders, now)
         continue_drains(plan, going, orders, now)
+    selected = [pod.metadata.name for pod in active if pod.is_ready and pod.metadata.name in target.rollout.stop]
     sized = _size(plan, target, clique, active, finished, going, orders, now)
     clique, active = sized.clique, sized.active
     active.sort(key=_by_index)
@@ -98,6 +101,15 @@ def plan_clique(
     counts.failed = sum(1 for pod in sized.waiting if pod.phase is PodPhase.FAILED)
     counts.succeeded = len(sized.waiting) - counts.failed
     clique = with_status(clique, counts, now, is_updating=target.is_updating)
+    clique = with_clique_progress(
+        clique,
+        active,
+        counts,
+        selected=selected,
+        present={pod.metadata.name for pod in going}.union(selected),
+        is_over_at_once=target.is_over_at_once,
+        now=now,
+    )
     return CliqueState(clique=clique, pods=tuple(active), counts=counts)
 
 
@@ -138,7 +150,9 @@ def with_status(clique: PodClique, counts: PodCounts, now: float, *, is_updating
         hpa_pod_selector=old.hpa_pod_selector
         or ("" if clique.identity.group else selector_of_clique(clique.identity.set_name, clique.identity.name)),
         conditions=conditions,
-        current_pod_template_hash=clique.template.hash,
+        current_set_hash=old.current_set_hash,
+        current_pod_template_hash=old.current_pod_template_hash,
+        update_progress=old.update_progress,
         first_scheduled_at=first,
         recycled_at=old.recycled_at,
         recycle_count=old.recycle_count,

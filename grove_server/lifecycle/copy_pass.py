@@ -18,6 +18,7 @@ from grove_server.lifecycle.group_pass import is_group_available, plan_group, wi
 from grove_server.lifecycle.orders import NO_ORDERS, CopyOrders
 from grove_server.lifecycle.plan import Plan
 from grove_server.lifecycle.removal import StopReason, continue_drains, leaving, stop_pod
+from grove_server.lifecycle.rollout.child_progress import with_group_progress
 from grove_server.lifecycle.rollout.copy_rollout import plan_rollout, source_of
 from grove_server.lifecycle.rollout.publishing import publish_revision, with_pods
 from grove_server.lifecycle.start_order import keep_order, parents_of
@@ -108,8 +109,10 @@ class _CopyPass:
         self._orders = orders
         self._now = now
         self._plan = Plan()
-        self._rollout = plan_rollout(blueprint, view, orders.update, orders.loads)
-        self._evacuation = plan_evacuation(blueprint, view, orders, now, self._rollout.stopped)
+        self._evacuation = plan_evacuation(blueprint, view, orders, now)
+        # What leaves its node serves nobody any more: the update has what that leaves of the budget.
+        left = self._evacuation.after(view, now) if self._evacuation.pods else view
+        self._rollout = plan_rollout(blueprint, left, orders.update, orders.loads)
 
     def run(self) -> tuple[Plan, CopySummary]:
         plan, view, now = self._plan, self._view, self._now
@@ -167,6 +170,15 @@ class _CopyPass:
         observed = self._view.groups.get(sized.group)
         updating = any(self._rollout.is_updating(name) for name in sized.clique_names)
         group = with_group_status(sized, replicas, self._termination, now=self._now, is_updating=updating)
+        group = with_group_progress(
+            group,
+            replicas,
+            self._owner.revision.hash,
+            selected=self._rollout.chosen.get(group.group, ()),
+            has_turn=self._rollout.order is not None,
+            is_over_at_once=self._rollout.is_over_at_once,
+            now=self._now,
+        )
         for record in self._termination.of_group(group.group):
             self._plan.notes.append(recycle_note(group, record))
         if observed is None:
@@ -221,6 +233,7 @@ class _CopyPass:
             revision=source.revision,
             rollout=self._rollout.of(identity.name),
             is_updating=self._rollout.is_updating(clique.name),
+            is_over_at_once=self._rollout.is_over_at_once,
             evacuation=self._evacuation,
         )
         pods = view.pods.get(identity.name, ())

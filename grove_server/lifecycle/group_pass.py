@@ -107,6 +107,8 @@ def with_group_status(
         updated_replicas=updated,
         selector=old.selector or selector_of_group(group.set_name, group.metadata.name),
         conditions=conditions,
+        current_set_hash=old.current_set_hash,
+        update_progress=old.update_progress,
         first_available_at=first,
         recycles=with_record(old.recycles, termination.of_group(group.group)) if termination.units else old.recycles,
     )

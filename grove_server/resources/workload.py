@@ -18,7 +18,7 @@ from grove_server.resources.manifest import (
 )
 from grove_server.resources.meta import SCHEMA, Condition, Kind, Metadata, empty_map
 from grove_server.resources.reference import TemplateReference
-from grove_server.resources.rollout import UpdateProgress
+from grove_server.resources.rollout import CliqueUpdate, GroupUpdate, UpdateProgress
 
 NO_GROUP_REPLICA: Final = -1
 
@@ -204,6 +204,8 @@ class CliqueIdentity:
 class PodCliqueStatus:
     """What is true of a clique; pods that are terminating count nowhere but in ``terminating_replicas``.
 
+    ``current_set_hash`` is the revision of the set, and ``current_pod_template_hash`` the template, that all its pods
+    last had; a group's is that of all its cliques.
     ``first_scheduled_at`` is when it first had its minimum on nodes since it was made or recycled. ``recycled_at`` is
     when gang termination last replaced its pods, ``recycle_count`` how often that happened in a row.
     """
@@ -219,7 +221,9 @@ class PodCliqueStatus:
     terminating_replicas: int = 0
     hpa_pod_selector: str = ""
     conditions: tuple[Condition, ...] = ()
+    current_set_hash: str = ""
     current_pod_template_hash: str = ""
+    update_progress: CliqueUpdate | None = None
     first_scheduled_at: float | None = None
     recycled_at: float | None = None
     recycle_count: int = 0
@@ -265,6 +269,8 @@ class ScalingGroupStatus:
     updated_replicas: int = 0
     selector: str = ""
     conditions: tuple[Condition, ...] = ()
+    current_set_hash: str = ""
+    update_progress: GroupUpdate | None = None
     first_available_at: float | None = None
     recycles: tuple[Recycle, ...] = ()
 

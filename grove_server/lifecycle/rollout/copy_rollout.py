@@ -56,23 +56,25 @@ class Source(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class CopyRollout:
-    """What the update asks of a copy; ``surge`` is how many replicas of a group there are above its size."""
+    """What the update asks of a copy; ``surge`` is how many replicas of a group there are above its size.
+
+    ``chosen`` are the replicas of a group that serve and go.
+    """
 
     order: UpdateOrder | None = None
     cliques: dict[str, CliqueRollout] = field(default_factory=dict)
     surge: dict[str, int] = field(default_factory=dict)
     held: dict[str, Source] = field(default_factory=dict)
+    chosen: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def of(self, clique_name: str) -> CliqueRollout:
         """Return what is asked of a clique, by the name of its object."""
         return self.cliques.get(clique_name, NO_ROLLOUT)
 
     @property
-    def stopped(self) -> frozenset[str]:
-        """The names of all pods that go."""
-        if not self.cliques:
-            return frozenset()
-        return frozenset().union(*(each.stop | each.surplus for each in self.cliques.values()))
+    def is_over_at_once(self) -> bool:
+        """Whether the copy takes the current template and nothing is stopped for it."""
+        return self.order is not None and not self.order.rolls
 
     def is_updating(self, clique: str) -> bool:
         """Whether a clique, by the name of its template, is being updated here."""
@@ -118,7 +120,7 @@ def plan_rollout(
     ]
     moves: dict[str, Move] = {}
     if order.is_coherent:
-        moves = plan_moves([part.component for part in parts if part.changed])
+        moves = plan_moves([part.component for part in parts if part.changed and not part.component.is_empty])
     for part in parts:
         part.plan(rollout, view, moves.get(part.component.name))
     return rollout
@@ -207,6 +209,9 @@ class _Group:
         else:
             stop = {unit.index for unit in move.stop}
             held = set(missing[max(0, move.new_target - component.new_count - len(stop)) :])
+        rollout.chosen[self.blueprint.name] = tuple(
+            unit.index for unit in component.units if unit.index in stop and unit.is_available
+        )
         held |= {unit.index for unit in component.units if unit.is_old and unit.index not in stop}
         for replica in sorted(stop):
             for clique in self.blueprint.cliques:
@@ -285,13 +290,14 @@ def _replica_units(group: GroupBlueprint, group_name: str, view: CopyView, size:
         cliques = [view.cliques.get(name) for name in names]
         if not any(cliques):
             continue
-        old, available = False, True
+        old, available, empty = False, True, True
         for drawn, clique, name in zip(group.cliques, cliques, names, strict=True):
             pods = [pod for pod in view.pods.get(name, ()) if pod.is_active]
             old = old or (clique is not None and is_outdated(clique.template, drawn.pod_template))
             old = old or any(is_outdated(pod.template, drawn.pod_template) for pod in pods)
             available = available and clique is not None and _serves(clique, pods)
-        yield Unit(index=replica, is_old=old, is_available=available)
+            empty = empty and clique is not None and not clique.replicas and not pods
+        yield Unit(index=replica, is_old=old, is_available=available, is_empty=empty)
 
 
 def _extra(view: CopyView, group_name: str, first: str, size: int) -> int:

@@ -103,7 +103,7 @@ def test_updated_replicas_count_the_current_template() -> None:
     made.apply(manifest([clique("a", 3, 1)], priorityClassName="high"))
     seen = clique_of(made)
     assert (seen.status.replicas, seen.status.updated_replicas) == (3, 1)
-    assert seen.status.current_pod_template_hash == made.owner.revision.clique_hashes["a"]
+    assert seen.template.hash == made.owner.revision.clique_hashes["a"] != seen.status.current_pod_template_hash
     assert made.owner.status.updated_replicas == 0
 
 
