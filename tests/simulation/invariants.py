@@ -165,9 +165,7 @@ def check_clique(clique: PodClique) -> Iterator[str]:
     status = clique.status
     if not 0 <= status.ready_replicas <= status.scheduled_replicas <= status.replicas:
         yield f"{clique.metadata.name} claims {status}"
-    # During an update there may be more pods than the size says.
-    is_updated = any(each.reason == "UpdateInProgress" for each in status.conditions)
-    if status.updated_replicas > status.replicas or (status.replicas > clique.replicas and not is_updated):
+    if status.updated_replicas > status.replicas:
         yield f"{clique.metadata.name} of size {clique.replicas} claims {status}"
     if 0 < clique.replicas < clique.min_available:
         yield f"{clique.metadata.name} has size {clique.replicas}, below its minimum {clique.min_available}"
@@ -178,9 +176,6 @@ def check_group(group: PodCliqueScalingGroup) -> Iterator[str]:
     status = group.status
     if not 0 <= status.available_replicas <= status.scheduled_replicas <= status.replicas:
         yield f"{group.metadata.name} of size {group.replicas} claims {status}"
-    is_updated = any(each.reason == "UpdateInProgress" for each in status.conditions)
-    if status.replicas < group.replicas or (status.replicas > group.replicas and not is_updated):
-        yield f"{group.metadata.name} of size {group.replicas} claims {status.replicas} replicas"
     if status.updated_replicas > status.replicas:
         yield f"{group.metadata.name} claims {status}"
 

@@ -393,18 +393,19 @@ def _parts(here: Pass, owner: PodCliqueSet) -> Iterator[_Part]:
                     name=row.metadata.name,
                     size=row.replicas,
                     minimum=row.min_available,
-                    before=_new_replicas(here.books, owner, then, row.group),
-                    after=_new_replicas(here.books, owner, now, row.group),
+                    before=_new_replicas(here, owner, then, row.group, is_now=False),
+                    after=_new_replicas(here, owner, now, row.group, is_now=True),
                 )
 
 
-def _is_old(books: Books, owner: PodCliqueSet, pod: Pod) -> bool:
-    clique, namespace = pod.identity.clique, pod.metadata.namespace
+def _is_old(books: Books, owner: PodCliqueSet, user: Pod | PodClique) -> bool:
+    """Return whether a pod or clique has to be replaced to run what its set says now."""
+    clique, namespace = user.identity.clique, user.metadata.namespace
     current = owner.revision.clique_hashes.get(clique, "")
-    if pod.template.hash == current:
+    if user.template.hash == current:
         return False
     wanted = books.restart_hashes.get((namespace, clique, current))
-    running = books.restart_hashes.get((namespace, clique, pod.template.hash))
+    running = books.restart_hashes.get((namespace, clique, user.template.hash))
     return wanted is None or running != wanted
 
 
@@ -412,13 +413,18 @@ def _is_new(books: Books, owner: PodCliqueSet, pod: Pod, name: str) -> bool:
     return pod.identity.name == name and not _is_old(books, owner, pod)
 
 
-def _new_replicas(books: Books, owner: PodCliqueSet, pods: Sequence[Pod], group: str) -> int:
-    """Return how many replicas of a group have pods, all of them new."""
+def _new_replicas(here: Pass, owner: PodCliqueSet, pods: Sequence[Pod], group: str, *, is_now: bool) -> int:
+    """Return how many replicas of a group are new: their cliques, and all pods that they have."""
     fine: dict[int, bool] = {}
+    for key in here.books.scalable.get(here.copy[0], {}):
+        row = here.books.rows[key] if is_now else here.previous.get(key, here.books.rows[key])
+        if isinstance(row, PodClique) and (row.identity.copy, row.identity.group) == (here.copy[1], group):
+            j = row.identity.group_replica
+            fine[j] = fine.get(j, True) and not _is_old(here.books, owner, row)
     for pod in pods:
         if pod.identity.group == group:
             j = pod.identity.group_replica
-            fine[j] = fine.get(j, True) and not _is_old(books, owner, pod)
+            fine[j] = fine.get(j, True) and not _is_old(here.books, owner, pod)
     return sum(fine.values())
 
 
