@@ -21,7 +21,7 @@ from grove_server.admission.binding import admit_cluster_topology_binding, read_
 from grove_server.admission.context import AdmissionContext, Limits
 from grove_server.admission.findings import Admitted, InvalidResourceError
 from grove_server.api.attribution import origin
-from grove_server.api.conversions.pod_clique_sets import prepare_spec
+from grove_server.api.conversions.pod_clique_sets import prepare_spec, unreadable_path
 from grove_server.api.conversions.wire import NestingError
 from grove_server.api.errors import invalid_manifest
 from grove_server.api.gathering import Gathering
@@ -268,7 +268,7 @@ def _check_readable(resource: PodCliqueSet) -> None:
     try:
         prepare_spec(resource)
     except NestingError as error:
-        violation = Violation("spec.template", Reason.INVALID, f"holds a pod spec or a template that is {error}")
+        violation = Violation(unreadable_path(resource), Reason.INVALID, f"must not be {error}")
         raise InvalidResourceError(resource.kind, resource.metadata.name, (violation,)) from error
 
 

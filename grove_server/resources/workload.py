@@ -406,6 +406,7 @@ class Pod:
     ``draining_at`` is when routers were told to leave it, ``drain_deadline`` when it is stopped although not all of
     them acknowledged; ``stop_reason`` says why it was stopped. ``previous_node`` is where its predecessor at this
     index ran.
+    ``host_ip`` is its node's address when its containers last started, empty if that is not known.
     ``waiting_reason`` says why the pod has no node, or, with a node, why it does not serve (CrashLoopBackOff,
     NodeNotReady, WaitingForParents); a pod in phase Running whose ``started_at`` is None waits for its next start.
     """
@@ -437,6 +438,7 @@ class Pod:
     stop_reason: str = ""
     previous_node: str = ""
     pod_ip: str = ""
+    host_ip: str = ""
     restart_count: int = 0
     last_exit_code: int | None = None
 
