@@ -6,6 +6,7 @@ knows of the set's level comes as orders.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from grove_server.lifecycle.availability import PodCounts
@@ -14,6 +15,7 @@ from grove_server.lifecycle.clique_pass import CliqueTarget, plan_clique, record
 from grove_server.lifecycle.copy import CliqueState, CopySummary, CopyView
 from grove_server.lifecycle.evacuation import plan_evacuation
 from grove_server.lifecycle.gang_pass import plan_gangs
+from grove_server.lifecycle.group_numbers import number_pods
 from grove_server.lifecycle.group_pass import is_group_available, plan_group, with_group_status
 from grove_server.lifecycle.orders import NO_ORDERS, CopyOrders
 from grove_server.lifecycle.plan import Plan
@@ -34,6 +36,7 @@ from grove_server.resources.names import (
 from grove_server.resources.workload import (
     CliqueIdentity,
     GangSummary,
+    Pod,
     PodCliqueScalingGroup,
     PodGang,
 )
@@ -130,7 +133,8 @@ class _CopyPass:
             }
             for drawn in self._blueprint.groups
         }
-        standalone, groups = self._in_order(*self._published(standalone, groups))
+        numbered = number_pods(plan, self._blueprint, groups)
+        standalone, groups = self._in_order(*self._published(standalone, _with_pods(groups, numbered)))
         planned = set()
         for state in _all_states(standalone, groups):
             name = state.clique.metadata.name
@@ -152,10 +156,7 @@ class _CopyPass:
         changed = publish_revision(self._plan, standalone, groups, self._owner.revision.hash)
         if not changed:
             return standalone, groups
-        return [with_pods(state, changed) for state in standalone], {
-            name: {j: [with_pods(state, changed) for state in states] for j, states in replicas.items()}
-            for name, replicas in groups.items()
-        }
+        return [with_pods(state, changed) for state in standalone], _with_pods(groups, changed)
 
     def _in_order(self, standalone: list[CliqueState], groups: _Groups) -> tuple[list[CliqueState], _Groups]:
         """Let those pods start whose parents serve."""
@@ -277,6 +278,15 @@ def _with_group_counts(
     if identity.group_pod_count == pod_count and identity.group_pod_offset == offset:
         return identity
     return replace(identity, group_pod_count=pod_count, group_pod_offset=offset)
+
+
+def _with_pods(groups: _Groups, changed: Mapping[str, Pod]) -> _Groups:
+    if not changed:
+        return groups
+    return {
+        name: {j: [with_pods(state, changed) for state in states] for j, states in replicas.items()}
+        for name, replicas in groups.items()
+    }
 
 
 def _all_states(standalone: list[CliqueState], groups: _Groups) -> list[CliqueState]:

@@ -398,7 +398,8 @@ class PodGang:
 class Pod:
     """One pod.
 
-    ``scheduled_at`` and ``ready_at`` are when the condition last became true, None while it is not; ``unready_at`` is
+    ``group_index`` is its number among the pods of its group replica where that is not the template's: the offset of
+    its clique and its index. ``scheduled_at`` and ``ready_at`` are when the condition last became true, None while it is not; ``unready_at`` is
     when Ready last became false; ``started_at`` is when its containers last started; ``finished_at`` is when it
     failed or succeeded for good. ``attempt`` counts the predecessors at its index that finished one after the other.
     ``is_ordered`` says that its clique starts after others: its containers start only once ``released_at`` is set, and
@@ -418,6 +419,7 @@ class Pod:
     resource_version: int = 0
     identity: CliqueIdentity
     index: int
+    group_index: int | None = None
     attempt: int = 0
     template: TemplateReference
     node: str = ""
