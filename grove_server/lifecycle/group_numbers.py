@@ -2,9 +2,10 @@
 
 The pods that the template asks for are numbered in the order of ``cliqueNames`` (Grove #755): a leader is 0, its
 workers are 1 and up. A number is in the environment of a running process, so it can never change, and the place of a
-clique in that row can: by a scale call of another member, or an edit of the template's sizes. So a pod takes the number
-that the template gives it if no living pod of the replica has it, and otherwise, as does every pod beyond its clique's size
-in the template, the lowest free one from the template's count of pods on. Numbers of living pods never repeat.
+clique in that row can: by a scale call of another member, or an edit of the template's sizes. So a pod takes the
+number that the template gives it if no living pod of the replica has it, and otherwise, as does every pod beyond its
+clique's size in the template, the lowest free one from the template's count of pods on. Numbers of living pods never
+repeat.
 """
 
 from __future__ import annotations

@@ -399,9 +399,10 @@ class Pod:
     """One pod.
 
     ``group_index`` is its number among the pods of its group replica where that is not the template's: the offset of
-    its clique and its index. ``scheduled_at`` and ``ready_at`` are when the condition last became true, None while it is not; ``unready_at`` is
-    when Ready last became false; ``started_at`` is when its containers last started; ``finished_at`` is when it
-    failed or succeeded for good. ``attempt`` counts the predecessors at its index that finished one after the other.
+    its clique and its index. ``scheduled_at`` and ``ready_at`` are when the condition last became true, None while it
+    is not; ``unready_at`` is when Ready last became false; ``started_at`` is when its containers last started;
+    ``finished_at`` is when it failed or succeeded for good. ``attempt`` counts the predecessors at its index that
+    finished one after the other.
     ``is_ordered`` says that its clique starts after others: its containers start only once ``released_at`` is set, and
     whoever runs it takes that back (None) when they ended and have to start again.
     ``draining_at`` is when routers were told to leave it, ``drain_deadline`` when it is stopped although not all of
