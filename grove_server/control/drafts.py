@@ -110,7 +110,8 @@ class CopyDraft:
         if is_placed(gang, scene.pods):
             return
         old = gang.status
-        is_stale = old.message != message and now - self._said_at(gang) >= MESSAGE_REFRESH_S
+        # Fresh is what was said a moment ago; said later than now, before the clock was set back, is as good as old.
+        is_stale = old.message != message and not 0 <= now - self._said_at(gang) < MESSAGE_REFRESH_S
         if old.reason != decision.reason or is_stale:
             news = self._news(gang)
             news.reason, news.message = decision.reason, message

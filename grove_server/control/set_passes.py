@@ -101,10 +101,10 @@ class SetPasses:
             self._book.queue.done(key)
             return
         update = advance(owner, state.totals, now=now, settle_s=self._settle_s)
-        for wake_at in (update.wake_at, due_at(owner, update.progress)):
+        changed = with_set_status(owner, state.totals, self._topology(owner, state, now), update, now=now)
+        for wake_at in (update.wake_at, due_at(changed, update.progress)):
             if wake_at is not None and wake_at > now:
                 self._book.queue.add_at(key, self._clock.steady() + wake_at - now)
-        changed = with_set_status(owner, state.totals, self._topology(owner, state, now), update, now=now)
         self._show_sizes(owner, state)
         self._events.note(progress_notes(owner, changed))
         extra = revision_changes(self._store.read(), changed, now)

@@ -135,7 +135,7 @@ def with_status(clique: PodClique, counts: PodCounts, now: float, *, is_updating
         is_updating=is_updating,
     ):
         conditions = with_condition(conditions, condition)
-    first = old.first_scheduled_at
+    first = None if old.first_scheduled_at is None else min(old.first_scheduled_at, now)
     if first is None and 0 < min(clique.min_available, clique.replicas) <= counts.scheduled:
         first = now
     status = PodCliqueStatus(
@@ -154,7 +154,7 @@ def with_status(clique: PodClique, counts: PodCounts, now: float, *, is_updating
         current_pod_template_hash=old.current_pod_template_hash,
         update_progress=old.update_progress,
         first_scheduled_at=first,
-        recycled_at=old.recycled_at,
+        recycled_at=None if old.recycled_at is None else min(old.recycled_at, now),
         recycle_count=old.recycle_count,
     )
     return clique if status == old else replace(clique, status=status)
@@ -362,7 +362,7 @@ def _waiting(plan: Plan, target: CliqueTarget, finished: list[Pod], missing: int
     """Return the finished pods in back-off: at most as many as are missing, since no other has a place to keep."""
     waiting = []
     for pod in sorted(finished, key=_by_index)[:missing]:
-        due_at = 0.0 if _is_superseded(target, pod) else _replacement_due_at(pod)
+        due_at = 0.0 if _is_superseded(target, pod) else _replacement_due_at(pod, now)
         if due_at > now:
             waiting.append(pod)
             plan.wake(due_at)
@@ -468,9 +468,10 @@ def _next_attempt(target: CliqueTarget, pod: Pod) -> int:
     return 1 if _ran_long(pod) else pod.attempt + 1
 
 
-def _replacement_due_at(pod: Pod) -> float:
+def _replacement_due_at(pod: Pod, now: float) -> float:
     """Return when a finished pod may be replaced (epoch seconds): at once the first time, then later and later."""
-    if pod.attempt == 0 or pod.finished_at is None or _ran_long(pod):
+    if pod.attempt == 0 or pod.finished_at is None or pod.finished_at > now or _ran_long(pod):
+        # A pod that finished later than now did so before the clock was set back; nobody knows how long it waited.
         return 0.0
     # Past 2^5 the longest delay is reached; without the bound a pod that failed a thousand times would overflow.
     doublings = min(pod.attempt - 1, 5)

@@ -92,7 +92,7 @@ def with_group_status(
             observed_generation=generation,
         ),
     )
-    first = old.first_available_at
+    first = None if old.first_available_at is None else min(old.first_available_at, now)
     if termination.copy is not None:
         first = None
     elif first is None and minimum > 0 and not breached:

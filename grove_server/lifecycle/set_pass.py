@@ -113,6 +113,9 @@ def with_set_status(
         pod_gang_statuses=totals.listed_gangs(GANG_STATUSES_MAX),
         pod_gang_phase_counts=dict(sorted(totals.gang_phases.items())),
     )
+    if owner.resumed_at is not None and owner.resumed_at > now:
+        # The clock was set back: what is counted from the resumption is counted from now.
+        return replace(owner, status=status, resumed_at=now)
     return owner if status == old else replace(owner, status=status)
 
 

@@ -162,5 +162,5 @@ def _counted(owner: PodCliqueSet, progress: UpdateProgress, sums: CopySums, now:
         total_pod_clique_scaling_groups_count=copies * len(template.pod_clique_scaling_groups),
         # A count that fell by a crash or a scale-in has to be reached again before it is progress.
         reached=reached if not progress.is_active else max(reached, progress.reached),
-        progressed_at=now if progress.is_active and reached > progress.reached else progress.progressed_at,
+        progressed_at=now if progress.is_active and reached > progress.reached else min(progress.progressed_at, now),
     )

@@ -173,7 +173,8 @@ async def test_a_set_is_made_anew_under_its_old_name(plane: Plane) -> None:
 async def test_a_timer_of_a_set_that_is_gone_brings_nothing_back(plane: Plane) -> None:
     """A replacement that waited for its time when the set was deleted leaves no memory of the set."""
     await plane.put(worker(0, pods=10))
-    await plane.apply(one_clique())
+    # Gang termination would set a timer of hours whenever a pass happens to see the clique broken.
+    await plane.apply(manifest([clique("a")], terminationDelay="never"))
     await plane.until_ready(1)
     for attempt in (1, 2):
         [pod] = plane.pods()

@@ -72,7 +72,7 @@ async def test_an_update_that_waits_for_a_pod_hears_of_it(
     pod = first_pod(admitted(manifest([clique("a")])))
     await store.commit([Put(pod)], cause="test")
     book = WorkBook(store)
-    watch = WorkWatch(store, StillClock(), book, NodeTroubles(store))
+    watch = WorkWatch(store, StillClock(), book, NodeTroubles(store, StillClock()))
     watch.start()
     while (key := book.queue.take(NOW)) is not None:
         book.queue.done(key)
