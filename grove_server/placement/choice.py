@@ -179,7 +179,9 @@ def _descend(layout: Layout, tree: Tree, region: Region, pod_count: int) -> Runs
         if level == layout.leaf_level:
             parts.append(Runs(whole + first, room[whole]))
         elif level == layout.leaf_level - 1 and _LOOK_FROM <= pod_count <= _LOOK_UP_TO:
-            return _over_racks(layout, tree, first, (whole, room), pod_count)
+            parts.append(_over_racks(layout, tree, first, (whole, room), pod_count))
+            pod_count = 0
+            break
         else:
             parts.extend(_whole(tree, *layout.span(level, first + child)) for child in whole.tolist())
         domain, pod_count = first + rest, left

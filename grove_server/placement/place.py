@@ -100,6 +100,7 @@ def _clique(search: Search, clique: Scope, runs: Runs, masks: dict[int, int]) ->
             bindings += map(PodBinding, repeat(state.name), ids)
         else:
             bindings += (PodBinding(state.name, ()),) * count
+    assert len(bindings) >= clique.minimum, "all or nothing"
     return CliquePlacement(
         name=clique.name,
         shape=request_class.shape,
