@@ -28,6 +28,7 @@ from grove_server.placement.cluster import Cluster
 from grove_server.placement.gangs import Ask, GangScene, ask_minimum, ask_surplus, is_complete, is_placed
 from grove_server.placement.place import place
 from grove_server.placement.results import Verdict
+from grove_server.placement.standing import is_constrained
 from grove_server.resources.meta import Key, key_of
 from grove_server.resources.workload import PodGang
 from grove_server.store.interface import Store
@@ -119,6 +120,8 @@ class GangDesk:
     def _decide_placed(self, gang: PodGang, scene: GangScene, draft: CopyDraft) -> None:
         """Note what is left to do for a gang whose minimum has its nodes."""
         key = key_of(gang)
+        if is_constrained(gang) and self._has_moved(gang, scene):
+            draft.tell_place(gang)
         if not scene.pods.unbound:
             self.waiting.pop(key, None)
         elif gang.topology_error:
@@ -127,6 +130,15 @@ class GangDesk:
             self._wait(gang, scene, draft, decision)
         else:
             draft.surplus[key] = True
+
+    def _has_moved(self, gang: PodGang, scene: GangScene) -> bool:
+        """Return whether a gang stands elsewhere than it says: pods went, or their nodes have other labels now."""
+        nodes = {name: [pod.node for pod in pods] for name, pods in scene.pods.bound.items()}
+        standing = self.scenes.standing(gang, nodes)
+        if standing is None:
+            return False
+        is_scored = standing.score is None or standing.score == gang.status.placement_score
+        return standing.domains != gang.status.topology or not is_scored
 
     def decide_surplus(self, gang: PodGang, draft: CopyDraft) -> None:
         """Place the pods beyond the minimum that *draft* says the gang may get."""

@@ -26,6 +26,7 @@ from grove_server.control.drafts import CopyDraft, CopyKey
 from grove_server.control.events import EventRecorder
 from grove_server.control.gang_desk import GangDesk
 from grove_server.control.gang_order import asks_differ, placement_order
+from grove_server.control.indexes import PODS_BY_NODE
 from grove_server.control.notes import node_note, placed_note
 from grove_server.control.pace import Pace
 from grove_server.control.supervision import Supervised
@@ -58,6 +59,7 @@ class PlacementLoop(Supervised):
         self.cluster = self.desk.cluster
         self.scenes = self.desk.scenes
         self._dirty: dict[Key, None] = {}
+        self._relabelled: dict[str, None] = {}
         self._drafts: dict[CopyKey, CopyDraft] = {}
         self._drafts_in_flight: dict[CopyKey, CopyDraft] = {}
         self._retry_generation = 0
@@ -86,7 +88,7 @@ class PlacementLoop(Supervised):
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits to be decided and nothing decided waits for the disk."""
-        return not (self._dirty or self._drafts_in_flight)
+        return not (self._dirty or self._relabelled or self._drafts_in_flight)
 
     def decision(self, key: Key) -> Decision | None:
         """Return the last decision on a gang."""
@@ -102,6 +104,7 @@ class PlacementLoop(Supervised):
         released: list[Key] = []
         adopted: dict[Key, Pod] = {}
         nodes: dict[str, Node | None] = {}
+        relabelled = self._relabelled
         for notice in notices:
             resource = notice.resource
             if isinstance(resource, Pod):
@@ -110,9 +113,16 @@ class PlacementLoop(Supervised):
                 self._observe_gang(resource, notice)
             elif isinstance(resource, Node):
                 nodes[resource.metadata.name] = None if notice.kind is ChangeType.DELETED else resource
+                previous = notice.previous
+                if previous is not None and previous.metadata.labels != resource.metadata.labels:
+                    relabelled[resource.metadata.name] = None
             elif isinstance(resource, ClusterTopologyBinding):
                 self.scenes.forget_topologies()
                 self._dirty.update(dict.fromkeys(self.desk.waiting))
+                name = resource.metadata.name
+                for gang in self._store.read().list(PodGang):
+                    if gang.topology_name == name:
+                        self._dirty[key_of(gang)] = None
         if nodes:
             self._set_nodes(nodes)
         if released:
@@ -158,15 +168,26 @@ class PlacementLoop(Supervised):
 
     async def _run(self) -> None:
         while True:
-            if not self._dirty and not self._may_retry():
+            if not self._dirty and not self._relabelled and not self._may_retry():
                 self._wake.clear()
                 await self._wake.wait()
             self._pace.begin()
+            await self._queue_relabelled()
             try:
                 await self._round()
             except Exception:
                 self._start_over()
                 raise
+
+    async def _queue_relabelled(self) -> None:
+        """Look again at the gangs with pods on nodes that got other labels: they may stand in other domains now."""
+        while self._relabelled:
+            name = next(iter(self._relabelled))
+            del self._relabelled[name]
+            for pod in self._store.read().indexed(PODS_BY_NODE, name):
+                self._dirty[Key(Kind.POD_GANG, pod.metadata.namespace, pod.identity.gang)] = None
+            if self._pace.is_due:
+                await self._pace.breathe()
 
     def _start_over(self) -> None:
         """Give back what a round that broke off had decided and not sent, and look at every gang again."""
