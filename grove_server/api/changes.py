@@ -201,6 +201,7 @@ class _Admission:
     announce_edit: AnnounceEdit
     violations: list[Violation]
     stopwatch: Callable[[], float]
+    _step_ends_s: float = 0.0
 
     async def admit_all(self, wanted: Sequence[Wanted]) -> list[Result]:
         """Admit every manifest, in steps. Raises ApiError with the violations of all of them.
@@ -211,7 +212,7 @@ class _Admission:
         seen: dict[Key, str] = {}
         # Bindings first: a set in the same call may refer to one.
         order = sorted(range(len(wanted)), key=lambda i: isinstance(wanted[i].manifest, PodCliqueSetManifest))
-        step_ends_s = self.stopwatch() + STEP_S_MAX
+        self._step_ends_s = self.stopwatch() + STEP_S_MAX
         for position in order:
             each = wanted[position]
             key = _key(each.manifest, self.context.default_namespace)
@@ -222,14 +223,20 @@ class _Admission:
             seen[key] = each.where
             try:
                 results[position] = self._admit(each, key)
+                # Together with admission, this would hold the loop too long for a set of a hundred KiB.
+                await self._breathe_if_due()
+                _check_readable(results[position].resource)
             except InvalidResourceError as error:
                 self.violations += (Violation(_path(each.where, v.path), v.reason, v.message) for v in error.violations)
-            if self.stopwatch() >= step_ends_s:
-                await asyncio.sleep(0)
-                step_ends_s = self.stopwatch() + STEP_S_MAX
+            await self._breathe_if_due()
         if self.violations:
             raise invalid_manifest(self.violations)
         return [results[position] for position in sorted(results)]
+
+    async def _breathe_if_due(self) -> None:
+        if self.stopwatch() >= self._step_ends_s:
+            await asyncio.sleep(0)
+            self._step_ends_s = self.stopwatch() + STEP_S_MAX
 
     def _admit(self, wanted: Wanted, key: Key) -> Result:
         manifest = wanted.manifest
@@ -245,7 +252,6 @@ class _Admission:
         assert old is None or isinstance(old, PodCliqueSet), "the store files by kind"
         context = replace(context, name_patterns_taken=self.arrivals.taken(self.reader, key.namespace, key.name))
         admitted = admit_pod_clique_set(manifest, old, context)
-        _check_readable(admitted.resource)
         if old is None:
             self.announce(admitted.resource)
         elif admitted.changed:
@@ -263,8 +269,10 @@ class _Admission:
         self.announce_edit(edited)
 
 
-def _check_readable(resource: PodCliqueSet) -> None:
+def _check_readable(resource: Owned) -> None:
     """Refuse what could be stored and then never be shown. The work is not lost: the answer is made of it."""
+    if not isinstance(resource, PodCliqueSet):
+        return
     try:
         prepare_spec(resource)
     except NestingError as error:
