@@ -18,8 +18,9 @@ from grove_server.control.work_watch import CAUSE
 from grove_server.control.workkeys import SET_PASS, WorkKey
 from grove_server.lifecycle.copy import CopySummary
 from grove_server.lifecycle.rollout.deadline import due_at
-from grove_server.lifecycle.rollout.progress import SETTLE_S, advance, is_turn_over, turns
+from grove_server.lifecycle.rollout.progress import SETTLE_S, advance, is_turn_over, strategy_of, turns
 from grove_server.lifecycle.set_pass import topology_condition, with_set_status
+from grove_server.resources.manifest import ON_DELETE
 from grove_server.resources.meta import Condition, key_of
 from grove_server.resources.workload import PodCliqueSet
 from grove_server.store.interface import Applied, Change, Delete, Missing, Outcome, Put, Store
@@ -116,9 +117,13 @@ class SetPasses:
     def _queue_turns(self, owner: PodCliqueSet, state: SetState) -> None:
         """Queue the copies whose turn in an update began or ended, so that they see their new orders."""
         now_having = turns(owner)
-        affected = sorted(now_having ^ state.turns)
-        state.turns = now_having
-        for copy in affected:
+        affected = now_having ^ state.turns
+        is_resting = owner.paused_at is not None
+        if state.is_resting and not is_resting and strategy_of(owner).type == ON_DELETE:
+            # Nobody has a turn there, and each copy follows the template that was edited meanwhile.
+            affected |= state.totals.copies.keys()
+        state.turns, state.is_resting = now_having, is_resting
+        for copy in sorted(affected):
             self._book.queue.add(WorkKey(owner.metadata.namespace, owner.metadata.name, owner.metadata.uid, copy))
 
     def _queue_resized(self, owner: PodCliqueSet, state: SetState) -> None:

@@ -30,7 +30,8 @@ class SetState:
     """Blueprint and totals of one set.
 
     ``unvisited`` are copies whose summary is not known yet, ``adopting`` those of them that were there at the start,
-    ``leaving`` those beyond the size that were told so, ``turns`` those told that they have their turn in an update;
+    ``leaving`` those beyond the size that were told so, ``turns`` those told that they have their turn in an update,
+    ``is_resting`` whether its updates were paused then;
     ``plans_in_flight`` counts the copies' plans that wait for the disk. ``is_spread``: all copies were queued since the
     blueprint was drawn. ``templates`` are the current templates by clique; ``creating`` and ``removing`` count, by
     name, commits on their way to the disk. ``pass_s`` is how long the last pass over one of its copies took;
@@ -42,6 +43,7 @@ class SetState:
     adopting: set[int] = field(default_factory=set)
     leaving: set[int] = field(default_factory=set)
     turns: frozenset[int] = frozenset()
+    is_resting: bool = False
     plans_in_flight: int = 0
     blueprint: Blueprint | None = None
     topology_epoch: int = -1
