@@ -65,6 +65,8 @@ class Books:
         self.placed_gangs: set[str] = set()
         # Nodes as they were last, those that are gone included.
         self.nodes: dict[str, Node] = {}
+        # Virtual seconds; whoever enters something says what time it is.
+        self.now_s = 0.0
         # Which version was visible to whoever decided a commit that is on its way.
         self.rested_on: dict[Commit, int] = {}
         self._losses: deque[tuple[int, Pod]] = deque()
@@ -141,6 +143,10 @@ class Books:
                 self._unready.append((version, previous))
         if pod is not None:
             self._file(key, pod, is_in=True)
+        if pod is None or pod.is_terminating or not pod.is_draining:
+            self.draining_since_s.pop(key, None)
+        else:
+            self.draining_since_s.setdefault(key, self.now_s)
 
     def _file(self, key: Key, pod: Pod, *, is_in: bool) -> None:
         identity = pod.identity

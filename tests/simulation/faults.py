@@ -357,6 +357,7 @@ class Faults:
         step_s = self._rng.choice((-600.0, -30.0, -1.0, -0.001, 1.0, 30.0, 600.0)) * self._rng.random()
         # Steps do not add up: what was to happen at a stored time is late by at most twice the largest.
         self._world.offset_s = EPOCH_S + step_s
+        self._world.troubled_at_s = self._world.time.now_s
         return f"to {step_s:.6f} s off"
 
     def _machine_slow(self) -> str:

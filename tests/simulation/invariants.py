@@ -34,6 +34,9 @@ PLACEMENT: Final = "placement"
 WORKLOAD: Final = "workload"
 # Nothing of these ends with their row alone: what is wanted again before its pods are gone stays.
 MAY_STAY: Final = (Kind.POD_CLIQUE, Kind.POD_CLIQUE_SCALING_GROUP, Kind.POD_GANG)
+DRAIN_SLACK_S: Final = 5.0
+# No user of a run asks for more.
+DRAIN_TIMEOUT_MAX_S: Final = 60.0
 Previous = Mapping[Key, Resource | None]
 
 
@@ -78,8 +81,8 @@ def check_commit(books: Books, commit: Commit, previous: Previous, decided_at_s:
 def check_identity(books: Books, key: Key, before: Resource | None, after: Resource) -> Iterator[str]:
     """Names keep their uid while they live, uids are never used again, children have a living set."""
     uid = after.metadata.uid
-    # An event is named after what it tells and may come back under its name and uid when its time was over.
-    if key.kind is not Kind.EVENT and (books.uids.get(uid) != key or uid in books.spent_uids):
+    # Events and routers are named after what they are, uid included, and may come back when their time was over.
+    if key.kind not in (Kind.EVENT, Kind.ROUTER_REGISTRATION) and (books.uids.get(uid) != key or uid in books.spent_uids):
         yield f"the uid of {key} is or was that of {books.uids.get(uid)}"
     if before is not None:
         if before.metadata.uid != uid:
@@ -299,6 +302,19 @@ def _one_domain(books: Books, scope: str, level: str, pods: list[Pod]) -> Iterat
     found = {value for value in places.values() if value is not None}
     if len(found) > 1:
         yield f"{scope} must be in one {level} and is in {sorted(found)}: {places}"
+
+
+def check_deadlines(books: Books, now_s: float, troubled_at_s: float) -> Iterator[str]:
+    """No pod drains for longer than its deadline, whatever its routers do; asked when the server has nothing to do.
+
+    A clock that was set back may let a drain begin anew, once.
+    """
+    for key, since_s in books.draining_since_s.items():
+        pod = books.rows[key]
+        assert isinstance(pod, Pod)
+        timeout_s = min((pod.drain_deadline or 0.0) - (pod.draining_at or 0.0), DRAIN_TIMEOUT_MAX_S)
+        if now_s > max(since_s, troubled_at_s) + 2.0 * timeout_s + DRAIN_SLACK_S:
+            yield f"{key.name} drains for {now_s - since_s:.1f} s and may do so for {timeout_s:.1f} s"
 
 
 def note_placed(books: Books, previous: Previous, decided_at_s: float) -> Iterator[str]:

@@ -339,7 +339,8 @@ def check_ratio(here: Pass, owner: PodCliqueSet) -> Iterator[str]:
     if at > steps:
         return
     for part in parts:
-        if part.after > max(part.before, at * part.target(steps)):
+        # Without an old pod nobody knows any more what the old revision of a clique was.
+        if part.has_old and part.after > max(part.before, at * part.target(steps)):
             yield (
                 f"{part.name} has {part.after} new units of {part.size} in step {at} of {steps}: "
                 f"{[(each.name, each.before, each.after, each.size, each.minimum) for each in parts]}"
@@ -355,6 +356,7 @@ class _Part:
     minimum: int
     before: int = 0
     after: int = 0
+    has_old: bool = True
 
     def target(self, steps: int) -> int:
         """Return the units of one step."""
@@ -373,11 +375,12 @@ def _parts(here: Pass, owner: PodCliqueSet) -> Iterator[_Part]:
     then = [pod for pod in now if pod.metadata.name not in made] + [pod for pod, _ in here.stopped]
     lost = here.books.stopped_serving(here.copy, here.seen, here.first)
     then += lost
+    there = [*then, *(pod for pod in here.books.pods_of_copy.get(here.copy, {}).values() if not pod.is_active)]
     for row in here.scalable():
         if not row.replicas:
             continue
         if isinstance(row, PodClique) and not row.identity.group:
-            has_old = any(_is_old(here.books, owner, p) for p in then if p.identity.name == row.metadata.name)
+            has_old = any(_is_old(here.books, owner, p) for p in there if p.identity.name == row.metadata.name)
             if row.identity.clique in changed or has_old:
                 yield _Part(
                     name=row.metadata.name,
@@ -385,6 +388,7 @@ def _parts(here: Pass, owner: PodCliqueSet) -> Iterator[_Part]:
                     minimum=row.min_available,
                     before=sum(_is_new(here.books, owner, p, row.metadata.name) for p in then),
                     after=sum(_is_new(here.books, owner, p, row.metadata.name) for p in now),
+                    has_old=has_old,
                 )
         elif isinstance(row, PodCliqueScalingGroup):
             has_old = any(_is_old(here.books, owner, p) for p in then if p.identity.group == row.group)

@@ -90,9 +90,14 @@ def _one_router_is_enough(patch: Patch) -> None:
     patch.setattr(removal, "_drain_end", hasty)
 
 
-def _deadline_forgotten(patch: Patch) -> None:
-    ends = removal._drain_end
-    patch.setattr(removal, "_drain_end", lambda pod, _deadline, living, now: ends(pod, now + 1.0, living, now))
+def _deadline_far(patch: Patch) -> None:
+    stop = removal.stopped
+
+    def patient(*rest: Any) -> Pod:  # noqa: ANN401 -- handed through
+        pod = stop(*rest)
+        return pod if pod.drain_deadline is None else replace(pod, drain_deadline=pod.drain_deadline + 3_600.0)
+
+    patch.setattr(removal, "stopped", patient)
 
 
 def _indices_twice(patch: Patch) -> None:
@@ -189,7 +194,7 @@ PLANTED: Final = (
     Planted(name="held pods start", plant=_held_pods_start, says="started"),
     Planted(name="routers ignored", plant=_routers_ignored, says="without a drain"),
     Planted(name="one router is enough", plant=_one_router_is_enough, says="before its deadline"),
-    Planted(name="deadline of drains forgotten", plant=_deadline_forgotten, says="drains"),
+    Planted(name="deadline of drains too far", plant=_deadline_far, says="drains for"),
     Planted(name="indices given twice", plant=_indices_twice, says="is held by"),
     Planted(name="a part of a minimum placed", plant=_part_of_a_minimum, says="was placed with"),
     Planted(name="sizes lost by recycling", plant=_recycled_to_the_template, says="went from size"),

@@ -102,6 +102,8 @@ class World:
         ]
         self.server: SimServer | None = None
         self.server_count = 0
+        # When the server last started or its clock was set: what it waits for may begin anew then.
+        self.troubled_at_s = 0.0
         self._graveyard: list[SimServer] = []
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = 0
@@ -185,6 +187,7 @@ class World:
         """Start the server on what the disk holds."""
         assert self.server is None, "one server at a time"
         self.server_count += 1
+        self.troubled_at_s = self.time.now_s
         self.server = SimServer(self._around, self.stream(f"server {self.server_count}"))
         nodes = tuple(self._described(self._nodes[name]) for name in sorted(self.present))
         bindings = (manifests.topology(uid="", now=0.0),) if self.has_topology else ()
@@ -223,6 +226,7 @@ class World:
     def audit(self, commit: Commit, previous: dict[Key, Resource | None]) -> None:
         """Check one durable commit."""
         self.history.commit(self.time.now_s, commit)
+        self.books.now_s = self.time.now_s
         last = 0
         for write in commit.writes:
             if write.version <= last:
