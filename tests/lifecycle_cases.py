@@ -16,10 +16,11 @@ from grove_server.admission.context import AdmissionContext
 from grove_server.lifecycle.blueprint import Blueprint, TopologyLevels, draw_blueprint
 from grove_server.lifecycle.copy import CopySummary, CopyView
 from grove_server.lifecycle.copy_pass import plan_copy, plan_removal
+from grove_server.lifecycle.copy_totals import CopyTotals
 from grove_server.lifecycle.orders import NO_ORDERS, CopyOrders
 from grove_server.lifecycle.plan import Plan
 from grove_server.lifecycle.rollout.progress import advance, turns, update_order
-from grove_server.lifecycle.set_pass import CopyTotals, pod_template, with_set_status
+from grove_server.lifecycle.set_pass import pod_template, with_set_status
 from grove_server.resources.manifest import TopologyLevel
 from grove_server.resources.meta import Condition, Key, Resource, find_condition, key_of
 from grove_server.resources.schema import parse_pod_clique_set
@@ -204,7 +205,7 @@ class World:
             had = turns(self.owner)
             for copy in sorted(copies | set(range(self.owner.spec.replicas or 0)) | set(self.totals.copies)):
                 self.step(copy)
-            update = advance(self.owner, self.totals.copies, now=self.now, settle_s=self.settle_s)
+            update = advance(self.owner, self.totals, now=self.now, settle_s=self.settle_s)
             self.owner = with_set_status(self.owner, self.totals, None, update, now=self.now)
             if turns(self.owner) == had:
                 return self.owner

@@ -275,9 +275,9 @@ class Plane:
         for node in self.all(Node):
             name = node.metadata.name
             assert placement.cluster.free_of(name)["pods"] == int(node.allocatable["pods"]), name
-        assert len(placement._holdings) == 0
-        assert (placement._waiting, placement._placed, placement._drafts_in_flight) == ({}, {}, {})
-        assert workload._sets == {}
+        assert len(placement.desk.holdings) == 0
+        assert (placement.desk.waiting, placement.desk.placed, placement._drafts_in_flight) == ({}, {}, {})
+        assert workload.book.sets == {}
 
 
 def _deleted(resource: Any, now: float) -> Any:  # noqa: ANN401 -- as lifecycle's deleted, for sets

@@ -29,6 +29,9 @@ from grove_server.resources.names import (
 from grove_server.resources.violations import Reason, quoted
 from grove_server.resources.workload import PodCliqueSet
 
+# Stands for an index in a pattern; no name contains it.
+INDEX_MARK: Final = "#"
+
 _INDEX: Final = re.compile(r"0|[1-9][0-9]*")
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from grove_server.admission.context import AdmissionContext, Limits
 from grove_server.admission.findings import Findings
-from grove_server.admission.naming import check_collisions, check_lengths
+from grove_server.admission.naming import INDEX_MARK, check_collisions, check_lengths
 from grove_server.admission.startup import check_start_order
 from grove_server.admission.validation_gpus import check_gpu_share, warn_of_gpu_share
 from grove_server.admission.validation_metadata import check_annotations, check_clique_labels
@@ -23,7 +23,7 @@ from grove_server.resources.manifest import (
     PodCliqueSetTemplate,
     ScalingGroupTemplate,
 )
-from grove_server.resources.names import dns_label_problem, dns_subdomain_problem
+from grove_server.resources.names import SUBDOMAIN_LENGTH_MAX, dns_label_problem, dns_subdomain_problem
 from grove_server.resources.violations import Reason, quoted
 
 _CLIQUES: Final = "spec.template.cliques"
@@ -59,6 +59,8 @@ def check_set(
     check_pod_count(spec, limits, "spec.replicas", findings)
     if name_problem is None:
         check_lengths(name, spec, findings)
+    if name_problem is None or (0 < len(name) <= SUBDOMAIN_LENGTH_MAX and INDEX_MARK not in name):
+        # Which parts get the same names does not depend on what is wrong with the set's.
         check_collisions(name, spec, context, findings)
 
 

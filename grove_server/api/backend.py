@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from grove_server.api.changes import Changes
 from grove_server.api.ports import ChroniclePort, OrdersPort, PlacementPort, RoutersPort
@@ -34,5 +34,9 @@ class Backend:
     chronicle: ChroniclePort
     now: Callable[[], float]
     facts: ServerFacts
-    scales: ScalesUnderway = field(default_factory=ScalesUnderway)
     gangs_per_question_max: int = 2_000
+
+    @property
+    def scales(self) -> ScalesUnderway:
+        """What calls asked for that may not be visible yet."""
+        return self.changes.scales

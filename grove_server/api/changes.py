@@ -19,12 +19,13 @@ from typing import Any, Final
 from grove_server.admission.context import AdmissionContext, Limits
 from grove_server.admission.findings import Admitted, InvalidResourceError
 from grove_server.api.attribution import origin
-from grove_server.api.conversions.pod_clique_sets import prepare_spec
+from grove_server.api.conversions.pod_clique_sets import prepare_spec, unreadable_path
 from grove_server.api.conversions.wire import NestingError
 from grove_server.api.errors import invalid_manifest
 from grove_server.api.gathering import Gathering
 from grove_server.api.name_forms import Arrivals
 from grove_server.api.reasons import already_exists, being_deleted, not_found, version_conflict
+from grove_server.api.set_sizes import AnnounceEdit, ScalesUnderway, pod_count_grown
 from grove_server.api.writable import (
     BY_KIND,
     ORDER,
@@ -109,6 +110,7 @@ class Changes:
         self._gathering = gathering
         self._stopwatch = stopwatch
         self._arrivals = Arrivals()
+        self.scales = ScalesUnderway()
 
     def context(self, default_namespace: str) -> AdmissionContext:
         """Return the world as a request of this moment sees it."""
@@ -155,13 +157,15 @@ class Changes:
         """
         lost: Exception | None = None
         for _ in range(ATTEMPTS_MAX):
-            with self._arrivals.announcing() as announce:
+            with self._arrivals.announcing() as announce, self.scales.editing() as announce_edit:
                 admission = _Admission(
                     mode=mode,
                     reader=self._store.read(),
                     context=_with_arriving(self.context(default_namespace), wanted),
                     arrivals=self._arrivals,
                     announce=announce,
+                    scales=self.scales,
+                    announce_edit=announce_edit,
                     violations=list(known_violations),
                     stopwatch=self._stopwatch,
                 )
@@ -193,8 +197,11 @@ class _Admission:
     context: AdmissionContext
     arrivals: Arrivals
     announce: Callable[[PodCliqueSet], None]
+    scales: ScalesUnderway
+    announce_edit: AnnounceEdit
     violations: list[Violation]
     stopwatch: Callable[[], float]
+    _step_ends_s: float = 0.0
 
     async def admit_all(self, wanted: Sequence[Wanted]) -> list[Result]:
         """Admit every manifest, in steps. Raises ApiError with the violations of all of them.
@@ -204,7 +211,7 @@ class _Admission:
         results: dict[int, Result] = {}
         seen: dict[Key, str] = {}
         order = sorted(range(len(wanted)), key=lambda position: ORDER[row_of(wanted[position].manifest).kind])
-        step_ends_s = self.stopwatch() + STEP_S_MAX
+        self._step_ends_s = self.stopwatch() + STEP_S_MAX
         for position in order:
             each = wanted[position]
             key = key_of_manifest(each.manifest, self.context.default_namespace)
@@ -215,14 +222,20 @@ class _Admission:
             seen[key] = each.where
             try:
                 results[position] = self._admit(each, key)
+                # Together with admission, this would hold the loop too long for a set of a hundred KiB.
+                await self._breathe_if_due()
+                _check_readable(results[position].resource)
             except InvalidResourceError as error:
                 self.violations += (Violation(_path(each.where, v.path), v.reason, v.message) for v in error.violations)
-            if self.stopwatch() >= step_ends_s:
-                await asyncio.sleep(0)
-                step_ends_s = self.stopwatch() + STEP_S_MAX
+            await self._breathe_if_due()
         if self.violations:
             raise invalid_manifest(self.violations)
         return [results[position] for position in sorted(results)]
+
+    async def _breathe_if_due(self) -> None:
+        if self.stopwatch() >= self._step_ends_s:
+            await asyncio.sleep(0)
+            self._step_ends_s = self.stopwatch() + STEP_S_MAX
 
     def _admit(self, wanted: Wanted, key: Key) -> Result:
         manifest = wanted.manifest
@@ -233,10 +246,22 @@ class _Admission:
             context = replace(context, name_patterns_taken=self.arrivals.taken(self.reader, key.namespace, key.name))
         admitted = row_of(manifest).admit(manifest, old, context)
         if isinstance(admitted.resource, PodCliqueSet):
-            _check_readable(admitted.resource)
             if old is None:
                 self.announce(admitted.resource)
+            elif admitted.changed:
+                assert isinstance(old, PodCliqueSet), "the store files by kind"
+                self._demand_room(old, admitted.resource)
         return _result(admitted, wanted.document, is_new=old is None)
+
+    def _demand_room(self, old: PodCliqueSet, edited: PodCliqueSet) -> None:
+        """Refuse an edit that makes a set larger than it may be, with the live sizes of what was scaled."""
+        limit = self.context.limits.pods_per_set_max
+        count = pod_count_grown(self.reader, self.scales.of_set(old.metadata.uid), old, edited)
+        if count > limit:
+            message = f"would give the set {count} pods with what was scaled, more than the {limit} a set may have"
+            violation = Violation("spec", Reason.TOO_MANY, message)
+            raise InvalidResourceError(edited.kind, edited.metadata.name, (violation,))
+        self.announce_edit(edited)
 
 
 def _with_arriving(context: AdmissionContext, wanted: Sequence[Wanted]) -> AdmissionContext:
@@ -247,12 +272,14 @@ def _with_arriving(context: AdmissionContext, wanted: Sequence[Wanted]) -> Admis
     return arriving.join(context)
 
 
-def _check_readable(resource: PodCliqueSet) -> None:
+def _check_readable(resource: Owned) -> None:
     """Refuse what could be stored and then never be shown. The work is not lost: the answer is made of it."""
+    if not isinstance(resource, PodCliqueSet):
+        return
     try:
         prepare_spec(resource)
     except NestingError as error:
-        violation = Violation("spec.template", Reason.INVALID, f"holds a pod spec or a template that is {error}")
+        violation = Violation(unreadable_path(resource), Reason.INVALID, f"must not be {error}")
         raise InvalidResourceError(resource.kind, resource.metadata.name, (violation,)) from error
 
 

@@ -46,7 +46,10 @@ def read_scale_request(request: Any) -> tuple[int, ScaleOwner]:  # noqa: ANN401 
 def live_set(
     reader: Reader, underway: ScalesUnderway, target: PodClique | PodCliqueScalingGroup, replicas: int
 ) -> LiveSet:
-    """Return the set that *target*, which is to get *replicas*, belongs to. Raises ApiError if it is gone or going."""
+    """Return the set that *target*, which is to get *replicas*, belongs to. Raises ApiError if it is gone or going.
+
+    If an edit of it is under way, it is returned as it leaves less room, before or after the edit.
+    """
     namespace = target.metadata.namespace
     identity = target.identity if isinstance(target, PodClique) else target
     owner = reader.get(PodCliqueSet, namespace, identity.set_name)
@@ -57,8 +60,20 @@ def live_set(
             metadata={"kind": "PodCliqueSet", "namespace": namespace, "name": identity.set_name},
             preconditions=(("BEING_DELETED", f"{namespace}/{identity.set_name}", "the owner has a deletionTimestamp"),),
         )
-    count = pod_count(reader, owner, underway.of_set(identity.set_uid), key_of(target), replicas)
-    return LiveSet(spec=owner.spec, pod_count=count)
+    key, sizes = key_of(target), underway.of_set(identity.set_uid)
+    possible = [
+        LiveSet(spec=each.spec, pod_count=pod_count(reader, each, sizes, key, replicas))
+        for each in (owner, *underway.edits_of_set(identity.set_uid))
+    ]
+    return max(possible, key=lambda live: live.pod_count + (replicas - target.replicas) * _pods_each(live, target))
+
+
+def _pods_each(live: LiveSet, target: PodClique | PodCliqueScalingGroup) -> int:
+    """Return how many pods one more replica of *target* is."""
+    if isinstance(target, PodClique):
+        return 1
+    sizes = {clique.name: clique.spec.replicas or 0 for clique in live.spec.template.cliques}
+    return sum(sizes.get(name, 0) for name in target.clique_names)
 
 
 def scale_response(previous: int, replicas: int, owner: ScaleOwner, resource: bytes) -> bytes:

@@ -5,14 +5,15 @@ cliques and groups were scaled to. Only those that differ from their template ar
 call costs no more in a set of 20,000 copies than in a small one. Sizes of what is leaving count as soon as a call would
 bring it back.
 
-Scale calls of one set depend on different objects, so the conditions of their commits do not see each other. Each
-therefore announces what it asks for in the step of the event loop in which it is decided, and the next one counts it.
+Scale calls of one set depend on different objects, so the conditions of their commits do not see each other, nor an
+edit of the set itself. Each therefore announces what it asks for in the step of the event loop in which it is decided,
+and the next one counts it. An edit whose template is on its way counts as if it were there, and as if it were not.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -32,33 +33,52 @@ from grove_server.store.interface import Reader
 _ABANDONED_S: Final = 10.0
 
 Announce = Callable[[str, Key, int], None]
+AnnounceEdit = Callable[[PodCliqueSet], None]
+
+_Entry = tuple[Key, int] | PodCliqueSet
 
 
 class ScalesUnderway:
-    """The sizes that scale calls asked for and that may not be visible yet, by the uid of their set."""
+    """The sizes and edits that calls asked for and that may not be visible yet, by the uid of their set."""
 
     def __init__(self) -> None:
-        self._by_set: dict[str, list[tuple[Key, int]]] = {}
+        self._by_set: dict[str, list[_Entry]] = {}
 
     def of_set(self, set_uid: str) -> Mapping[Key, int]:
         """Return the largest size asked for, by what is scaled."""
         sizes: dict[Key, int] = {}
-        for key, replicas in self._by_set.get(set_uid, ()):
-            sizes[key] = max(replicas, sizes.get(key, 0))
+        for entry in self._by_set.get(set_uid, ()):
+            if not isinstance(entry, PodCliqueSet):
+                key, replicas = entry
+                sizes[key] = max(replicas, sizes.get(key, 0))
         return sizes
+
+    def edits_of_set(self, set_uid: str) -> Sequence[PodCliqueSet]:
+        """Return the set as each edit under way would leave it."""
+        return [entry for entry in self._by_set.get(set_uid, ()) if isinstance(entry, PodCliqueSet)]
 
     @contextmanager
     def announcing(self) -> Iterator[Announce]:
         """Give a function that announces (uid of the set, what is scaled, its size) until the end of the call."""
-        announced: list[tuple[str, tuple[Key, int]]] = []
+        with self._entering() as enter:
+            yield lambda set_uid, key, replicas: enter(set_uid, (key, replicas))
 
-        def announce(set_uid: str, key: Key, replicas: int) -> None:
-            entry = (key, replicas)
+    @contextmanager
+    def editing(self) -> Iterator[AnnounceEdit]:
+        """Give a function that announces a set as the call would leave it until the end of the call."""
+        with self._entering() as enter:
+            yield lambda edited: enter(edited.metadata.uid, edited)
+
+    @contextmanager
+    def _entering(self) -> Iterator[Callable[[str, _Entry], None]]:
+        announced: list[tuple[str, _Entry]] = []
+
+        def enter(set_uid: str, entry: _Entry) -> None:
             announced.append((set_uid, entry))
             self._by_set.setdefault(set_uid, []).append(entry)
 
         try:
-            yield announce
+            yield enter
         except asyncio.CancelledError:
             asyncio.get_running_loop().call_later(_ABANDONED_S, self._forget, announced)
             raise
@@ -67,10 +87,11 @@ class ScalesUnderway:
             raise
         self._forget(announced)
 
-    def _forget(self, announced: list[tuple[str, tuple[Key, int]]]) -> None:
+    def _forget(self, announced: list[tuple[str, _Entry]]) -> None:
         for set_uid, entry in announced:
             entries = self._by_set[set_uid]
-            entries.remove(entry)
+            # The very same entry: comparing sets field by field would cost more than all the rest.
+            del entries[next(i for i, each in enumerate(entries) if each is entry)]
             if not entries:
                 del self._by_set[set_uid]
 
@@ -81,6 +102,15 @@ def pod_count(reader: Reader, owner: PodCliqueSet, underway: Mapping[Key, int], 
     *underway* are sizes that others asked for. What *target* would bring back at its new size is counted.
     """
     return _Count(reader, owner, underway, target, replicas).total()
+
+
+def pod_count_grown(reader: Reader, underway: Mapping[Key, int], before: PodCliqueSet, after: PodCliqueSet) -> int:
+    """Return how many pods a set will have after an edit with what others asked for; 0 if the edit adds none."""
+    if before.spec is after.spec:
+        return 0
+    key = key_of(after)
+    was, becomes = (pod_count(reader, each, underway, key, each.spec.replicas or 0) for each in (before, after))
+    return becomes if becomes > was else 0
 
 
 class _Count:

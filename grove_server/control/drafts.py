@@ -110,7 +110,8 @@ class CopyDraft:
         if is_placed(gang, scene.pods):
             return
         old = gang.status
-        is_stale = old.message != message and now - self._said_at(gang) >= MESSAGE_REFRESH_S
+        # Fresh is what was said a moment ago; said later than now, before the clock was set back, is as good as old.
+        is_stale = old.message != message and not 0 <= now - self._said_at(gang) < MESSAGE_REFRESH_S
         if old.reason != decision.reason or is_stale:
             news = self._news(gang)
             news.reason, news.message = decision.reason, message
@@ -128,7 +129,7 @@ class CopyDraft:
             if gang is None:
                 continue
             counts, nodes = _census(gang, reader, self.pods)
-            standing = standing_of(gang, nodes) if news.score is not None else None
+            standing = standing_of(gang, nodes) if news.score is not None or news.is_moved else None
             told = with_gang_status(news.told(gang, standing), counts, now=now)
             told = gang if told == gang else told
             if told is not gang:
@@ -136,6 +137,10 @@ class CopyDraft:
             if told.status.scheduled_at is not None and gang.status.scheduled_at is None:
                 self.newly_placed.append(gang)
         return changes
+
+    def tell_place(self, gang: PodGang) -> None:
+        """Note that a gang does not stand any more where it says, though nothing of it was placed."""
+        self._news(gang).is_moved = True
 
     def _news(self, gang: PodGang) -> GangNews:
         return self._gangs.setdefault(key_of(gang), GangNews())
@@ -147,9 +152,13 @@ class CopyDraft:
 
 @dataclass(slots=True)
 class GangNews:
-    """What a draft says of one gang. ``score`` is the worst of what it took, None if it took nothing."""
+    """What a draft says of one gang.
+
+    ``score`` is the worst of what it took, None if it took nothing; ``is_moved``: it stands elsewhere all the same.
+    """
 
     score: float | None = None
+    is_moved: bool = False
     reason: str = ""
     message: str = ""
 

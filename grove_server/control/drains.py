@@ -1,4 +1,4 @@
-"""Counts how drains end, from the plans that end them."""
+"""Counts how drains end, from the plans that ended them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ENDS: Final = {end: metrics.DRAINS.labels(end.value) for end in DrainEnd}
 
 
 def count_drains(updates: Iterable[Resource]) -> None:
-    """Count the drains that *updates* of a plan end; a plan that loses a race counts them again."""
+    """Count the drains that *updates* of a plan ended, once the plan is committed."""
     for resource in updates:
         if isinstance(resource, Pod) and resource.draining_at is not None and resource.metadata.deleted_at is not None:
             _ENDS[drain_end(resource)].inc()

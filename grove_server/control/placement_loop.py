@@ -15,37 +15,21 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 from grove_server.control.clock import Clock
 from grove_server.control.decisions import (
-    TOPOLOGY_UNAVAILABLE,
-    WAITING_FOR_BASE,
-    WAITING_FOR_PODS,
     Decision,
     Holding,
-    Holdings,
 )
 from grove_server.control.drafts import CopyDraft, CopyKey
 from grove_server.control.events import EventRecorder
+from grove_server.control.gang_desk import GangDesk
 from grove_server.control.gang_order import asks_differ, placement_order
-from grove_server.control.indexes import GANGS_BY_COPY
-from grove_server.control.notes import node_note, placed_note, waiting_note
+from grove_server.control.indexes import PODS_BY_NODE
+from grove_server.control.notes import node_note, placed_note
 from grove_server.control.pace import Pace
-from grove_server.control.scenes import Scenes
 from grove_server.control.supervision import Supervised
-from grove_server.placement.cluster import Cluster
-from grove_server.placement.gangs import (
-    Ask,
-    GangScene,
-    ask_minimum,
-    ask_surplus,
-    is_complete,
-    is_placed,
-)
-from grove_server.placement.place import place
-from grove_server.placement.results import Verdict
 from grove_server.resources.cluster import ClusterTopologyBinding, Node
 from grove_server.resources.meta import Key, Kind, key_of
 from grove_server.resources.workload import Pod, PodGang, PodPhase
@@ -59,12 +43,6 @@ CAUSE: Final = "placement"
 _RETRY_S: Final = 1.0
 _FAULT_RETRY_S: Final = 5.0
 
-# Resolved once, by whether the gang has to wait: looking up a labelled metric costs more than counting.
-_SECONDS: Final = {
-    True: metrics.PLACEMENT_SECONDS.labels("waiting"),
-    False: metrics.PLACEMENT_SECONDS.labels("placed"),
-}
-
 _log = get_logger("control")
 
 
@@ -77,18 +55,16 @@ class PlacementLoop(Supervised):
         self._clock = clock
         self._pace = pace
         self._events = events
-        self.cluster = Cluster()
-        self._holdings = Holdings(self.cluster)
-        self.scenes = Scenes(store, self.cluster)
+        self.desk = GangDesk(store, clock, events, pace.stopwatch)
+        self.cluster = self.desk.cluster
+        self.scenes = self.desk.scenes
         self._dirty: dict[Key, None] = {}
-        self._waiting: dict[Key, Decision] = {}
-        self._placed: dict[Key, Decision] = {}
+        self._relabelled: dict[str, None] = {}
         self._drafts: dict[CopyKey, CopyDraft] = {}
         self._drafts_in_flight: dict[CopyKey, CopyDraft] = {}
         self._retry_generation = 0
         # Set while the store takes no changes: giving back what could not be written must not look like help.
         self._is_resting = False
-        self._shown_waiting = False
         self._wake = asyncio.Event()
         self._unsubscribe: Callable[[], None] | None = None
 
@@ -112,15 +88,15 @@ class PlacementLoop(Supervised):
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits to be decided and nothing decided waits for the disk."""
-        return not (self._dirty or self._drafts_in_flight)
+        return not (self._dirty or self._relabelled or self._drafts_in_flight)
 
     def decision(self, key: Key) -> Decision | None:
         """Return the last decision on a gang."""
-        return self._waiting.get(key) or self._placed.get(key)
+        return self.desk.waiting.get(key) or self.desk.placed.get(key)
 
     def placed_decision(self, key: Key) -> Decision | None:
         """Return why a gang's minimum is where it is, whatever waits now."""
-        return self._placed.get(key)
+        return self.desk.placed.get(key)
 
     # What changed.
 
@@ -128,6 +104,7 @@ class PlacementLoop(Supervised):
         released: list[Key] = []
         adopted: dict[Key, Pod] = {}
         nodes: dict[str, Node | None] = {}
+        relabelled = self._relabelled
         for notice in notices:
             resource = notice.resource
             if isinstance(resource, Pod):
@@ -136,13 +113,20 @@ class PlacementLoop(Supervised):
                 self._observe_gang(resource, notice)
             elif isinstance(resource, Node):
                 nodes[resource.metadata.name] = None if notice.kind is ChangeType.DELETED else resource
+                previous = notice.previous
+                if previous is not None and previous.metadata.labels != resource.metadata.labels:
+                    relabelled[resource.metadata.name] = None
             elif isinstance(resource, ClusterTopologyBinding):
                 self.scenes.forget_topologies()
-                self._dirty.update(dict.fromkeys(self._waiting))
+                self._dirty.update(dict.fromkeys(self.desk.waiting))
+                name = resource.metadata.name
+                for gang in self._store.read().list(PodGang):
+                    if gang.topology_name == name:
+                        self._dirty[key_of(gang)] = None
         if nodes:
             self._set_nodes(nodes)
         if released:
-            self._holdings.release(released)
+            self.desk.holdings.release(released)
         for pod in adopted.values():
             self._adopt(pod)
         self._wake.set()
@@ -155,11 +139,11 @@ class PlacementLoop(Supervised):
         elif not pod.node:
             if notice.kind is ChangeType.ADDED:
                 self._dirty[Key(Kind.POD_GANG, pod.metadata.namespace, pod.identity.gang)] = None
-        elif notice.cause != CAUSE and key not in self._holdings:
+        elif notice.cause != CAUSE and key not in self.desk.holdings:
             adopted[key] = pod
 
     def _set_nodes(self, nodes: Mapping[str, Node | None]) -> None:
-        for name, problem in self._holdings.set_nodes(nodes).items():
+        for name, problem in self.desk.holdings.set_nodes(nodes).items():
             _log.warning("node_not_usable", node=name, problem=problem)
             self._events.note([node_note(name, problem)])
 
@@ -167,8 +151,7 @@ class PlacementLoop(Supervised):
         key = key_of(gang)
         if notice.kind is ChangeType.DELETED:
             self._dirty.pop(key, None)
-            self._waiting.pop(key, None)
-            self._placed.pop(key, None)
+            self.desk.forget(key)
             if not gang.base_gang:
                 self._wake_scaled(_copy_of(gang))
             return
@@ -177,32 +160,44 @@ class PlacementLoop(Supervised):
             self._dirty[key] = None
 
     def _adopt(self, pod: Pod) -> None:
-        if not self._holdings.adopt(key_of(pod), Holding(pod.node, self.scenes.shape_of(pod.template), pod.gpu_ids)):
+        holding = Holding(pod.node, self.scenes.shape_of(pod.template), pod.gpu_ids)
+        if not self.desk.holdings.adopt(key_of(pod), holding):
             _log.warning("bound_pod_not_accounted", pod=pod.metadata.name, node=pod.node)
 
     # The loop.
 
     async def _run(self) -> None:
         while True:
-            if not self._dirty and not self._may_retry():
+            if not self._dirty and not self._relabelled and not self._may_retry():
                 self._wake.clear()
                 await self._wake.wait()
             self._pace.begin()
+            await self._queue_relabelled()
             try:
                 await self._round()
             except Exception:
                 self._start_over()
                 raise
 
+    async def _queue_relabelled(self) -> None:
+        """Look again at the gangs with pods on nodes that got other labels: they may stand in other domains now."""
+        while self._relabelled:
+            name = next(iter(self._relabelled))
+            del self._relabelled[name]
+            for pod in self._store.read().indexed(PODS_BY_NODE, name):
+                self._dirty[Key(Kind.POD_GANG, pod.metadata.namespace, pod.identity.gang)] = None
+            if self._pace.is_due:
+                await self._pace.breathe()
+
     def _start_over(self) -> None:
         """Give back what a round that broke off had decided and not sent, and look at every gang again."""
         for draft in self._drafts.values():
-            self._holdings.release(key_of(pod) for pod in draft.pods.values())
+            self.desk.holdings.release(key_of(pod) for pod in draft.pods.values())
         self._drafts.clear()
         self._dirty.update(dict.fromkeys(key_of(gang) for gang in self._store.read().list(PodGang)))
 
     def _may_retry(self) -> bool:
-        if self._is_resting or not self._waiting:
+        if self._is_resting or not self.desk.waiting:
             return False
         return self.cluster.capacity_grew_since(self._retry_generation)
 
@@ -215,7 +210,7 @@ class PlacementLoop(Supervised):
         gangs = self._in_order(candidates)
         left = Counter(map(_copy_of, gangs))
         for gang in gangs:
-            self._try(gang, self._decide_minimum)
+            self._try(gang, self.desk.decide_minimum)
             left[_copy_of(gang)] -= 1
             if self._pace.is_due:
                 # Send off what this round will not come back to.
@@ -223,48 +218,34 @@ class PlacementLoop(Supervised):
                     self._submit(drafts.pop(key))
                 await self._pace.breathe()
         for gang in gangs:
-            self._try(gang, self._decide_surplus)
+            self._try(gang, self.desk.decide_surplus)
             if self._pace.is_due:
                 await self._pace.breathe()
         for key in list(drafts):
             self._submit(drafts.pop(key))
-        self._show_waiting()
+        self.desk.show_waiting()
 
     def _helped(self, dirty: dict[Key, None]) -> list[Key]:
         """Return the waiting gangs that what grew since they failed may help."""
         if not self._may_retry():
             return []
         self._retry_generation = self.cluster.generation
-        return [key for key, decision in self._waiting.items() if key not in dirty and self._may_help(decision)]
-
-    def _may_help(self, decision: Decision) -> bool:
-        """Return whether what grew may help any part of what waits."""
-        return any(
-            isinstance(each.outcome, Verdict)
-            and each.request is not None
-            and self.cluster.may_help(each.request, each.outcome.generation)
-            for each in (decision, *decision.others)
-        )
+        return self.desk.helped(dirty)
 
     def _following(self, candidates: Iterable[Key]) -> list[Key]:
         """Return the gangs that wait for a base gang among *candidates*.
 
         If it finds its places in this round, so must they, before surplus pods take what is left.
         """
-        if not self._waiting:
+        if not self.desk.waiting:
             return []
         reader = self._store.read()
         following = []
         for key in candidates:
             gang = reader.get(PodGang, key.namespace, key.name)
             if gang is not None and not gang.base_gang:
-                following += self._waiting_for_base(_copy_of(gang))
+                following += self.desk.waiting_for_base(_copy_of(gang))
         return following
-
-    def _waiting_for_base(self, copy: CopyKey) -> list[Key]:
-        keys = (key_of(gang) for gang in self._store.read().indexed(GANGS_BY_COPY, (copy.set_uid, copy.copy)))
-        decisions = ((key, self._waiting.get(key)) for key in keys)
-        return [key for key, decision in decisions if decision and decision.waiting_reason == WAITING_FOR_BASE]
 
     def _in_order(self, keys: Iterable[Key]) -> list[PodGang]:
         reader = self._store.read()
@@ -299,123 +280,6 @@ class PlacementLoop(Supervised):
             _log.exception("decision_failed", gang=gang.metadata.name, namespace=gang.metadata.namespace)
             self._later(key_of(gang), _FAULT_RETRY_S)
 
-    # One gang.
-
-    def _decide_minimum(self, gang: PodGang, draft: CopyDraft) -> None:
-        key = key_of(gang)
-        scene = self.scenes.scene(gang, draft)
-        if is_placed(gang, scene.pods):
-            self._decide_placed(gang, scene, draft)
-            return
-        reason, message = self._obstacle(gang, scene, draft)
-        if reason:
-            self._wait(gang, scene, draft, Decision(waiting_reason=reason, waiting_message=message))
-            return
-        after = self._place_parts(gang, draft, ask_minimum)
-        if after is None:
-            return
-        if after.pods.unbound:
-            draft.surplus[key] = True
-        else:
-            self._waiting.pop(key, None)
-
-    def _decide_placed(self, gang: PodGang, scene: GangScene, draft: CopyDraft) -> None:
-        """Note what is left to do for a gang whose minimum has its nodes."""
-        key = key_of(gang)
-        if not scene.pods.unbound:
-            self._waiting.pop(key, None)
-        elif gang.topology_error:
-            # Without its topology nobody knows where the surplus would have to be; what runs keeps running.
-            decision = Decision(waiting_reason=TOPOLOGY_UNAVAILABLE, waiting_message=gang.topology_error)
-            self._wait(gang, scene, draft, decision)
-        else:
-            draft.surplus[key] = True
-
-    def _decide_surplus(self, gang: PodGang, draft: CopyDraft) -> None:
-        key = key_of(gang)
-        if not draft.surplus.get(key):
-            return
-        if self._place_parts(gang, draft, ask_surplus) is not None:
-            self._waiting.pop(key, None)
-
-    def _place_parts(
-        self, gang: PodGang, draft: CopyDraft, asks_of: Callable[[GangScene], Sequence[Ask]]
-    ) -> GangScene | None:
-        """Ask part by part for what a gang lacks; return the scene afterwards, None if some of it has to wait.
-
-        Each part is asked for on what the last one left: where that went may bind the next, and what it got must not
-        be told to wait when another part has to. A part without room holds nothing back from the others.
-        """
-        failed: list[Decision] = []
-        tried: set[tuple[str, ...]] = set()
-        while True:
-            scene = self.scenes.scene(gang, draft)
-            ask = next((each for each in asks_of(scene) if tuple(each.pods) not in tried), None)
-            if ask is None:
-                break
-            decision = self._decide(gang, draft, ask)
-            if isinstance(decision.outcome, Verdict):
-                tried.add(tuple(ask.pods))
-                failed.append(decision)
-        if not failed:
-            return scene
-        self._wait(gang, scene, draft, replace(failed[0], others=tuple(failed[1:])))
-        return None
-
-    def _obstacle(self, gang: PodGang, scene: GangScene, draft: CopyDraft) -> tuple[str, str]:
-        """Return what keeps a gang from being asked for at all: reason and sentence, empty if nothing does."""
-        if gang.topology_error:
-            return TOPOLOGY_UNAVAILABLE, gang.topology_error
-        if not is_complete(gang, scene.pods):
-            return WAITING_FOR_PODS, "not all pods of its minimum exist yet"
-        if gang.base_gang:
-            base = self._store.read().get(PodGang, gang.metadata.namespace, gang.base_gang)
-            # No base gang: everything in it is at size 0, so there is nothing to wait for.
-            if base is not None and not is_placed(base, self.scenes.scene(base, draft).pods):
-                return WAITING_FOR_BASE, f"its base gang {gang.base_gang} is not placed yet"
-        return "", ""
-
-    def _decide(self, gang: PodGang, draft: CopyDraft, ask: Ask) -> Decision:
-        """Ask once, and take the places if there are any."""
-        began_s = self._pace.stopwatch()
-        outcome = place(self.cluster, ask.request)
-        _SECONDS[isinstance(outcome, Verdict)].observe(self._pace.stopwatch() - began_s)
-        now = self._clock.now()
-        decision = Decision(
-            request=ask.request,
-            outcome=outcome,
-            since=now,
-            evaluated_at=now,
-            level_names=self.scenes.level_names(gang.topology_name),
-        )
-        if isinstance(outcome, Verdict):
-            return decision
-        taken = draft.take(gang, ask, outcome, now)
-        self.cluster.reserve(taken)
-        for pod, shape in draft.last_taken:
-            self._holdings.note(key_of(pod), Holding(pod.node, shape, pod.gpu_ids))
-        draft.remember(key_of(gang), ask, decision, self._placed)
-        return decision
-
-    def _wait(self, gang: PodGang, scene: GangScene, draft: CopyDraft, decision: Decision) -> None:
-        """Keep the verdict; tell the gang and its pods if the reason is new."""
-        key = key_of(gang)
-        old = self._waiting.get(key)
-        now = self._clock.now()
-        if old is not None and old.reason == decision.reason:
-            since = old.since
-        else:
-            since = now
-            if not is_placed(gang, scene.pods) or old is None:
-                self._events.note([waiting_note(gang, decision)])
-        self._waiting[key] = replace(
-            decision,
-            since=since,
-            evaluated_at=now,
-            level_names=decision.level_names or self.scenes.level_names(gang.topology_name),
-        )
-        draft.wait(gang, scene, decision, now)
-
     # Committing.
 
     def _submit(self, draft: CopyDraft) -> None:
@@ -424,7 +288,7 @@ class PlacementLoop(Supervised):
         except Exception:  # noqa: BLE001 -- a supervised loop: one copy's fault must not stop the others
             metrics.INTERNAL_ERRORS.labels("placement").inc()
             _log.exception("draft_failed", set_uid=draft.key.set_uid, copy=draft.key.copy)
-            self._holdings.release(key_of(pod) for pod in draft.pods.values())
+            self.desk.holdings.release(key_of(pod) for pod in draft.pods.values())
             for key in draft.touched:
                 self._later(key, _FAULT_RETRY_S)
             return
@@ -438,13 +302,13 @@ class PlacementLoop(Supervised):
         del self._drafts_in_flight[draft.key]
         error = future.exception()
         if error is None and all(isinstance(outcome, Applied) for outcome in future.result()):
-            self._placed.update(draft.decisions)
+            self.desk.placed.update(draft.decisions)
             self._note_placed(draft)
             self._dirty.update(dict.fromkeys(draft.again))
             if draft.newly_placed:
                 self._wake_scaled(draft.key)
         else:
-            self._holdings.release(key_of(pod) for pod in draft.pods.values())
+            self.desk.holdings.release(key_of(pod) for pod in draft.pods.values())
             is_down = isinstance(error, StoreUnavailableError)
             metrics.PLAN_REJECTED.labels("store_unavailable" if is_down else "conflict").inc()
             for key in draft.touched | draft.again:
@@ -461,7 +325,7 @@ class PlacementLoop(Supervised):
 
     def _wake_scaled(self, copy: CopyKey) -> None:
         """Bring back the scaled gangs of a copy whose base may have been placed just now."""
-        self._dirty.update(dict.fromkeys(self._waiting_for_base(copy)))
+        self._dirty.update(dict.fromkeys(self.desk.waiting_for_base(copy)))
 
     def _later(self, key: Key, delay_s: float) -> None:
         if not delay_s:
@@ -483,15 +347,6 @@ class PlacementLoop(Supervised):
                 # It never waited: the conditions say all there is to say, and an event for each gang would be noise.
                 continue
             self._events.note([placed_note(gang)])
-
-    def _show_waiting(self) -> None:
-        if not self._waiting and not self._shown_waiting:
-            return
-        self._shown_waiting = bool(self._waiting)
-        counts: dict[str, int] = {}
-        for decision in self._waiting.values():
-            counts[decision.reason] = counts.get(decision.reason, 0) + 1
-        metrics.show_pending_gangs(counts)
 
 
 def _copy_of(gang: PodGang) -> CopyKey:

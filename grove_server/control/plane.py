@@ -41,7 +41,7 @@ class ControlPlane:
         self.chronicle = Chronicle(store, clock, self.events)
         self.placement = PlacementLoop(store, clock, Pace(busy, stopwatch), self.events)
         self.routers = Routers(store, clock)
-        self.nodes = NodeTroubles(store)
+        self.nodes = NodeTroubles(store, clock)
         self.freed = FreedPlaces(store)
         self.orders = OrdersDesk(store, self.routers, self.nodes, self.freed, patience)
         self.workload = WorkloadLoop(

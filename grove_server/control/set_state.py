@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 from grove_server.control.indexes import CLIQUES_BY_COPY, PODS_BY_COPY, TEMPLATES_BY_SET
 from grove_server.lifecycle.blueprint import Blueprint, draw_blueprint
-from grove_server.lifecycle.set_pass import CopyTotals, pod_template, stale_templates
+from grove_server.lifecycle.copy_totals import CopyTotals
+from grove_server.lifecycle.set_pass import pod_template, stale_templates
 from grove_server.resources.cluster import ClusterTopologyBinding
 from grove_server.resources.manifest import PodCliqueSetTemplate, TopologyLevel
 from grove_server.resources.meta import Key, key_of
@@ -17,16 +19,24 @@ from grove_server.resources.priority import PriorityClass
 from grove_server.resources.workload import PodCliqueSet, PodTemplate
 from grove_server.store.interface import Change, Delete, Outcome, Put, Reader, Store
 
+# Templates that an update may keep beside the present ones before it is looked which of them nobody uses any more:
+# what each clique ran before, and one revision in between.
+_SURPLUS_PER_CLIQUE_MAX: Final = 2
+
+NOT_RESIZED: Final = (-1, -1)
+
 
 @dataclass(slots=True)
 class SetState:
     """Blueprint and totals of one set.
 
     ``unvisited`` are copies whose summary is not known yet, ``adopting`` those of them that were there at the start,
-    ``leaving`` those beyond the size that were told so, ``turns`` those told that they have their turn in an update;
+    ``leaving`` those beyond the size that were told so, ``turns`` those told that they have their turn in an update,
+    ``is_resting`` whether its updates were paused then;
     ``plans_in_flight`` counts the copies' plans that wait for the disk. ``is_spread``: all copies were queued since the
     blueprint was drawn. ``templates`` are the current templates by clique; ``creating`` and ``removing`` count, by
-    name, commits on their way to the disk.
+    name, commits on their way to the disk. ``pass_s`` is how long the last pass over one of its copies took;
+    ``resized_for`` the size and the members that copies were last queued for.
     """
 
     totals: CopyTotals = field(default_factory=CopyTotals)
@@ -34,6 +44,7 @@ class SetState:
     adopting: set[int] = field(default_factory=set)
     leaving: set[int] = field(default_factory=set)
     turns: frozenset[int] = frozenset()
+    is_resting: bool = False
     plans_in_flight: int = 0
     blueprint: Blueprint | None = None
     topology_epoch: int = -1
@@ -44,6 +55,8 @@ class SetState:
     removing: Counter[str] = field(default_factory=Counter)
     removal_started: bool = False
     status_not_before: float = 0.0
+    pass_s: float = 0.0
+    resized_for: tuple[int, int] = NOT_RESIZED
 
     def is_current(self, owner: PodCliqueSet, topology_epoch: int) -> bool:
         """Return whether the blueprint still describes *owner*."""
@@ -52,10 +65,22 @@ class SetState:
             drawn is not None
             and topology_epoch == self.topology_epoch
             and _same(drawn.pod_clique_set.spec.template, owner.spec.template)
+            and drawn.pod_clique_set.spec.update_strategy == owner.spec.update_strategy
             and drawn.pod_clique_set.revision == owner.revision
             and drawn.pod_clique_set.metadata.labels == owner.metadata.labels
             and drawn.pod_clique_set.metadata.annotations == owner.metadata.annotations
         )
+
+    def blueprint_of(self, owner: PodCliqueSet) -> Blueprint:
+        """Return the blueprint, which is current, with *owner* as it is now.
+
+        Where its update stands, and whether it rests, changes too often to draw anew, and passes ask for it.
+        """
+        drawn = self.blueprint
+        assert drawn is not None, "a blueprint is drawn before it is followed"
+        if drawn.pod_clique_set is not owner:
+            self.blueprint = drawn = replace(drawn, pod_clique_set=owner)
+        return drawn
 
     def draw(self, store: Store, owner: PodCliqueSet, topology_epoch: int, now: float) -> Blueprint:
         """Draw the blueprint anew; missing templates are committed ahead of everything that refers to them.
@@ -84,28 +109,39 @@ class SetState:
         self.is_spread = False
         return self.blueprint
 
-    def remove_stale_templates(self, store: Store, owner: PodCliqueSet) -> None:
+    def remove_stale_templates(self, store: Store, owner: PodCliqueSet, *, is_updating: bool) -> None:
         """Remove templates that neither a clique, a pod nor the current revision needs.
 
         Only while no plan is in flight: what it makes is not visible yet, and may need a template that looks unused.
+        During an update the one before is in use, so nothing is looked for until more than that has gathered.
         """
         if not self.may_hold_stale_templates or self.plans_in_flight:
             return
         reader = store.read()
+        current = {template.metadata.name for template in self.templates.values()}
         held = {t.metadata.name: t for t in reader.indexed(TEMPLATES_BY_SET, owner.metadata.uid)}
-        surplus = len(held.keys() | self.creating.keys()) - len(self.templates)
-        if surplus <= 0:
+        surplus = (held.keys() | self.creating.keys()) - current
+        if not surplus:
             self.may_hold_stale_templates = False
             return
-        used: set[str] = set()
-        for copy in self.totals.copies.keys() | self.unvisited:
-            for index in (CLIQUES_BY_COPY, PODS_BY_COPY):
-                used.update(item.template.metadata.name for item in reader.indexed(index, (owner.metadata.uid, copy)))
-        current = {template.metadata.name for template in self.templates.values()}
+        if is_updating and len(surplus) <= _SURPLUS_PER_CLIQUE_MAX * len(self.templates):
+            return
+        used = self._used(reader, owner, surplus)
         stale = stale_templates(held, used, current)
         # Those still in use become stale later: by the end of pods that are stopping, or of an update.
-        self.may_hold_stale_templates = surplus > len(stale)
+        self.may_hold_stale_templates = len(surplus) > len(stale)
         self._commit(store, [Delete(key_of(t)) for t in stale], self.removing)
+
+    def _used(self, reader: Reader, owner: PodCliqueSet, names: set[str]) -> set[str]:
+        """Return those of *names* that a clique or pod refers to; looks no further than it has to."""
+        unused = set(names)
+        for copy in sorted(self.totals.copies.keys() | self.unvisited):
+            for index in (CLIQUES_BY_COPY, PODS_BY_COPY):
+                for item in reader.indexed(index, (owner.metadata.uid, copy)):
+                    unused.discard(item.template.metadata.name)
+                if not unused:
+                    return names
+        return names - unused
 
     def templates_of(self, store: Store, owner: PodCliqueSet) -> set[Key]:
         """Return the keys of all templates of the set, those on their way to the disk included."""

@@ -1,4 +1,4 @@
-"""Counts what failure and recovery do to pods, from the plans that do it; a plan that loses a race counts again."""
+"""Counts what failure and recovery did to pods, from the plans that were committed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TERMINATIONS: Final = {
 
 
 def count_stops(plan: Plan) -> None:
-    """Count the pods that *plan* asks to stop by reason, the units it recycles, and the stuck pods it removes."""
+    """Count the pods that *plan* asked to stop by reason, the units it recycled, and the stuck pods it removed."""
     for resource in plan.updates:
         if isinstance(resource, Pod) and resource.metadata.deleted_at is not None and resource.stop_reason:
             _STOPS[StopReason(resource.stop_reason)].inc()

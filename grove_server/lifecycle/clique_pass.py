@@ -13,11 +13,12 @@ from grove_server.lifecycle.evacuation import NO_EVACUATION, Evacuation
 from grove_server.lifecycle.identifiers import derive_uid
 from grove_server.lifecycle.orders import CopyOrders
 from grove_server.lifecycle.plan import EVENT_WARNING, Note, Plan
-from grove_server.lifecycle.removal import StopReason, continue_drains, stop_pod
+from grove_server.lifecycle.removal import StopReason, continue_drains, staying, stop_pod
+from grove_server.lifecycle.rollout.child_progress import with_clique_progress
 from grove_server.lifecycle.rollout.copy_rollout import NO_ROLLOUT, CliqueRollout, is_outdated
 from grove_server.lifecycle.stuck import remove_stuck
 from grove_server.lifecycle.victims import victim_order
-from grove_server.resources.labels import clique_labels, pod_labels, selector_of_clique
+from grove_server.resources.labels import SET_REVISION, clique_labels, pod_labels, selector_of_clique
 from grove_server.resources.meta import Kind, Metadata, with_condition
 from grove_server.resources.names import pod_name
 from grove_server.resources.reference import SharedTemplate
@@ -44,9 +45,9 @@ REPLACEMENT_FORGOTTEN_S = 600.0
 class CliqueTarget:
     """What a clique should be in this copy.
 
-    Pods are made from ``template``; ``rollout`` is what an update under way asks.
+    Pods are made from ``template`` and belong to ``revision`` of the set; ``rollout`` is what an update under way asks.
     A ``recycle_count`` above 0 says that all its pods are replaced now, and which recycle in a row that is.
-    ``evacuation`` names pods that leave their nodes.
+    ``is_over_at_once`` says that an update stops nothing. ``evacuation`` names pods that leave their nodes.
     """
 
     blueprint: CliqueBlueprint
@@ -54,9 +55,11 @@ class CliqueTarget:
     starts_after: tuple[str, ...]
     owner_uid: str
     template: SharedTemplate
+    revision: str
     recycle_count: int = 0
     rollout: CliqueRollout = NO_ROLLOUT
     is_updating: bool = False
+    is_over_at_once: bool = False
     evacuation: Evacuation = NO_EVACUATION
 
 
@@ -73,7 +76,7 @@ def plan_clique(
 
     Changes of pods are appended to *plan*; that of the clique is left to ``record_clique``.
     """
-    clique = _create_clique(target, now) if observed is None else _follow_template(plan, target, observed)
+    clique = _create_clique(target, now) if observed is None else _follow_template(plan, target, staying(observed))
     if target.recycle_count:
         clique = _recycled(clique, target.recycle_count, now)
     active = [pod for pod in pods if pod.is_active]
@@ -85,6 +88,7 @@ def plan_clique(
         remove_unplaced_terminating(plan, going)
         going = remove_stuck(plan, going, orders, now)
         continue_drains(plan, going, orders, now)
+    selected = [pod.metadata.name for pod in active if pod.is_ready and pod.metadata.name in target.rollout.stop]
     sized = _size(plan, target, clique, active, finished, going, orders, now)
     clique, active = sized.clique, sized.active
     active.sort(key=_by_index)
@@ -97,6 +101,15 @@ def plan_clique(
     counts.failed = sum(1 for pod in sized.waiting if pod.phase is PodPhase.FAILED)
     counts.succeeded = len(sized.waiting) - counts.failed
     clique = with_status(clique, counts, now, is_updating=target.is_updating)
+    clique = with_clique_progress(
+        clique,
+        active,
+        counts,
+        selected=selected,
+        present={pod.metadata.name for pod in going}.union(selected),
+        is_over_at_once=target.is_over_at_once,
+        now=now,
+    )
     return CliqueState(clique=clique, pods=tuple(active), counts=counts)
 
 
@@ -122,7 +135,7 @@ def with_status(clique: PodClique, counts: PodCounts, now: float, *, is_updating
         is_updating=is_updating,
     ):
         conditions = with_condition(conditions, condition)
-    first = old.first_scheduled_at
+    first = None if old.first_scheduled_at is None else min(old.first_scheduled_at, now)
     if first is None and 0 < min(clique.min_available, clique.replicas) <= counts.scheduled:
         first = now
     status = PodCliqueStatus(
@@ -137,9 +150,11 @@ def with_status(clique: PodClique, counts: PodCounts, now: float, *, is_updating
         hpa_pod_selector=old.hpa_pod_selector
         or ("" if clique.identity.group else selector_of_clique(clique.identity.set_name, clique.identity.name)),
         conditions=conditions,
-        current_pod_template_hash=clique.template.hash,
+        current_set_hash=old.current_set_hash,
+        current_pod_template_hash=old.current_pod_template_hash,
+        update_progress=old.update_progress,
         first_scheduled_at=first,
-        recycled_at=old.recycled_at,
+        recycled_at=None if old.recycled_at is None else min(old.recycled_at, now),
         recycle_count=old.recycle_count,
     )
     return clique if status == old else replace(clique, status=status)
@@ -181,7 +196,7 @@ def _create_clique(target: CliqueTarget, now: float) -> PodClique:
             namespace=blueprint.pod_template.metadata.namespace,
             uid=derive_uid(target.owner_uid, identity.name, repr(now)),
             created_at=now,
-            labels=clique_labels(identity, template.labels, template.hash),
+            labels=clique_labels(identity, template.labels, template.hash, target.revision),
             annotations=template.annotations,
             owner_uid=target.owner_uid,
         ),
@@ -208,21 +223,23 @@ def _follow_template(plan: Plan, target: CliqueTarget, observed: PodClique) -> P
         else:
             replicas, owner = blueprint.replicas, ScaleOwner.SPEC
     config = blueprint.template.spec.auto_scaling_config
-    if (
+    is_of_revision = observed.metadata.labels.get(SET_REVISION, "") == target.revision
+    is_same = (
         replicas == observed.replicas
         and blueprint.replicas == observed.template_replicas
         and template.hash == observed.template.hash
         and config == observed.auto_scaling_config
         and target.identity == observed.identity
         and blueprint.template.topology_constraint == observed.topology_constraint
-    ):
+    )
+    if is_same and is_of_revision:
         return observed
     return replace(
         observed,
         metadata=replace(
             observed.metadata,
-            generation=observed.metadata.generation + 1,
-            labels=clique_labels(observed.identity, template.labels, template.hash),
+            generation=observed.metadata.generation + (not is_same),
+            labels=clique_labels(observed.identity, template.labels, template.hash, target.revision),
             annotations=template.annotations,
         ),
         identity=target.identity,
@@ -283,7 +300,7 @@ def _size(
     if target.recycle_count:
         recycled, active, finished = [*active, *finished], [], []
     leaving: list[tuple[Pod, StopReason]] = [(pod, StopReason.RECYCLED) for pod in recycled]
-    if target.rollout.stop or target.evacuation.pods:
+    if target.rollout.stop or target.rollout.surplus or target.evacuation.pods:
         leaving += _leaving(plan, clique, target, active)
         out = {pod.metadata.name for pod, _ in leaving}
         active = [pod for pod in active if pod.metadata.name not in out]
@@ -306,7 +323,8 @@ def _size(
         for index in indices if orders.freed else ():
             if index not in before and (node := orders.freed.get((clique.metadata.uid, index))):
                 before[index] = _Before(node=node)
-        created = _create_pods(plan, clique, indices, before, _templates(target, active, len(indices)), now)
+        templates = _templates(target, active, len(indices))
+        created = _create_pods(plan, clique, indices, before, templates, target.rollout.old_revision, now)
         clique = replace(clique, pod_serial=clique.pod_serial + len(created))
         active = active + created
     for pod, why in leaving:
@@ -322,7 +340,7 @@ def _place(pod: Pod) -> str:
 def _leaving(plan: Plan, clique: PodClique, target: CliqueTarget, active: list[Pod]) -> list[tuple[Pod, StopReason]]:
     """Return the active pods that leave their nodes, and those that an update replaces, with why."""
     leaving: list[tuple[Pod, StopReason]] = []
-    outdated = 0
+    outdated = surplus = 0
     for pod in active:
         why = target.evacuation.because_of(pod)
         if why is not None:
@@ -330,10 +348,13 @@ def _leaving(plan: Plan, clique: PodClique, target: CliqueTarget, active: list[P
         elif pod.metadata.name in target.rollout.stop:
             leaving.append((pod, StopReason.UPDATE))
             outdated += 1
+        elif pod.metadata.name in target.rollout.surplus:
+            leaving.append((pod, StopReason.SCALE_IN))
+            surplus += 1
     if outdated:
         plan.because(f"{clique.metadata.name} replaces {outdated} pods of an old revision")
-    if len(leaving) > outdated:
-        plan.because(f"{clique.metadata.name} takes {len(leaving) - outdated} pods off nodes that are lost or drained")
+    if (left := len(leaving) - outdated - surplus) > 0:
+        plan.because(f"{clique.metadata.name} takes {left} pods off nodes that are lost or drained")
     return leaving
 
 
@@ -341,7 +362,7 @@ def _waiting(plan: Plan, target: CliqueTarget, finished: list[Pod], missing: int
     """Return the finished pods in back-off: at most as many as are missing, since no other has a place to keep."""
     waiting = []
     for pod in sorted(finished, key=_by_index)[:missing]:
-        due_at = 0.0 if _is_superseded(target, pod) else _replacement_due_at(pod)
+        due_at = 0.0 if _is_superseded(target, pod) else _replacement_due_at(pod, now)
         if due_at > now:
             waiting.append(pod)
             plan.wake(due_at)
@@ -354,9 +375,13 @@ def _create_pods(
     indices: Sequence[int],
     before: Mapping[int, _Before],
     templates: Sequence[SharedTemplate],
+    old_revision: str,
     now: float,
 ) -> list[Pod]:
-    """Create pods at *indices*, each from its template; *before* knows of their predecessors there."""
+    """Create pods at *indices*, each from its template; *before* knows of their predecessors there.
+
+    Those that are not made from the clique's own template belong to *old_revision* of the set.
+    """
     created = []
     identity = clique.identity
     uid = clique.metadata.uid
@@ -364,7 +389,10 @@ def _create_pods(
     labels, template = clique.metadata.labels, clique.template
     for serial, (index, own) in enumerate(zip(indices, templates, strict=True), start=clique.pod_serial):
         if own is not template:
-            labels, template = clique_labels(identity, own.labels, own.hash), own
+            revision = (
+                clique.metadata.labels.get(SET_REVISION, "") if own.hash == clique.template.hash else old_revision
+            )
+            labels, template = clique_labels(identity, own.labels, own.hash, revision), own
         name = pod_name(identity.name, uid, serial)
         predecessor = before.get(index, _NOBODY)
         created.append(
@@ -412,6 +440,9 @@ def _relabel(plan: Plan, clique: PodClique, active: list[Pod]) -> list[Pod]:
             relabelled.append(pod)
             continue
         labels = pod_labels(clique.metadata.labels, clique.identity.name, pod.index)
+        if (own := pod.metadata.labels.get(SET_REVISION)) is not None:
+            # It takes the set's revision together with others: see rollout.publishing.
+            labels[SET_REVISION] = own
         metadata = replace(pod.metadata, labels=labels, annotations=template.annotations)
         changed = replace(pod, metadata=metadata, template=template)
         plan.updates.append(changed)
@@ -437,9 +468,10 @@ def _next_attempt(target: CliqueTarget, pod: Pod) -> int:
     return 1 if _ran_long(pod) else pod.attempt + 1
 
 
-def _replacement_due_at(pod: Pod) -> float:
+def _replacement_due_at(pod: Pod, now: float) -> float:
     """Return when a finished pod may be replaced (epoch seconds): at once the first time, then later and later."""
-    if pod.attempt == 0 or pod.finished_at is None or _ran_long(pod):
+    if pod.attempt == 0 or pod.finished_at is None or pod.finished_at > now or _ran_long(pod):
+        # A pod that finished later than now did so before the clock was set back; nobody knows how long it waited.
         return 0.0
     # Past 2^5 the longest delay is reached; without the bound a pod that failed a thousand times would overflow.
     doublings = min(pod.attempt - 1, 5)

@@ -62,20 +62,23 @@ class CliqueState:
 class CopySummary:
     """What the set's own pass needs to know of one copy.
 
+    ``has_served``: it was available once, and has been there since.
     ``revision`` is the set's revision that the summary was made against. ``is_behind``: a clique's template is an older
-    one; ``has_old``: or a pod's is. ``is_placed``: a pod has a node. ``reached`` counts pods of the revision, and again
-    those that are ready. ``updated_cliques`` are standalone cliques and ``updated_groups`` groups wholly of it.
-    ``sizes`` holds (wanted, ready) for each ("clique", template name) in pods and each ("group", template name) in
-    group replicas.
+    one; ``has_old``: or a pod's is. ``has_surge``: the update keeps group replicas above the size. ``is_placed``: a pod
+    has a node. ``reached`` counts pods of the revision, and again those that are ready. ``updated_cliques`` are
+    standalone cliques and ``updated_groups`` groups wholly of it. ``sizes`` holds (wanted, ready) for each ("clique",
+    template name) in pods and each ("group", template name) in group replicas.
     """
 
     copy: int
     exists: bool
     available: bool = False
+    has_served: bool = False
     updated: bool = False
     revision: str = ""
     is_behind: bool = False
     has_old: bool = False
+    has_surge: bool = False
     is_placed: bool = False
     reached: int = 0
     updated_cliques: int = 0

@@ -6,6 +6,7 @@ knows of the set's level comes as orders.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from grove_server.lifecycle.availability import PodCounts
@@ -14,11 +15,14 @@ from grove_server.lifecycle.clique_pass import CliqueTarget, plan_clique, record
 from grove_server.lifecycle.copy import CliqueState, CopySummary, CopyView
 from grove_server.lifecycle.evacuation import plan_evacuation
 from grove_server.lifecycle.gang_pass import plan_gangs
+from grove_server.lifecycle.group_numbers import number_pods
 from grove_server.lifecycle.group_pass import is_group_available, plan_group, with_group_status
 from grove_server.lifecycle.orders import NO_ORDERS, CopyOrders
 from grove_server.lifecycle.plan import Plan
-from grove_server.lifecycle.removal import StopReason, continue_drains, stop_pod
-from grove_server.lifecycle.rollout.copy_rollout import plan_rollout, template_of
+from grove_server.lifecycle.removal import StopReason, continue_drains, leaving, stop_pod
+from grove_server.lifecycle.rollout.child_progress import with_group_progress
+from grove_server.lifecycle.rollout.copy_rollout import plan_rollout, source_of
+from grove_server.lifecycle.rollout.publishing import publish_revision, with_pods
 from grove_server.lifecycle.start_order import keep_order, parents_of
 from grove_server.lifecycle.stuck import remove_stuck
 from grove_server.lifecycle.termination import NO_TERMINATION, Termination, decide_termination, recycle_note
@@ -32,6 +36,7 @@ from grove_server.resources.names import (
 from grove_server.resources.workload import (
     CliqueIdentity,
     GangSummary,
+    Pod,
     PodCliqueScalingGroup,
     PodGang,
 )
@@ -53,11 +58,13 @@ def plan_removal(view: CopyView, orders: CopyOrders = NO_ORDERS, *, now: float) 
         plan.deletes.extend(view.gangs.values())
         plan.deletes.extend(view.groups.values())
         return plan, CopySummary(copy=view.copy, exists=False)
+    plan.updates.extend(leaving(gang, now) for gang in view.gangs.values() if gang.metadata.deleted_at is None)
+    plan.updates.extend(leaving(group, now) for group in view.groups.values() if group.metadata.deleted_at is None)
     return plan, CopySummary(copy=view.copy, exists=True)
 
 
 def remove_cliques(plan: Plan, view: CopyView, keep: set[str], orders: CopyOrders, now: float) -> int:
-    """Remove cliques that are not wanted: their pods are stopped; a clique goes when none is left.
+    """Remove cliques that are not wanted: their pods are stopped; a clique goes when none is left, and says so before.
 
     Return how many pods are still to stop.
     """
@@ -77,7 +84,7 @@ def remove_cliques(plan: Plan, view: CopyView, keep: set[str], orders: CopyOrder
         if not stopping:
             plan.deletes.append(clique)
             continue
-        told = with_status(clique, PodCounts(terminating=stopping), now)
+        told = with_status(leaving(clique, now), PodCounts(terminating=stopping), now)
         if told is not clique:
             plan.updates.append(told)
     return left
@@ -105,8 +112,10 @@ class _CopyPass:
         self._orders = orders
         self._now = now
         self._plan = Plan()
-        self._rollout = plan_rollout(blueprint, view, orders.update)
-        self._evacuation = plan_evacuation(blueprint, view, orders, now, self._rollout.stopped)
+        self._evacuation = plan_evacuation(blueprint, view, orders, now)
+        # What leaves its node serves nobody any more: the update has what that leaves of the budget.
+        left = self._evacuation.after(view, now) if self._evacuation.pods else view
+        self._rollout = plan_rollout(blueprint, left, orders.update, orders.loads)
 
     def run(self) -> tuple[Plan, CopySummary]:
         plan, view, now = self._plan, self._view, self._now
@@ -124,7 +133,8 @@ class _CopyPass:
             }
             for drawn in self._blueprint.groups
         }
-        standalone, groups = self._in_order(standalone, groups)
+        numbered = number_pods(plan, self._blueprint, groups)
+        standalone, groups = self._in_order(*self._published(standalone, _with_pods(groups, numbered)))
         planned = set()
         for state in _all_states(standalone, groups):
             name = state.clique.metadata.name
@@ -141,9 +151,17 @@ class _CopyPass:
             plan.wake(decided.wake_at)
         return plan, _summarise(self._blueprint, view.copy, standalone, groups, group_objects, gangs)
 
+    def _published(self, standalone: list[CliqueState], groups: _Groups) -> tuple[list[CliqueState], _Groups]:
+        """Let pods that an update does not replace say that they belong to the set's revision."""
+        changed = publish_revision(self._plan, standalone, groups, self._owner.revision.hash)
+        if not changed:
+            return standalone, groups
+        return [with_pods(state, changed) for state in standalone], _with_pods(groups, changed)
+
     def _in_order(self, standalone: list[CliqueState], groups: _Groups) -> tuple[list[CliqueState], _Groups]:
         """Let those pods start whose parents serve."""
-        kept = iter(keep_order(self._plan, _all_states(standalone, groups), self._now))
+        states = _all_states(standalone, groups)
+        kept = iter(keep_order(self._plan, self._blueprint, self._view.copy, states, self._now))
         return [next(kept) for _ in standalone], {
             name: {j: [next(kept) for _ in states] for j, states in replicas.items()}
             for name, replicas in groups.items()
@@ -153,6 +171,15 @@ class _CopyPass:
         observed = self._view.groups.get(sized.group)
         updating = any(self._rollout.is_updating(name) for name in sized.clique_names)
         group = with_group_status(sized, replicas, self._termination, now=self._now, is_updating=updating)
+        group = with_group_progress(
+            group,
+            replicas,
+            self._owner.revision.hash,
+            selected=self._rollout.chosen.get(group.group, ()),
+            has_turn=self._rollout.order is not None,
+            is_over_at_once=self._rollout.is_over_at_once,
+            now=self._now,
+        )
         for record in self._termination.of_group(group.group):
             self._plan.notes.append(recycle_note(group, record))
         if observed is None:
@@ -194,6 +221,7 @@ class _CopyPass:
     def _clique(self, clique: CliqueBlueprint, identity: CliqueIdentity, owner_uid: str) -> CliqueState:
         view = self._view
         observed = view.cliques.get(identity.name)
+        source = source_of(self._rollout, view, identity.name, clique, self._owner.revision.hash)
         target = CliqueTarget(
             blueprint=clique,
             identity=identity,
@@ -202,9 +230,11 @@ class _CopyPass:
             else parents_of(self._blueprint, view.copy, clique, identity.group_replica),
             owner_uid=owner_uid,
             recycle_count=self._termination.count_of(identity.name),
-            template=template_of(self._rollout, view, identity.name, clique),
+            template=source.template,
+            revision=source.revision,
             rollout=self._rollout.of(identity.name),
             is_updating=self._rollout.is_updating(clique.name),
+            is_over_at_once=self._rollout.is_over_at_once,
             evacuation=self._evacuation,
         )
         pods = view.pods.get(identity.name, ())
@@ -250,6 +280,15 @@ def _with_group_counts(
     return replace(identity, group_pod_count=pod_count, group_pod_offset=offset)
 
 
+def _with_pods(groups: _Groups, changed: Mapping[str, Pod]) -> _Groups:
+    if not changed:
+        return groups
+    return {
+        name: {j: [with_pods(state, changed) for state in states] for j, states in replicas.items()}
+        for name, replicas in groups.items()
+    }
+
+
 def _all_states(standalone: list[CliqueState], groups: _Groups) -> list[CliqueState]:
     """Return the states of all cliques: standalone ones first, then group by group, replica by replica."""
     return standalone + [state for replicas in groups.values() for states in replicas.values() for state in states]
@@ -271,10 +310,13 @@ def _summarise(
         exists=True,
         available=all(s.is_scheduled and s.is_available for s in standalone)
         and all(is_group_available(group) for group in group_objects),
+        # Only the base gang stands for the copy; a copy without one has nothing that could be lost.
+        has_served=any(not gang.base_gang and gang.status.first_ready_at is not None for gang in gangs),
         updated=all(s.is_updated for s in states),
         revision=blueprint.pod_clique_set.revision.hash,
         is_behind=behind,
         has_old=behind or any(s.counts.updated < s.counts.active for s in states),
+        has_surge=any(len(groups[group.group]) > group.replicas for group in group_objects),
         is_placed=any(s.counts.scheduled for s in states),
         reached=sum(s.counts.updated + s.counts.updated_ready for s in states),
         updated_cliques=sum(s.is_updated for s in standalone),

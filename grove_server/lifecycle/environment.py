@@ -27,12 +27,20 @@ GROUP_POD_INDEX: Final = "GROVE_PCSG_POD_INDEX"
 Variable = dict[str, Any]
 
 
-def pod_variables(identity: CliqueIdentity, namespace: str, pod_index: int) -> list[Variable]:
+def group_pod_index(identity: CliqueIdentity, pod_index: int, group_index: int | None) -> int:
+    """Return the number of a pod among those of its group replica; *group_index* if it has one of its own."""
+    return identity.group_pod_offset + pod_index if group_index is None else group_index
+
+
+def pod_variables(
+    identity: CliqueIdentity, namespace: str, pod_index: int, group_index: int | None = None
+) -> list[Variable]:
     """Return the variables of one pod, in Kubernetes' form.
 
     The index within the clique is read from the pod's label, as in Grove, so that it can be re-used by fieldRef;
     ``plain_variables`` gives values only. The index within the group replica counts the pods of all its cliques in the
-    order of ``cliqueNames`` (Grove #755): leaders first, then workers.
+    order of ``cliqueNames`` (Grove #755): leaders first, then workers; *group_index* where a pod has another (see
+    ``group_numbers``).
     """
     variables: list[Variable] = [
         {"name": SET_NAME, "value": identity.set_name},
@@ -49,16 +57,18 @@ def pod_variables(identity: CliqueIdentity, namespace: str, pod_index: int) -> l
             {"name": GROUP_NAME, "value": identity.group_name},
             {"name": GROUP_INDEX, "value": str(identity.group_replica)},
             {"name": GROUP_POD_COUNT, "value": str(identity.group_pod_count)},
-            {"name": GROUP_POD_INDEX, "value": str(identity.group_pod_offset + pod_index)},
+            {"name": GROUP_POD_INDEX, "value": str(group_pod_index(identity, pod_index, group_index))},
         )
     return variables
 
 
-def plain_variables(identity: CliqueIdentity, namespace: str, pod_index: int) -> dict[str, str]:
+def plain_variables(
+    identity: CliqueIdentity, namespace: str, pod_index: int, group_index: int | None = None
+) -> dict[str, str]:
     """Return the variables of one pod as names and values, for runtimes that start processes themselves."""
     return {
         variable["name"]: variable.get("value", str(pod_index))
-        for variable in pod_variables(identity, namespace, pod_index)
+        for variable in pod_variables(identity, namespace, pod_index, group_index)
     }
 
 

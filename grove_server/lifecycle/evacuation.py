@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from grove_server.lifecycle.blueprint import Blueprint
@@ -17,6 +17,7 @@ from grove_server.lifecycle.budget import max_unavailable_of, room
 from grove_server.lifecycle.copy import CopyView
 from grove_server.lifecycle.orders import CopyOrders
 from grove_server.lifecycle.removal import StopReason
+from grove_server.lifecycle.rollout.copy_rollout import wanted_size
 from grove_server.resources.workload import Pod, PodClique
 
 _Found = dict[str, StopReason]
@@ -33,24 +34,28 @@ class Evacuation:
         """Return why *pod* leaves its node now, None if it stays."""
         return self.pods.get(pod.metadata.name)
 
+    def after(self, view: CopyView, now: float) -> CopyView:
+        """Return *view* with the pods that leave on their way out."""
+
+        def left(pod: Pod) -> Pod:
+            leaves = pod.metadata.name in self.pods
+            return replace(pod, metadata=replace(pod.metadata, deleted_at=now)) if leaves else pod
+
+        return replace(view, pods={name: [left(pod) for pod in pods] for name, pods in view.pods.items()})
+
 
 NO_EVACUATION: Final = Evacuation()
 
 
-def plan_evacuation(
-    blueprint: Blueprint, view: CopyView, orders: CopyOrders, now: float, taken: frozenset[str] = frozenset()
-) -> Evacuation:
-    """Return which pods of a copy leave their nodes; *taken* are names of pods that the same pass stops anyway."""
+def plan_evacuation(blueprint: Blueprint, view: CopyView, orders: CopyOrders, now: float) -> Evacuation:
+    """Return which pods of a copy leave their nodes, before anything else of the pass takes any."""
     if not orders.nodes:
         return NO_EVACUATION
     found: _Found = {}
     by_clique = {name: [pod for pod in pods if pod.is_active and pod.node] for name, pods in view.pods.items()}
     wake_at = _leave_lost_nodes(found, (pod for pods in by_clique.values() for pod in pods), orders, now)
     if any(trouble.draining_since is not None for trouble in orders.nodes.values()):
-        left = {
-            name: [pod for pod in pods if pod.metadata.name not in found and pod.metadata.name not in taken]
-            for name, pods in by_clique.items()
-        }
+        left = {name: [pod for pod in pods if pod.metadata.name not in found] for name, pods in by_clique.items()}
         _leave_drained_nodes(found, blueprint, view, left, orders)
     return Evacuation(pods=found, wake_at=wake_at)
 
@@ -63,8 +68,9 @@ def _leave_drained_nodes(
     for drawn in blueprint.standalone:
         clique = cliques.get(("", -1, drawn.name))
         if clique is not None:
-            missing = max_unavailable_of(drawn.template.rolling_update, spec, clique.replicas)
-            _drain_clique(found, clique, left.get(clique.metadata.name, ()), orders, missing)
+            size = wanted_size(clique, drawn.replicas)
+            missing = max_unavailable_of(drawn.template.rolling_update, spec, size)
+            _drain_clique(found, size, left.get(clique.metadata.name, ()), orders, missing)
     for group in blueprint.groups:
         observed = view.groups.get(group.name)
         replicas: dict[int, list[tuple[PodClique, Sequence[Pod]]]] = {}
@@ -72,8 +78,9 @@ def _leave_drained_nodes(
             if of_group == group.name:
                 replicas.setdefault(j, []).append((clique, left.get(clique.metadata.name, ())))
         if observed is not None:
-            missing = max_unavailable_of(group.template.rolling_update, spec, observed.replicas)
-            _drain_group(found, observed.replicas, replicas, orders, missing)
+            size = wanted_size(observed, group.replicas)
+            missing = max_unavailable_of(group.template.rolling_update, spec, size)
+            _drain_group(found, size, replicas, orders, missing)
 
 
 def _leave_lost_nodes(found: _Found, pods: Iterable[Pod], orders: CopyOrders, now: float) -> float | None:
@@ -96,12 +103,12 @@ def _is_drained(pod: Pod, orders: CopyOrders) -> bool:
     return trouble is not None and trouble.draining_since is not None
 
 
-def _drain_clique(found: _Found, clique: PodClique, pods: Sequence[Pod], orders: CopyOrders, missing: int) -> None:
+def _drain_clique(found: _Found, size: int, pods: Sequence[Pod], orders: CopyOrders, missing: int) -> None:
     """Let pods of a standalone clique leave: those that do not serve, then by index as the budget allows."""
     leaving = sorted((pod for pod in pods if _is_drained(pod, orders)), key=lambda pod: (pod.is_ready, pod.index))
     if not leaving:
         return
-    may_go = room(desired=clique.replicas, available=sum(pod.is_ready for pod in pods), max_unavailable=missing)
+    may_go = room(desired=size, available=sum(pod.is_ready for pod in pods), max_unavailable=missing)
     for pod in leaving:
         if pod.is_ready:
             if may_go == 0:

@@ -14,11 +14,12 @@ from grove_server.lifecycle.copy import CliqueState, CopyView
 from grove_server.lifecycle.gang_status import PodGroupCounts, with_gang_status
 from grove_server.lifecycle.identifiers import derive_uid
 from grove_server.lifecycle.plan import Plan
+from grove_server.lifecycle.removal import leaving, staying
 from grove_server.lifecycle.termination import NO_TERMINATION, RecycledUnit, Termination, recycle_note, with_record
 from grove_server.resources.labels import gang_annotations, gang_labels
 from grove_server.resources.meta import Metadata
 from grove_server.resources.names import base_gang, scaled_gang, scaling_group, topology_group
-from grove_server.resources.workload import NO_GROUP_REPLICA, PodGang, PodGroup, TopologyGroup
+from grove_server.resources.workload import NO_GROUP_REPLICA, Pod, PodGang, PodGroup, TopologyGroup
 
 DEFAULT_SCHEDULER = "grove-scheduler"
 
@@ -45,7 +46,7 @@ def plan_gangs(
     *,
     now: float,
 ) -> list[PodGang]:
-    """Plan all gangs of a copy and return them, base gang first; gangs without members are removed.
+    """Plan all gangs of a copy and return them, base gang first; gangs without members go, after their pods.
 
     If *termination* recycles the copy, its base gang keeps the record.
     """
@@ -62,8 +63,23 @@ def plan_gangs(
             plan.updates.append(gang)
         gangs.append(gang)
     wanted = {gang.metadata.name for gang in gangs}
-    plan.deletes.extend(gang for name, gang in view.gangs.items() if name not in wanted)
+    _remove_gangs(plan, view, [gang for name, gang in view.gangs.items() if name not in wanted], now)
     return gangs
+
+
+def _remove_gangs(plan: Plan, view: CopyView, gangs: Sequence[PodGang], now: float) -> None:
+    """Remove gangs that are not wanted, after their last pod."""
+    if not gangs:
+        return
+    gone = {resource.metadata.name for resource in plan.deletes if isinstance(resource, Pod)}
+    held = {
+        pod.identity.gang for pods in view.pods.values() for pod in pods if pod.node and pod.metadata.name not in gone
+    }
+    for gang in gangs:
+        if gang.metadata.name not in held:
+            plan.deletes.append(gang)
+        elif gang.metadata.deleted_at is None:
+            plan.updates.append(leaving(gang, now))
 
 
 def _members(
@@ -162,7 +178,7 @@ def _gang(blueprint: Blueprint, members: GangMembers, observed: PodGang | None, 
             priority=blueprint.priority.value,
             preemption_policy=blueprint.priority.preemption_policy,
         )
-    return _follow(blueprint, members, observed, pod_groups)
+    return _follow(blueprint, members, staying(observed), pod_groups)
 
 
 def _follow(blueprint: Blueprint, members: GangMembers, observed: PodGang, pod_groups: tuple[PodGroup, ...]) -> PodGang:

@@ -72,6 +72,7 @@ def with_gang_status(gang: PodGang, counts: Sequence[PodGroupCounts], *, now: fl
         topology=old.topology if any(c.scheduled for c in counts) else (),
         scheduled_at=(old.scheduled_at or now) if scheduled else None,
         ready_at=(old.ready_at or now) if ready else None,
+        first_ready_at=old.first_ready_at or ((old.ready_at or now) if ready else None),
         recycles=old.recycles,
     )
     return gang if status == old else replace(gang, status=status)

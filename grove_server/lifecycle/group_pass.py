@@ -10,6 +10,7 @@ from grove_server.lifecycle.blueprint import GroupBlueprint
 from grove_server.lifecycle.copy import CliqueState
 from grove_server.lifecycle.identifiers import derive_uid
 from grove_server.lifecycle.plan import EVENT_WARNING, Note, Plan
+from grove_server.lifecycle.removal import staying
 from grove_server.lifecycle.termination import NO_TERMINATION, RecycledUnit, Termination, with_record
 from grove_server.resources.labels import scaling_group_labels, selector_of_group
 from grove_server.resources.meta import Condition, Kind, Metadata, find_condition, with_condition
@@ -35,6 +36,7 @@ def plan_group(
     """Return the group as it should be now; its status comes when its cliques are known."""
     if observed is None:
         return _create_group(blueprint, owner, copy, now)
+    observed = staying(observed)
     replicas, scale_owner = observed.replicas, observed.scale_owner
     if blueprint.replicas != observed.template_replicas:
         if scale_owner is ScaleOwner.AUTOSCALER:
@@ -90,7 +92,7 @@ def with_group_status(
             observed_generation=generation,
         ),
     )
-    first = old.first_available_at
+    first = None if old.first_available_at is None else min(old.first_available_at, now)
     if termination.copy is not None:
         first = None
     elif first is None and minimum > 0 and not breached:
@@ -98,12 +100,15 @@ def with_group_status(
     conditions = _with_termination(conditions, termination.copy, breached, generation, now)
     status = ScalingGroupStatus(
         observed_generation=generation,
-        replicas=group.replicas,
+        # As in a Deployment, those that are there for the time of an update count.
+        replicas=len(replicas),
         scheduled_replicas=scheduled,
         available_replicas=available,
         updated_replicas=updated,
         selector=old.selector or selector_of_group(group.set_name, group.metadata.name),
         conditions=conditions,
+        current_set_hash=old.current_set_hash,
+        update_progress=old.update_progress,
         first_available_at=first,
         recycles=with_record(old.recycles, termination.of_group(group.group)) if termination.units else old.recycles,
     )

@@ -30,6 +30,7 @@ class SetObservation(enum.StrEnum):
     EMPTY = "no pods wanted"
     UNPLACED = "no copy placed"
     PARTLY = "some copies available or placed"
+    GROWING = "only new copies missing"
     AVAILABLE = "all copies available"
     DELETED = "deletion asked for"
 
@@ -70,26 +71,37 @@ SET_TRANSITIONS: Final[Mapping[tuple[SetPhase, SetObservation], SetPhase]] = {
     (SetPhase.PENDING, SetObservation.EMPTY): SetPhase.IDLE,
     (SetPhase.PENDING, SetObservation.UNPLACED): SetPhase.PENDING,
     (SetPhase.PENDING, SetObservation.PARTLY): SetPhase.STARTING,
+    (SetPhase.PENDING, SetObservation.GROWING): SetPhase.STARTING,
     (SetPhase.PENDING, SetObservation.AVAILABLE): SetPhase.RUNNING,
     (SetPhase.PENDING, SetObservation.DELETED): SetPhase.DELETING,
     (SetPhase.STARTING, SetObservation.EMPTY): SetPhase.IDLE,
     (SetPhase.STARTING, SetObservation.UNPLACED): SetPhase.PENDING,
     (SetPhase.STARTING, SetObservation.PARTLY): SetPhase.STARTING,
+    (SetPhase.STARTING, SetObservation.GROWING): SetPhase.STARTING,
     (SetPhase.STARTING, SetObservation.AVAILABLE): SetPhase.RUNNING,
     (SetPhase.STARTING, SetObservation.DELETED): SetPhase.DELETING,
     (SetPhase.RUNNING, SetObservation.EMPTY): SetPhase.IDLE,
     (SetPhase.RUNNING, SetObservation.UNPLACED): SetPhase.DEGRADED,
     (SetPhase.RUNNING, SetObservation.PARTLY): SetPhase.DEGRADED,
+    (SetPhase.RUNNING, SetObservation.GROWING): SetPhase.SCALING,
     (SetPhase.RUNNING, SetObservation.AVAILABLE): SetPhase.RUNNING,
     (SetPhase.RUNNING, SetObservation.DELETED): SetPhase.DELETING,
+    (SetPhase.SCALING, SetObservation.EMPTY): SetPhase.IDLE,
+    (SetPhase.SCALING, SetObservation.UNPLACED): SetPhase.DEGRADED,
+    (SetPhase.SCALING, SetObservation.PARTLY): SetPhase.DEGRADED,
+    (SetPhase.SCALING, SetObservation.GROWING): SetPhase.SCALING,
+    (SetPhase.SCALING, SetObservation.AVAILABLE): SetPhase.RUNNING,
+    (SetPhase.SCALING, SetObservation.DELETED): SetPhase.DELETING,
     (SetPhase.DEGRADED, SetObservation.EMPTY): SetPhase.IDLE,
     (SetPhase.DEGRADED, SetObservation.UNPLACED): SetPhase.DEGRADED,
     (SetPhase.DEGRADED, SetObservation.PARTLY): SetPhase.DEGRADED,
+    (SetPhase.DEGRADED, SetObservation.GROWING): SetPhase.SCALING,
     (SetPhase.DEGRADED, SetObservation.AVAILABLE): SetPhase.RUNNING,
     (SetPhase.DEGRADED, SetObservation.DELETED): SetPhase.DELETING,
     (SetPhase.IDLE, SetObservation.EMPTY): SetPhase.IDLE,
     (SetPhase.IDLE, SetObservation.UNPLACED): SetPhase.PENDING,
     (SetPhase.IDLE, SetObservation.PARTLY): SetPhase.STARTING,
+    (SetPhase.IDLE, SetObservation.GROWING): SetPhase.STARTING,
     (SetPhase.IDLE, SetObservation.AVAILABLE): SetPhase.RUNNING,
     (SetPhase.IDLE, SetObservation.DELETED): SetPhase.DELETING,
     (SetPhase.DELETING, SetObservation.DELETED): SetPhase.DELETING,

@@ -6,9 +6,11 @@ notifications that its own plan causes, unless one of the changes lost a race.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from grove_server.resources.meta import Kind, Resource
+from grove_server.resources.workload import Pod
 
 EVENT_NORMAL = "Normal"
 EVENT_WARNING = "Warning"
@@ -53,6 +55,15 @@ class Plan:
         """Say why something is done; the first REASONS_MAX different reasons are kept."""
         if reason not in self.reasons and len(self.reasons) < REASONS_MAX:
             self.reasons.append(reason)
+
+    def revise(self, pods: Mapping[str, Pod]) -> None:
+        """Put changed pods, by name, in place of what the plan already says of them."""
+        left = dict(pods)
+        for resources in (self.creates, self.updates):
+            for position, resource in enumerate(resources):
+                if isinstance(resource, Pod) and resource.metadata.name in left:
+                    resources[position] = left.pop(resource.metadata.name)
+        self.updates.extend(left.values())
 
     @property
     def is_empty(self) -> bool:

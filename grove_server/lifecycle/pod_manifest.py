@@ -22,7 +22,7 @@ def pod_spec(pod: Pod) -> dict[str, Any]:
     identity = pod.identity
     template = pod.template
     spec: dict[str, Any] = dict(template.pod_spec)
-    variables = pod_variables(identity, pod.metadata.namespace, pod.index)
+    variables = pod_variables(identity, pod.metadata.namespace, pod.index, pod.group_index)
     for key in ("initContainers", "containers"):
         containers = spec.get(key)
         if containers:

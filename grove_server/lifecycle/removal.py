@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 from grove_server.lifecycle.orders import CopyOrders
 from grove_server.lifecycle.plan import EVENT_WARNING, Note, Plan
@@ -18,9 +18,11 @@ from grove_server.lifecycle.stuck import stuck_at
 from grove_server.resources.duration import DurationError, parse_duration
 from grove_server.resources.labels import DRAIN_TIMEOUT, DRAIN_TIMEOUT_MAX_S
 from grove_server.resources.meta import Kind
-from grove_server.resources.workload import Pod
+from grove_server.resources.workload import Pod, PodClique, PodCliqueScalingGroup, PodGang
 
 DRAIN_DEADLINE_PASSED: Final = "DrainDeadlinePassed"
+
+P = TypeVar("P", PodClique, PodCliqueScalingGroup, PodGang)
 
 
 class StopReason(enum.StrEnum):
@@ -93,6 +95,20 @@ def continue_drains(plan: Plan, pods: Sequence[Pod], orders: CopyOrders, now: fl
             continue
         _wake_for_drain(plan, deadline, orders, now)
     return ended
+
+
+def leaving(parent: P, now: float) -> P:
+    """Return a clique, group or gang that is not wanted any more and waits for its pods; the same object if told so."""
+    if parent.metadata.deleted_at is not None:
+        return parent
+    return replace(parent, metadata=replace(parent.metadata, deleted_at=now))
+
+
+def staying(parent: P) -> P:
+    """Return a clique, group or gang that is wanted, maybe again: what waited for its pods to be removed stays."""
+    if parent.metadata.deleted_at is None:
+        return parent
+    return replace(parent, metadata=replace(parent.metadata, deleted_at=None))
 
 
 def drain_end(pod: Pod) -> DrainEnd:

@@ -1,16 +1,13 @@
-"""The set's own pass: thin, over the summaries of its copies; never over its pods.
-
-Totals are kept up to date copy by copy, so that a set of thousands of copies costs the same as one of two.
-"""
+"""The set's own pass: thin, over the totals of its copies' summaries; never over its pods."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from grove_server.lifecycle.availability import AVAILABLE
-from grove_server.lifecycle.copy import CopySummary
+from grove_server.lifecycle.copy_totals import CopyTotals
 from grove_server.lifecycle.identifiers import derive_uid
 from grove_server.lifecycle.machine import SetObservation, next_set_phase
 from grove_server.lifecycle.rollout.deadline import progressing
@@ -19,59 +16,13 @@ from grove_server.resources.labels import selector_of_set
 from grove_server.resources.manifest import CliqueTemplate
 from grove_server.resources.meta import Condition, Metadata, with_condition
 from grove_server.resources.revision import restart_hash
-from grove_server.resources.workload import GangPhase, GangSummary, PodCliqueSet, PodCliqueSetStatus, PodTemplate
+from grove_server.resources.workload import GangPhase, PodCliqueSet, PodCliqueSetStatus, PodTemplate
 
 TOPOLOGY_LEVELS_UNAVAILABLE: Final = "TopologyLevelsUnavailable"
 
 # Gangs listed in the status of a set; the rest is counted. Kubernetes refuses objects of over 1.5 MiB, and a reader
 # of a status looks for what is wrong: gangs that do not run are listed first.
 GANG_STATUSES_MAX: Final = 100
-
-
-@dataclass(slots=True)
-class CopyTotals:
-    """Sums over the copies of one set, adjusted as summaries change."""
-
-    copies: dict[int, CopySummary] = field(default_factory=dict)
-    available: int = 0
-    updated: int = 0
-    sizes: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
-    gang_phases: dict[str, int] = field(default_factory=dict)
-
-    def put(self, summary: CopySummary) -> bool:
-        """Take the newest summary of a copy; return whether anything changed."""
-        old = self.copies.get(summary.copy)
-        if old == summary or (old is None and not summary.exists):
-            return False
-        if old is not None:
-            self._add(old, -1)
-        if summary.exists:
-            self.copies[summary.copy] = summary
-            self._add(summary, 1)
-        else:
-            self.copies.pop(summary.copy, None)
-        return True
-
-    def within(self, wanted: int) -> tuple[int, int]:
-        """Return (available, updated) of the first *wanted* copies; those beyond are on their way out."""
-        beyond = [summary for copy, summary in self.copies.items() if copy >= wanted]
-        return (
-            self.available - sum(summary.available for summary in beyond),
-            self.updated - sum(summary.updated for summary in beyond),
-        )
-
-    def _add(self, summary: CopySummary, sign: int) -> None:
-        self.available += sign * summary.available
-        self.updated += sign * summary.updated
-        for key, (wanted, ready) in summary.sizes.items():
-            wanted_before, ready_before = self.sizes.get(key, (0, 0))
-            self.sizes[key] = (wanted_before + sign * wanted, ready_before + sign * ready)
-        for gang in summary.gangs:
-            count = self.gang_phases.get(gang.phase, 0) + sign
-            if count:
-                self.gang_phases[gang.phase] = count
-            else:
-                self.gang_phases.pop(gang.phase, None)
 
 
 def pod_template(owner: PodCliqueSet, clique: CliqueTemplate, now: float) -> PodTemplate:
@@ -103,13 +54,15 @@ def observe(owner: PodCliqueSet, totals: CopyTotals) -> SetObservation:
     wanted = owner.spec.replicas or 0
     if wanted == 0:
         return SetObservation.EMPTY
-    available, _ = totals.within(wanted)
-    if available >= wanted:
+    sums = totals.within(wanted)
+    if sums.available >= wanted:
         # Copies of no pods are available, but nothing runs in them.
         has_pods = any(kind == "clique" and pods for (kind, _), (pods, _) in totals.sizes.items())
         return SetObservation.AVAILABLE if has_pods else SetObservation.EMPTY
+    if sums.available and not sums.lost:
+        return SetObservation.GROWING
     placed = sum(count for phase, count in totals.gang_phases.items() if phase != GangPhase.PENDING)
-    return SetObservation.PARTLY if available or placed else SetObservation.UNPLACED
+    return SetObservation.PARTLY if sums.available or placed else SetObservation.UNPLACED
 
 
 def with_set_status(
@@ -127,7 +80,8 @@ def with_set_status(
     """
     old = owner.status
     wanted = owner.spec.replicas or 0
-    available, updated = totals.within(wanted)
+    sums = totals.within(wanted)
+    available, updated = sums.available, sums.updated
     all_available = available >= wanted
     conditions = with_condition(
         old.conditions,
@@ -156,9 +110,12 @@ def with_set_status(
         current_generation_hash=update.target_hash if update else old.current_generation_hash,
         current_clique_hashes=update.clique_hashes if update else old.current_clique_hashes,
         update_progress=update.progress if update else old.update_progress,
-        pod_gang_statuses=_listed_gangs(totals.copies.values()),
+        pod_gang_statuses=totals.listed_gangs(GANG_STATUSES_MAX),
         pod_gang_phase_counts=dict(sorted(totals.gang_phases.items())),
     )
+    if owner.resumed_at is not None and owner.resumed_at > now:
+        # The clock was set back: what is counted from the resumption is counted from now.
+        return replace(owner, status=status, resumed_at=now)
     return owner if status == old else replace(owner, status=status)
 
 
@@ -178,16 +135,6 @@ def topology_condition(error: str, *, binding_exists: bool, generation: int, now
         last_transition_at=now,
         observed_generation=generation,
     )
-
-
-def _listed_gangs(copies: Iterable[CopySummary]) -> tuple[GangSummary, ...]:
-    """Return gangs by copy, at most GANG_STATUSES_MAX; beyond that, those that do not run come first."""
-    ordered = sorted(copies, key=lambda summary: summary.copy)
-    gangs = [gang for summary in ordered for gang in summary.gangs]
-    if len(gangs) <= GANG_STATUSES_MAX:
-        return tuple(gangs)
-    gangs.sort(key=lambda gang: gang.phase is GangPhase.RUNNING)
-    return tuple(gangs[:GANG_STATUSES_MAX])
 
 
 def stale_templates(templates: Mapping[str, PodTemplate], used: set[str], current: set[str]) -> list[PodTemplate]:

@@ -5,13 +5,14 @@ same group means the same group replica; other dependencies are kept and mean th
 them.
 
 A parent is satisfied when its minimum serves; what is at size 0 or not there at all is absent, and nobody waits for
-it. The order holds starts, not pods: a pod is placed first and held on its node; what runs keeps running whatever
-becomes of its parents; what has to start again, asks again. Grove's init container asks once and never again.
+it. The order goes through what is absent: its parents are waited for in its place, so that scaling the middle of a
+chain to nothing does not let the end start before the beginning. The order holds starts, not pods: a pod is placed
+first and held on its node; what runs keeps running whatever becomes of its parents; what has to start again, asks
+again. Grove's init container asks once and never again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -47,7 +48,7 @@ def parents_of(blueprint: Blueprint, copy: int, clique: CliqueBlueprint, group_r
     return tuple(name for parent in parents for name in _instances(blueprint, copy, clique, group_replica, parent))
 
 
-def keep_order(plan: Plan, states: list[CliqueState], now: float) -> list[CliqueState]:
+def keep_order(plan: Plan, blueprint: Blueprint, copy: int, states: list[CliqueState], now: float) -> list[CliqueState]:
     """Plan which pods of a copy may start, and say of each ordered clique whether it waits; return the new states.
 
     *states* are all cliques of the copy as they are after the plan so far: a release counts on nothing that the same
@@ -55,19 +56,17 @@ def keep_order(plan: Plan, states: list[CliqueState], now: float) -> list[Clique
     """
     if not any(state.clique.starts_after for state in states):
         return states
-    by_name = {state.clique.metadata.name: state for state in states}
+    awaited = _Awaited(blueprint, copy, states)
     revised: dict[str, Pod] = {}
-    kept = [_keep(plan, state, by_name, revised, now) if state.clique.starts_after else state for state in states]
+    kept = [_keep(plan, state, awaited, revised, now) if state.clique.starts_after else state for state in states]
     if revised:
-        _revise(plan, revised)
+        plan.revise(revised)
     return kept
 
 
-def _keep(
-    plan: Plan, state: CliqueState, by_name: Mapping[str, CliqueState], revised: dict[str, Pod], now: float
-) -> CliqueState:
+def _keep(plan: Plan, state: CliqueState, awaited: _Awaited, revised: dict[str, Pod], now: float) -> CliqueState:
     held = [pod for pod in state.pods if pod.is_held]
-    missing = _missing(state, by_name) if held else []
+    missing = awaited.missing(state) if held else []
     if missing:
         counted = "waiting for " + _listed([f"{name} ({ready}/{minimum})" for name, ready, minimum in missing])
         message = counted
@@ -92,14 +91,43 @@ def _keep(
     return replace(state, clique=clique, pods=tuple(pods))
 
 
-def _missing(state: CliqueState, by_name: Mapping[str, CliqueState]) -> list[tuple[str, int, int]]:
-    """Return (name, ready, minimum) of each parent whose minimum does not serve, in the order they were declared."""
-    found = []
-    for name in state.clique.starts_after:
-        parent = by_name.get(name)
-        if parent is not None and not parent.is_available:
-            found.append((name, parent.counts.ready, parent.minimum))
-    return found
+class _Awaited:
+    """Whom the cliques of one copy wait for, through what is absent."""
+
+    def __init__(self, blueprint: Blueprint, copy: int, states: list[CliqueState]) -> None:
+        self._blueprint = blueprint
+        self._copy = copy
+        self._by_name = {state.clique.metadata.name: state for state in states}
+        self._not_there: dict[str, tuple[str, ...]] | None = None
+
+    def missing(self, state: CliqueState) -> list[tuple[str, int, int]]:
+        """Return (name, ready, minimum) of each whose minimum does not serve, in the order they were declared."""
+        found = []
+        seen = set(state.clique.starts_after)
+        names = list(state.clique.starts_after)
+        for name in names:
+            parent = self._by_name.get(name)
+            if parent is None or not parent.clique.replicas:
+                further = self._parents_of_absent(name) if parent is None else parent.clique.starts_after
+                names += (each for each in further if each not in seen)
+                seen.update(further)
+            elif not parent.is_available:
+                found.append((name, parent.counts.ready, parent.minimum))
+        return found
+
+    def _parents_of_absent(self, name: str) -> tuple[str, ...]:
+        """Return whom a clique starts after that is not there, since its group is at size 0."""
+        if self._not_there is None:
+            set_name = self._blueprint.pod_clique_set.metadata.name
+            self._not_there = {
+                member_clique(scaling_group(set_name, self._copy, group.name), replica, clique.name): parents_of(
+                    self._blueprint, self._copy, clique, replica
+                )
+                for group in self._blueprint.groups
+                for replica in range(group.min_available)
+                for clique in group.cliques
+            }
+        return self._not_there.get(name, ())
 
 
 def _holding(pod: Pod, message: str) -> Pod:
@@ -117,16 +145,6 @@ def _released(pod: Pod, now: float) -> Pod:
     # What crashed may still be in its back-off.
     reason = CRASH_LOOP_BACK_OFF if pod.phase is PodPhase.RUNNING else ""
     return replace(pod, released_at=now, waiting_reason=reason, waiting_message="")
-
-
-def _revise(plan: Plan, revised: Mapping[str, Pod]) -> None:
-    """Put changed pods, by name, into the plan, in place of what it already says of them."""
-    left = dict(revised)
-    for resources in (plan.creates, plan.updates):
-        for position, resource in enumerate(resources):
-            if isinstance(resource, Pod) and resource.metadata.name in left:
-                resources[position] = left.pop(resource.metadata.name)
-    plan.updates.extend(left.values())
 
 
 def _condition(state: CliqueState, message: str, now: float) -> Condition:

@@ -8,6 +8,7 @@ its node, or the removal of the node, ends it. Kubernetes waits for ever; Grove'
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from grove_server.lifecycle.orders import CopyOrders
@@ -24,7 +25,8 @@ def remove_stuck(plan: Plan, stopping: Sequence[Pod], orders: CopyOrders, now: f
     if not orders.nodes:
         return list(stopping)
     left = []
-    for pod in stopping:
+    for each in stopping:
+        pod = _not_ahead(plan, each, orders, now)
         due_at = stuck_at(pod, orders)
         if due_at is None or due_at > now:
             left.append(pod)
@@ -45,6 +47,16 @@ def stuck_at(pod: Pod, orders: CopyOrders) -> float | None:
     grace_s = pod.template.pod_spec.get("terminationGracePeriodSeconds")
     ended_at = deleted_at + (GRACE_PERIOD_S if grace_s is None else float(grace_s))
     return max(ended_at, trouble.not_ready_since) + orders.stuck_terminating_s
+
+
+def _not_ahead(plan: Plan, pod: Pod, orders: CopyOrders, now: float) -> Pod:
+    """Return *pod*, its stop counted from now if it lies ahead because the clock was set back; that happens once."""
+    deleted_at = pod.metadata.deleted_at
+    if deleted_at is None or deleted_at <= now or stuck_at(pod, orders) is None:
+        return pod
+    counted = replace(pod, metadata=replace(pod.metadata, deleted_at=now))
+    plan.updates.append(counted)
+    return counted
 
 
 def _stuck_note(pod: Pod, now: float) -> Note:

@@ -28,6 +28,8 @@ SCALING_GROUP: Final = "grove.io/podcliquescalinggroup"
 SCALING_GROUP_REPLICA_INDEX: Final = "grove.io/podcliquescalinggroup-replica-index"
 POD_INDEX: Final = "grove.io/podclique-pod-index"
 POD_TEMPLATE_HASH: Final = "grove.io/pod-template-hash"
+# Grove has no label for it: the generation hash of the set, the same for all parts of one version.
+SET_REVISION: Final = "grove.io/pod-clique-set-revision"
 SCHEDULER_NAME: Final = "grove.io/scheduler-name"
 
 # Annotations.
@@ -122,8 +124,13 @@ def selector_of_clique(set_name: str, clique_name: str) -> str:
     return f"{MANAGED_BY}={MANAGER},{PART_OF}={set_name},{POD_CLIQUE}={clique_name}"
 
 
-def clique_labels(identity: CliqueIdentity, user_labels: Mapping[str, str], template_hash: str) -> dict[str, str]:
-    """Return the labels of a PodClique: the user's, then the server's, which win."""
+def clique_labels(
+    identity: CliqueIdentity, user_labels: Mapping[str, str], template_hash: str, set_revision: str
+) -> dict[str, str]:
+    """Return the labels of a PodClique: the user's, then the server's, which win.
+
+    *set_revision* is empty where it is not known (rows from before there was one).
+    """
     labels = {
         **user_labels,
         MANAGED_BY: MANAGER,
@@ -134,6 +141,8 @@ def clique_labels(identity: CliqueIdentity, user_labels: Mapping[str, str], temp
         POD_GANG: identity.gang,
         POD_TEMPLATE_HASH: template_hash,
     }
+    if set_revision:
+        labels[SET_REVISION] = set_revision
     if identity.group:
         labels[SCALING_GROUP] = identity.group_name
         labels[SCALING_GROUP_REPLICA_INDEX] = str(identity.group_replica)

@@ -139,7 +139,11 @@ def find_condition(conditions: tuple[Condition, ...], type_: str) -> Condition |
 
 
 def with_condition(conditions: tuple[Condition, ...], new: Condition) -> tuple[Condition, ...]:
-    """Return *conditions* with *new* in place of its type, keeping the transition time while the status stays."""
+    """Return *conditions* with *new* in place of its type, keeping the transition time while the status stays.
+
+    A time that is still to come, because the clock was set back, becomes that of *new*: what is counted from it would
+    otherwise begin only when the clock has caught up.
+    """
     old = find_condition(conditions, new.type)
     if old is None:
         return (*conditions, new)
@@ -149,7 +153,7 @@ def with_condition(conditions: tuple[Condition, ...], new: Condition) -> tuple[C
             status=new.status,
             reason=new.reason,
             message=new.message,
-            last_transition_at=old.last_transition_at,
+            last_transition_at=min(old.last_transition_at, new.last_transition_at),
             observed_generation=new.observed_generation,
         )
     if new == old:

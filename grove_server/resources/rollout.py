@@ -57,6 +57,40 @@ class UpdateProgress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CliqueUpdate:
+    """The update of one clique, or its last one; times are epoch seconds.
+
+    It leads to the revision ``set_hash`` of the set and to ``template_hash``. ``selected`` are ready pods that were
+    stopped for it and are not replaced yet, ``completed`` the last of those that are, ``completed_count`` all of them.
+    """
+
+    __pydantic_config__: ClassVar[Any] = SCHEMA
+
+    update_started_at: float
+    update_ended_at: float | None = None
+    set_hash: str
+    template_hash: str
+    selected: tuple[str, ...] = ()
+    completed: tuple[str, ...] = ()
+    completed_count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupUpdate:
+    """The update of one group, or its last one; as ``CliqueUpdate``, with indices of group replicas."""
+
+    __pydantic_config__: ClassVar[Any] = SCHEMA
+
+    update_started_at: float
+    update_ended_at: float | None = None
+    set_hash: str
+    updated_cliques: int = 0
+    total_cliques: int = 0
+    selected: tuple[int, ...] = ()
+    completed: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CliqueSnapshot:
     """What one clique ran at a revision."""
 

@@ -18,7 +18,7 @@ from grove_server.resources.manifest import (
 )
 from grove_server.resources.meta import SCHEMA, Condition, Kind, Metadata, empty_map
 from grove_server.resources.reference import TemplateReference
-from grove_server.resources.rollout import UpdateProgress
+from grove_server.resources.rollout import CliqueUpdate, GroupUpdate, UpdateProgress
 
 PREEMPT_LOWER: Final = "PreemptLowerPriority"
 NO_GROUP_REPLICA: Final = -1
@@ -62,6 +62,7 @@ class SetPhase(enum.StrEnum):
     PENDING = "Pending"
     STARTING = "Starting"
     RUNNING = "Running"
+    SCALING = "Scaling"
     DEGRADED = "Degraded"
     IDLE = "Idle"
     DELETING = "Deleting"
@@ -204,6 +205,8 @@ class CliqueIdentity:
 class PodCliqueStatus:
     """What is true of a clique; pods that are terminating count nowhere but in ``terminating_replicas``.
 
+    ``current_set_hash`` is the revision of the set, and ``current_pod_template_hash`` the template, that all its pods
+    last had; a group's is that of all its cliques.
     ``first_scheduled_at`` is when it first had its minimum on nodes since it was made or recycled. ``recycled_at`` is
     when gang termination last replaced its pods, ``recycle_count`` how often that happened in a row.
     """
@@ -219,7 +222,9 @@ class PodCliqueStatus:
     terminating_replicas: int = 0
     hpa_pod_selector: str = ""
     conditions: tuple[Condition, ...] = ()
+    current_set_hash: str = ""
     current_pod_template_hash: str = ""
+    update_progress: CliqueUpdate | None = None
     first_scheduled_at: float | None = None
     recycled_at: float | None = None
     recycle_count: int = 0
@@ -265,6 +270,8 @@ class ScalingGroupStatus:
     updated_replicas: int = 0
     selector: str = ""
     conditions: tuple[Condition, ...] = ()
+    current_set_hash: str = ""
+    update_progress: GroupUpdate | None = None
     first_available_at: float | None = None
     recycles: tuple[Recycle, ...] = ()
 
@@ -341,7 +348,8 @@ class ChosenDomain:
 class PodGangStatus:
     """What is true of a gang. ``reason`` and ``message`` say what it waits for while it is not placed.
 
-    ``recycles`` of a base gang are those of its whole copy, newest last.
+    ``first_ready_at`` is when its minimum first served; it stays. ``recycles`` of a base gang are those of its whole
+    copy, newest last.
     """
 
     __pydantic_config__: ClassVar[Any] = SCHEMA
@@ -354,6 +362,7 @@ class PodGangStatus:
     topology: tuple[ChosenDomain, ...] = ()
     scheduled_at: float | None = None
     ready_at: float | None = None
+    first_ready_at: float | None = None
     recycles: tuple[Recycle, ...] = ()
 
 
@@ -392,14 +401,17 @@ class PodGang:
 class Pod:
     """One pod.
 
-    ``scheduled_at`` and ``ready_at`` are when the condition last became true, None while it is not; ``unready_at`` is
-    when Ready last became false; ``started_at`` is when its containers last started; ``finished_at`` is when it
-    failed or succeeded for good. ``attempt`` counts the predecessors at its index that finished one after the other.
+    ``group_index`` is its number among the pods of its group replica where that is not the template's: the offset of
+    its clique and its index. ``scheduled_at`` and ``ready_at`` are when the condition last became true, None while it
+    is not; ``unready_at`` is when Ready last became false; ``started_at`` is when its containers last started;
+    ``finished_at`` is when it failed or succeeded for good. ``attempt`` counts the predecessors at its index that
+    finished one after the other.
     ``is_ordered`` says that its clique starts after others: its containers start only once ``released_at`` is set, and
     whoever runs it takes that back (None) when they ended and have to start again.
     ``draining_at`` is when routers were told to leave it, ``drain_deadline`` when it is stopped although not all of
     them acknowledged; ``stop_reason`` says why it was stopped. ``previous_node`` is where its predecessor at this
     index ran.
+    ``host_ip`` is its node's address when its containers last started, empty if that is not known.
     ``waiting_reason`` says why the pod has no node, or, with a node, why it does not serve (CrashLoopBackOff,
     NodeNotReady, WaitingForParents); a pod in phase Running whose ``started_at`` is None waits for its next start.
     """
@@ -411,6 +423,7 @@ class Pod:
     resource_version: int = 0
     identity: CliqueIdentity
     index: int
+    group_index: int | None = None
     attempt: int = 0
     template: TemplateReference
     node: str = ""
@@ -431,6 +444,7 @@ class Pod:
     stop_reason: str = ""
     previous_node: str = ""
     pod_ip: str = ""
+    host_ip: str = ""
     restart_count: int = 0
     last_exit_code: int | None = None
 

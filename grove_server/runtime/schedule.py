@@ -81,11 +81,13 @@ def advance(pod: Pod, behaviour: Behaviour, node: Node | None, *, pod_ip: str, n
     if pod.phase is PodPhase.PENDING:
         bound_at = pod.metadata.created_at if pod.scheduled_at is None else pod.scheduled_at
         start_at = max(bound_at, node.ready_changed_at, pod.released_at or 0.0) + behaviour.start_delay_s
-        return _start(pod, behaviour, 0, pod_ip, now) if start_at <= now else Step(due_at=start_at)
+        addressed = replace(pod, pod_ip=pod_ip, host_ip=node.address)
+        return _start(addressed, behaviour, 0, now) if start_at <= now else Step(due_at=start_at)
     if pod.started_at is None:
         crashed_at = now if pod.unready_at is None else pod.unready_at
         start_at = crashed_at + backoff_s(pod.restart_count, behaviour)
-        return _start(pod, behaviour, pod.restart_count + 1, pod_ip, now) if start_at <= now else Step(due_at=start_at)
+        addressed = replace(pod, pod_ip=pod_ip, host_ip=node.address)
+        return _start(addressed, behaviour, pod.restart_count + 1, now) if start_at <= now else Step(due_at=start_at)
     return _run(pod, pod.started_at, behaviour, now)
 
 
@@ -143,7 +145,7 @@ def _crash_at(restart_count: int, started_at: float, behaviour: Behaviour) -> fl
     return started_at + behaviour.crash_after_s
 
 
-def _start(pod: Pod, behaviour: Behaviour, restart_count: int, pod_ip: str, now: float) -> Step:
+def _start(pod: Pod, behaviour: Behaviour, restart_count: int, now: float) -> Step:
     is_ready = behaviour.ready_delay_s == 0 and _crash_at(restart_count, now, behaviour) > now
     return Step(
         pod=replace(
@@ -153,7 +155,6 @@ def _start(pod: Pod, behaviour: Behaviour, restart_count: int, pod_ip: str, now:
             waiting_message="",
             started_at=now,
             ready_at=now if is_ready else None,
-            pod_ip=pod_ip,
             restart_count=restart_count,
         )
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from tests.bench import deploy, mirrors, openb, place, preemption, quality, rpc, store
+from tests.bench import deploy, mirrors, openb, place, preemption, quality, reconcile, rpc, simulated, store, update
 from tests.bench.figures import Figure
 
 
@@ -35,4 +35,7 @@ SUITE: Final[tuple[Benchmark, ...]] = (
     Benchmark(name="place.oracle", run=quality.run),
     Benchmark(name="place.openb", run=openb.run),
     Benchmark(name="deploy", run=deploy.run),
+    Benchmark(name="life.reconcile", run=reconcile.run),
+    Benchmark(name="life.update10k", run=update.run),
+    Benchmark(name="life.sim", run=simulated.run),
 )

@@ -11,6 +11,7 @@ from typing import Final
 from grove.v1.pod_pb2 import Pod
 from tests.conformance.observation import Observation, clique_of, node_of
 from tests.conformance.scene import Scene
+from tests.conformance.updates import Sampler, sampling
 from tests.tidy.sources import ROOT
 from tests.waiting import until_seen
 
@@ -100,54 +101,76 @@ async def recovers(scene: Scene, nodes: list[str]) -> None:
     await scene.rests()
 
 
+def stopped(sampler: Sampler) -> set[str]:
+    """Return the uids of all pods of the workload that were stopped so far; canaries are none of it."""
+    return {pod.metadata.uid for pod in sampler.stopped if not clique_of(pod).startswith("canary-")}
+
+
 async def test_gt1_a_lost_standalone_pod_recycles_the_copy(scene: Scene) -> None:
-    """One of two pc-a, both needed: all ten pods are replaced, ten exist, and run when the node is back."""
-    before = uids(await start(scene, "workload1-gt"))
-    nodes = await kill(scene, "workload1-gt-0-pc-a")
-    seen = await replaced(scene, before)
-    assert len(seen.active) == 10
-    event = await scene.gang_event("workload1-gt-0", "GangTerminated")
-    assert "workload1-gt-0-pc-a was broken" in event.message
-    await recovers(scene, nodes)
-    gang = (await scene.observe()).gangs["workload1-gt-0"]
-    assert [(each.scope, each.count) for each in gang.status.recycles] == [("Copy", 1)]
+    """One of two pc-a, both needed: all ten pods are replaced, once, ten exist, and run when the node is back."""
+    async with sampling(scene, Sampler()) as sampler:
+        before = uids(await start(scene, "workload1-gt"))
+        nodes = await kill(scene, "workload1-gt-0-pc-a")
+        seen = await replaced(scene, before)
+        assert len(seen.active) == 10
+        event = await scene.gang_event("workload1-gt-0", "GangTerminated")
+        assert "workload1-gt-0-pc-a was broken" in event.message
+        await recovers(scene, nodes)
+        gang = (await scene.observe()).gangs["workload1-gt-0"]
+        assert [(each.scope, each.count) for each in gang.status.recycles] == [("Copy", 1)]
+        await sampler.catches_up(scene)
+        # The replacement of the pod that was killed had no node when it went.
+        assert len(sampler.stopped) == 11
+        assert before < stopped(sampler)
 
 
 async def test_gt2_a_lost_pod_of_a_needed_group_replica_recycles_the_copy(scene: Scene) -> None:
-    """One of three pc-c of a replica that the group cannot spare: all ten pods are replaced."""
-    before = uids(await start(scene, "workload1-gt"))
-    nodes = await kill(scene, "workload1-gt-0-sg-x-0-pc-c")
-    assert len((await replaced(scene, before)).active) == 10
-    await recovers(scene, nodes)
+    """One of three pc-c of a replica that the group cannot spare: all ten pods are replaced, once."""
+    async with sampling(scene, Sampler()) as sampler:
+        before = uids(await start(scene, "workload1-gt"))
+        nodes = await kill(scene, "workload1-gt-0-sg-x-0-pc-c")
+        assert len((await replaced(scene, before)).active) == 10
+        await recovers(scene, nodes)
+        await sampler.catches_up(scene)
+        assert len(sampler.stopped) == 11
+        assert before < stopped(sampler)
 
 
 async def test_gt3_only_the_loss_of_the_minimum_counts(scene: Scene) -> None:
     """One of two pc-a, one needed: nothing else dies. Then the other: everything is replaced, and recovers."""
-    before = uids(await start(scene, "workload2-gt", canaries=1))
-    nodes = await kill(scene, "workload2-gt-0-pc-a")
-    seen = await delay_passes(scene, 0)
-    kept = uids(seen) & before
-    assert len(kept) == 9
-    nodes += await kill(scene, "workload2-gt-0-pc-a")
-    await replaced(scene, before)
-    await recovers(scene, nodes)
+    async with sampling(scene, Sampler()) as sampler:
+        before = uids(await start(scene, "workload2-gt", canaries=1))
+        nodes = await kill(scene, "workload2-gt-0-pc-a")
+        seen = await delay_passes(scene, 0)
+        kept = uids(seen) & before
+        assert len(kept) == 9
+        await sampler.catches_up(scene)
+        assert stopped(sampler) == before - kept, "nothing else died at any moment"
+        nodes += await kill(scene, "workload2-gt-0-pc-a")
+        await replaced(scene, before)
+        await recovers(scene, nodes)
 
 
 async def test_gt4_the_smallest_broken_unit_is_recycled(scene: Scene) -> None:
     """A group replica alone while its group can spare it, and the copy when the next one breaks as well."""
     first, second = "workload2-gt-0-sg-x-0", "workload2-gt-0-sg-x-1"
-    before = await start(scene, "workload2-gt", canaries=2)
-    nodes = await kill(scene, f"{first}-pc-c")
-    seen = await delay_passes(scene, 0)
-    assert len(uids(seen) & uids(before)) == 9
-    nodes += await kill(scene, f"{first}-pc-c", 2)
-    seen = await replaced(scene, uids(before, f"{first}-pc-b", f"{first}-pc-c"))
-    others = ("workload2-gt-0-pc-a", f"{second}-pc-b", f"{second}-pc-c")
-    assert uids(seen, *others) == uids(before, *others)
-    nodes += await kill(scene, f"{second}-pc-c")
-    seen = await delay_passes(scene, 1)
-    assert uids(seen, "workload2-gt-0-pc-a") == uids(before, "workload2-gt-0-pc-a")
-    # The pod that was killed may have found the node that the first replica left.
-    nodes += await kill(scene, f"{second}-pc-c", len(of(seen, f"{second}-pc-c")))
-    await replaced(scene, uids(before))
-    await recovers(scene, nodes)
+    async with sampling(scene, Sampler()) as sampler:
+        before = await start(scene, "workload2-gt", canaries=2)
+        nodes = await kill(scene, f"{first}-pc-c")
+        seen = await delay_passes(scene, 0)
+        assert len(uids(seen) & uids(before)) == 9
+        await sampler.catches_up(scene)
+        assert stopped(sampler) == uids(before) - uids(seen)
+        nodes += await kill(scene, f"{first}-pc-c", 2)
+        seen = await replaced(scene, uids(before, f"{first}-pc-b", f"{first}-pc-c"))
+        others = uids(before, "workload2-gt-0-pc-a", f"{second}-pc-b", f"{second}-pc-c")
+        assert uids(seen, "workload2-gt-0-pc-a", f"{second}-pc-b", f"{second}-pc-c") == others
+        nodes += await kill(scene, f"{second}-pc-c")
+        seen = await delay_passes(scene, 1)
+        assert uids(seen, "workload2-gt-0-pc-a") == uids(before, "workload2-gt-0-pc-a")
+        await sampler.catches_up(scene)
+        assert len(stopped(sampler) & others) == 1, "of the others only the pod that was killed"
+        # The pod that was killed may have found the node that the first replica left.
+        nodes += await kill(scene, f"{second}-pc-c", len(of(seen, f"{second}-pc-c")))
+        await replaced(scene, uids(before))
+        await recovers(scene, nodes)

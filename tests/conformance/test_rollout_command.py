@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
-from typing import NamedTuple
-
+from tests.conformance.command import Answer, grovectl
 from tests.conformance.scene import Scene
 from tests.conformance.updates import SET, the_set, updated, workload
 from tests.server import ServerProcess
@@ -14,25 +11,9 @@ from tests.waiting import until_seen
 NEW = "registry.k8s.io/pause:3.11"
 
 
-class Answer(NamedTuple):
-    """What a command printed, and its exit code."""
-
-    code: int
-    lines: list[str]
-    errors: str
-
-
 async def rollout(server: ServerProcess, scene: Scene, *words: str) -> Answer:
     """Run `grovectl rollout` in the test's namespace."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "grovectl", "--server", server.address, "-n", scene.namespace, "rollout", *words),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    output, errors = await process.communicate()
-    assert process.returncode is not None
-    return Answer(process.returncode, output.decode().splitlines(), errors.decode())
+    return await grovectl(server, "rollout", *words, namespace=scene.namespace)
 
 
 async def test_following_and_steering_an_update(server: ServerProcess, scene: Scene) -> None:

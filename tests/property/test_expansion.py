@@ -126,7 +126,7 @@ def test_everything_runs_and_goes(document: Json) -> None:
     world.reap()
     world.settle()
     assert world.rows == {}
-    assert (world.totals.copies, world.totals.available, world.totals.gang_phases) == ({}, 0, {})
+    assert (world.totals.copies, world.totals.sums.available, world.totals.gang_phases) == ({}, 0, {})
 
 
 def _deleted(owner: Any) -> Any:  # noqa: ANN401 -- a set, either way; a pod would do too

@@ -137,7 +137,8 @@ async def test_what_clients_could_not_read_is_refused(rpc: Harness) -> None:
     deep = "{a: " * 40 + "1" + "}" * 40
     text = manifest("one").replace("containers", f"securityContext: {deep}, containers")
     refusal = await refused(rpc.apply_text(text))
-    assert refusal.fields == ["document[1].spec.template"]
+    path = "document[1].spec.template.cliques[0].spec.podSpec.securityContext"
+    assert refusal.fields == [path + ".a" * 7]
     assert "24 deep" in refusal.message
     assert await count(rpc) == 0
 

@@ -135,3 +135,64 @@ async def test_a_refused_call_leaves_nothing_behind(bounded: Harness) -> None:
     assert (await clique(bounded, "demo-0-worker", 18)).replicas == 18
     assert (await clique(bounded, "demo-0-worker", 2)).replicas == 2
     assert (await clique(bounded, "demo-0-router", 18)).replicas == 18
+
+
+def grouped(*, router: int = 1, worker: int = 2, copies: int = 2) -> str:
+    """Return the grouped manifest with other sizes."""
+    text = GROUPED.replace("roleName: router, replicas: 1", f"roleName: router, replicas: {router}")
+    text = text.replace("roleName: worker, replicas: 2", f"roleName: worker, replicas: {worker}")
+    return text.replace("  replicas: 2\n  template", f"  replicas: {copies}\n  template")
+
+
+async def is_applied(rpc: Harness, text: str) -> bool:
+    """Apply manifests; return whether that went well, False if it is refused for the limit."""
+    try:
+        await rpc.apply_text(text)
+    except grpc.aio.AioRpcError as error:
+        refusal = read_refusal(error)
+        assert refusal.fields == ["document[1].spec"]
+        assert f"more than the {LIMIT} a set may have" in str(refusal.details)
+        return False
+    return True
+
+
+async def test_a_larger_template_counts_what_was_scaled(bounded: Harness) -> None:
+    """An edit that would give the set too many pods, live sizes included, is refused; a smaller one is not."""
+    await bounded.apply_text(GROUPED)
+    await made(bounded, 4)
+    await clique(bounded, "demo-0-router", 14)
+    assert not await is_applied(bounded, grouped(worker=3))
+    assert not await is_applied(bounded, grouped(copies=3))
+    assert await is_applied(bounded, grouped(copies=1))
+    assert await is_applied(bounded, grouped(copies=2))
+
+
+@pytest.mark.parametrize("is_scale_first", [True, False])
+@pytest.mark.parametrize("scale", ["clique", "group"])
+async def test_a_larger_template_and_a_scale_that_arrive_together(
+    bounded: Harness, scale: str, *, is_scale_first: bool
+) -> None:
+    """Six pods: twelve more by the template and twelve more by a scale call cannot both be had."""
+    await bounded.apply_text(GROUPED)
+    await made(bounded, 4)
+    scaled = (
+        outcomes(clique(bounded, "demo-0-router", 13))
+        if scale == "clique"
+        else outcomes(group(bounded, "demo-0-model", 7))
+    )
+    edited = is_applied(bounded, grouped(worker=8))
+    if is_scale_first:
+        ((is_scaled,), is_edited) = await asyncio.gather(scaled, edited)
+    else:
+        (is_edited, (is_scaled,)) = await asyncio.gather(edited, scaled)
+    assert is_scaled + is_edited == 1
+
+
+async def test_a_group_is_judged_by_the_template_that_is_on_its_way(bounded: Harness) -> None:
+    """Group replicas are larger with the template that is being applied, so fewer of them may be asked for."""
+    await bounded.apply_text(GROUPED)
+    await made(bounded, 4)
+    is_edited, (is_scaled,) = await asyncio.gather(
+        is_applied(bounded, grouped(worker=5)), outcomes(group(bounded, "demo-0-model", 4))
+    )
+    assert is_edited + is_scaled == 1

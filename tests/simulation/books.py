@@ -15,7 +15,16 @@ from grove_server.placement.requests import PodShape
 from grove_server.placement.shapes import shape_of
 from grove_server.resources.cluster import Node
 from grove_server.resources.meta import Key, Kind, Resource, key_of
-from grove_server.resources.workload import Pod, PodClique, PodCliqueScalingGroup, PodCliqueSet, PodGang, PodPhase
+from grove_server.resources.workload import (
+    Pod,
+    PodClique,
+    PodCliqueScalingGroup,
+    PodCliqueSet,
+    PodGang,
+    PodPhase,
+    PodTemplate,
+)
+from grove_server.store.journal import Commit
 from grove_server.store.state import Write
 
 _T = TypeVar("_T")
@@ -29,6 +38,11 @@ FINISHED: Final = (PodPhase.FAILED, PodPhase.SUCCEEDED)
 def holds_room(pod: Pod) -> bool:
     """Return whether a pod takes room on a node: it has one, and its containers may run."""
     return bool(pod.node) and pod.phase not in FINISHED
+
+
+def serves(pod: Pod) -> bool:
+    """Return whether a pod counts as ready."""
+    return pod.is_ready and pod.is_active
 
 
 class Books:
@@ -51,7 +65,17 @@ class Books:
         self.placed_gangs: set[str] = set()
         # Nodes as they were last, those that are gone included.
         self.nodes: dict[str, Node] = {}
+        # Virtual seconds; whoever enters something says what time it is.
+        self.now_s = 0.0
+        # Which version was visible to whoever decided a commit that is on its way.
+        self.rested_on: dict[Commit, int] = {}
         self._losses: deque[tuple[int, Pod]] = deque()
+        # Pods that served and then did not, and sets of which people or an edit changed something, by version.
+        self._unready: deque[tuple[int, Pod]] = deque()
+        self._edits: deque[tuple[int, str]] = deque()
+        # Since when a pod drains, in virtual seconds, and what decides whether a template asks for new pods.
+        self.draining_since_s: dict[Key, float] = {}
+        self.restart_hashes: dict[tuple[str, str, str], str] = {}
         self._seen: deque[tuple[float, int]] = deque()
         self._shapes: dict[str, PodShape] = {}
 
@@ -66,23 +90,42 @@ class Books:
         if resource is not None:
             self.uids[resource.metadata.uid] = key
         if key.kind in (Kind.POD_CLIQUE, Kind.POD_CLIQUE_SCALING_GROUP):
-            self._enter_scalable(key, resource, previous)
+            self._enter_scalable(key, resource, previous, version)
         if key.kind is Kind.POD:
             assert previous is None or isinstance(previous, Pod)
             assert resource is None or isinstance(resource, Pod)
             self._enter_pod(key, resource, previous, version)
+        elif isinstance(resource, PodTemplate):
+            self.restart_hashes[key.namespace, resource.clique, resource.hash] = resource.restart_hash
         elif key.kind is Kind.NODE and isinstance(resource, Node):
             self.nodes[key.name] = resource
         elif key.kind is Kind.POD_CLIQUE_SET:
+            self._note_edit(resource, previous, version)
             if resource is not None:
                 self.sets[resource.metadata.uid] = key
             elif previous is not None:
                 self.sets.pop(previous.metadata.uid, None)
                 self.removed_sets.add(previous.metadata.uid)
 
-    def _enter_scalable(self, key: Key, resource: Resource | None, previous: Resource | None) -> None:
+    def _note_edit(self, resource: Resource | None, previous: Resource | None, version: int) -> None:
+        """Note that a set differs in what passes over its copies rest on."""
+        if not (isinstance(resource, PodCliqueSet) and isinstance(previous, PodCliqueSet)):
+            owner = resource if resource is not None else previous
+            assert owner is not None
+            self._edits.append((version, owner.metadata.uid))
+        elif (
+            resource.spec is not previous.spec
+            or resource.metadata is not previous.metadata
+            or resource.paused_at != previous.paused_at
+            or _turns(resource) != _turns(previous)
+        ):
+            self._edits.append((version, resource.metadata.uid))
+
+    def _enter_scalable(self, key: Key, resource: Resource | None, previous: Resource | None, version: int) -> None:
         self._count_template(previous, -1)
         self._count_template(resource, 1)
+        if _size_of(resource) != _size_of(previous):
+            self._edits.append((version, _set_uid(resource if resource is not None else previous)))
         if previous is not None:
             of_set = self.scalable[_set_uid(previous)]
             del of_set[key]
@@ -96,8 +139,14 @@ class Books:
             self._file(key, previous, is_in=False)
             if previous.node and previous.is_active and (pod is None or not pod.is_active):
                 self._losses.append((version, previous))
+            if serves(previous) and (pod is None or not serves(pod)):
+                self._unready.append((version, previous))
         if pod is not None:
             self._file(key, pod, is_in=True)
+        if pod is None or pod.is_terminating or not pod.is_draining:
+            self.draining_since_s.pop(key, None)
+        else:
+            self.draining_since_s.setdefault(key, self.now_s)
 
     def _file(self, key: Key, pod: Pod, *, is_in: bool) -> None:
         identity = pod.identity
@@ -120,14 +169,18 @@ class Books:
         # Decisions rest on what was seen within the last second or so.
         while len(self._seen) > 1 and self._seen[1][0] < now_s - 5.0:
             self._seen.popleft()
-        oldest = self._seen[0][1]
-        while self._losses and self._losses[0][0] <= oldest:
-            self._losses.popleft()
+        oldest = min((self._seen[0][1], *self.rested_on.values()))
+        for log in (self._losses, self._unready, self._edits):
+            while log and log[0][0] <= oldest:
+                log.popleft()
 
     def forget_seen(self, version: int) -> None:
         """Note that a new server has read everything up to *version*."""
         self._seen.clear()
         self._losses.clear()
+        self._unready.clear()
+        self._edits.clear()
+        self.rested_on.clear()
         self._seen.append((0.0, version))
 
     # Reading.
@@ -149,13 +202,29 @@ class Books:
 
     def lost_unseen(self, key: GangKey, decided_at_s: float) -> list[Pod]:
         """Return bound pods of a gang that were lost, but not yet so for whoever decided at that time."""
-        at = bisect_left(self._seen, (decided_at_s, -1))
-        seen = self._seen[at - 1][1] if at else 0
+        seen = self.seen_at(decided_at_s)
         return [
             pod
             for version, pod in self._losses
             if version > seen and (pod.metadata.namespace, pod.identity.gang) == key
         ]
+
+    def seen_at(self, decided_at_s: float) -> int:
+        """Return the version that whoever decided at that time saw for certain."""
+        at = bisect_left(self._seen, (decided_at_s, -1))
+        return self._seen[at - 1][1] if at else 0
+
+    def stopped_serving(self, copy: CopyKey, after: int, before: int) -> list[Pod]:
+        """Return the pods of a copy, as they served, that stopped serving between two versions."""
+        return [
+            pod
+            for version, pod in self._unready
+            if after < version < before and (pod.identity.set_uid, pod.identity.copy) == copy
+        ]
+
+    def was_edited(self, set_uid: str, after: int, before: int) -> bool:
+        """Return whether a set, a size in it or a turn of its update changed between two versions."""
+        return any(after < version < before and uid == set_uid for version, uid in self._edits)
 
     def shape(self, pod: Pod) -> PodShape:
         """Return what a pod needs."""
@@ -171,7 +240,16 @@ class Books:
         return None if found is None else found.metadata.labels.get(key)
 
 
-def _set_uid(resource: Resource) -> str:
+def _size_of(resource: Resource | None) -> int:
+    return resource.replicas if isinstance(resource, PodClique | PodCliqueScalingGroup) else -1
+
+
+def _turns(owner: PodCliqueSet) -> object:
+    status = owner.status
+    return (status.current_generation_hash, status.update_progress and status.update_progress.currently_updating)
+
+
+def _set_uid(resource: Resource | None) -> str:
     assert isinstance(resource, PodClique | PodCliqueScalingGroup)
     return resource.identity.set_uid if isinstance(resource, PodClique) else resource.set_uid
 

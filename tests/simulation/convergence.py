@@ -7,8 +7,10 @@ serves, every status is exact, the loops are idle and the placement's account is
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
+from typing import Final
 
 from grove_server.control.drafts import CopyDraft, CopyKey
 from grove_server.control.scenes import Scenes
@@ -22,8 +24,10 @@ from grove_server.resources.cluster import Node
 from grove_server.resources.gpu_annotations import GPU_MILLI
 from grove_server.resources.meta import Key, Kind
 from grove_server.resources.workload import (
+    WAITING_FOR_PARENTS,
     GangPhase,
     Pod,
+    PodClique,
     PodCliqueSet,
     PodGang,
     PodPhase,
@@ -33,6 +37,8 @@ from tests.simulation.books import Books, holds_room
 from tests.simulation.server import SimServer
 from tests.simulation.trees import tree_differences
 
+# Whoever has plans for so soon is not done; what comes later (repetitions that wait for hours) is.
+PLANS_S: Final = 300.0
 OF_SETS = (Kind.POD_CLIQUE, Kind.POD_CLIQUE_SCALING_GROUP, Kind.POD_GANG, Kind.POD, Kind.POD_TEMPLATE)
 
 
@@ -44,6 +50,11 @@ def differences(server: SimServer, books: Books) -> Iterator[str]:
     if server.runtime._due_at:
         # A pod that serves may be about to crash, as its annotations ask.
         yield f"the runtime has plans for {len(server.runtime._due_at)} pods"
+        return
+    due_s = min(server.plane.workload.book.queue._wake_at.values(), default=math.inf)
+    if due_s < server.loop.time() + PLANS_S:
+        # Back-offs, deadlines of updates, clocks of broken units.
+        yield f"the workload loop has plans in {due_s - server.loop.time():.1f} s"
         return
     yield from _memory_is_the_disk(server, books)
     for owner in server.store.read().sorted_list(PodCliqueSet):
@@ -78,10 +89,27 @@ def _pods(books: Books) -> Iterator[str]:
             yield f"pod {key.name} has no clique"
         if not pod.is_active:
             yield f"pod {key.name} is {pod.phase} and leaving: {pod.is_terminating}"
+        elif pod.node and pod.waiting_reason == WAITING_FOR_PARENTS:
+            yield from _held(books, pod)
         elif pod.node and not (pod.phase is PodPhase.RUNNING and pod.is_ready):
             yield f"pod {key.name} has node {pod.node} and is {pod.phase} ({pod.waiting_reason}), not ready"
         elif not pod.node and not pod.waiting_reason:
             yield f"pod {key.name} does not say why it waits"
+
+
+def _held(books: Books, pod: Pod) -> Iterator[str]:
+    """A pod waits for its parents only as long as one of them lacks pods that are ready."""
+    clique = books.rows[Key(Kind.POD_CLIQUE, pod.metadata.namespace, pod.identity.name)]
+    assert isinstance(clique, PodClique)
+    parents = (books.rows.get(Key(Kind.POD_CLIQUE, pod.metadata.namespace, name)) for name in clique.starts_after)
+    if all(not isinstance(parent, PodClique) or _serves(books, parent) for parent in parents):
+        yield f"pod {pod.metadata.name} waits for parents, and all of them serve"
+
+
+def _serves(books: Books, clique: PodClique) -> bool:
+    pods = books.pods_of_gang.get((clique.metadata.namespace, clique.identity.gang), {}).values()
+    ready = sum(pod.is_active and pod.is_ready for pod in pods if pod.identity.name == clique.metadata.name)
+    return ready >= min(clique.min_available, clique.replicas)
 
 
 def _gangs(books: Books) -> Iterator[str]:
@@ -166,8 +194,8 @@ def account(server: SimServer, books: Books) -> Iterator[str]:
         if placement.cluster.gpu_shares_of(name) != left:
             yield f"placement has {placement.cluster.gpu_shares_of(name)} milli of GPUs of {name} free, left are {left}"
     bound = sum(len(pods) for pods in books.pods_on.values())
-    if len(placement._holdings) != bound:
-        yield f"placement accounts for {len(placement._holdings)} pods, bound are {bound}"
+    if len(placement.desk.holdings) != bound:
+        yield f"placement accounts for {len(placement.desk.holdings)} pods, bound are {bound}"
 
 
 # The end.
@@ -181,14 +209,14 @@ def leftovers(server: SimServer) -> Iterator[str]:
             yield f"{reader.count(kind)} rows of {kind}: {[r.metadata.name for r in reader.list(kind)][:5]}"
     placement, workload, runtime = server.plane.placement, server.plane.workload, server.runtime
     memory = {
-        "placement holdings": len(placement._holdings),
-        "placement waiting": len(placement._waiting),
+        "placement holdings": len(placement.desk.holdings),
+        "placement waiting": len(placement.desk.waiting),
         "placement dirty": len(placement._dirty),
         "placement drafts": len(placement._drafts_in_flight),
-        "placement decisions": len(placement._placed),
-        "workload sets": len(workload._sets),
-        "workload queue": len(workload._queue),
-        "workload timers": len(workload._queue._wake_at),
+        "placement decisions": len(placement.desk.placed),
+        "workload sets": len(workload.book.sets),
+        "workload queue": len(workload.book.queue),
+        "workload timers": len(workload.book.queue._wake_at),
         "workload changes": workload._changes_in_flight,
         "runtime pods": len(runtime._node_of),
         "runtime dues": len(runtime._due_at),

@@ -13,6 +13,8 @@ from grove_server.resources.workload import Pod
 from tests.simulation.books import IndexKey
 from tests.simulation.follower import Habits
 from tests.simulation.manifests import label_key
+from tests.simulation.operators import Operators
+from tests.simulation.server import SimServer
 from tests.simulation.world import EPOCH_S, InvariantError, World
 
 # How many syncs a crash may lie ahead of the moment it is armed.
@@ -20,6 +22,9 @@ _SYNCS_AHEAD_MAX: Final = 12
 _WEIGHTS: Final = (1.0, 1.0, 3.0, 10.0)
 # The chance that a run knows an action; users' plain work is in every run.
 _KNOWN_CHANCE: Final = 0.6
+# Where users do little but edit, less goes wrong, so that updates get far enough to be disturbed.
+_KNOWN_CHANCE_RESTLESS: Final = 0.3
+_WEIGHT_RESTLESS: Final = 30.0
 
 
 class Faults:
@@ -37,9 +42,19 @@ class Faults:
             "delete set": self._delete_set,
         }
         others: dict[str, Callable[[], str]] = {
-            "delete pods": self._delete_pods,
-            "cordon": self._cordon,
-            "uncordon": self._uncordon,
+            "delete pods": self._on_serving(lambda o, server: o.delete_pods(server, skip_drain=False)),
+            "delete pods now": self._on_serving(lambda o, server: o.delete_pods(server, skip_drain=True)),
+            "pause": self._on_serving(lambda o, server: o.steer(server, "pause")),
+            "resume": self._on_serving(lambda o, server: o.steer(server, "resume")),
+            "undo": self._on_serving(lambda o, server: o.steer(server, "undo")),
+            "restart": self._on_serving(lambda o, server: o.steer(server, "restart")),
+            "cordon": self._on_serving(lambda o, server: o.cordon(server)),
+            "drain node": self._on_serving(lambda o, server: o.drain_nodes(server)),
+            "uncordon": self._on_serving(lambda o, server: o.uncordon(server)),
+            "router joins": self._router_joins,
+            "router leaves": self._router_leaves,
+            "router dies": self._router_dies,
+            "router changes": self._router_changes,
             "node down": self._node_down,
             "rack down": self._rack_down,
             "node up": self._node_up,
@@ -53,19 +68,31 @@ class Faults:
             "disk full": self._disk_full,
             "disk slow": self._disk_slow,
             "runtime slow": self._runtime_slow,
+            "runtime late": self._runtime_late,
+            "notices twice": self._notices_twice,
             "readers slow": self._readers_slow,
             "clock step": self._clock_step,
             "machine slow": self._machine_slow,
         }
         self._crashed: list[IndexKey] = []
-        known = {name: act for name, act in others.items() if self._rng.random() < _KNOWN_CHANCE}
+        is_restless = world.users.are_restless
+        chance = _KNOWN_CHANCE_RESTLESS if is_restless else _KNOWN_CHANCE
+        known = {name: act for name, act in others.items() if self._rng.random() < chance}
         # What is taken away must come back within the run, too.
-        for gone, back in (("cordon", "uncordon"), ("node gone", "node back"), ("topology gone", "topology back")):
+        for gone, back in (
+            ("cordon", "uncordon"),
+            ("drain node", "uncordon"),
+            ("pause", "resume"),
+            ("node gone", "node back"),
+            ("topology gone", "topology back"),
+        ):
             if gone in known:
                 known[back] = others[back]
         self._actions = {**users, **known}
         self._names = list(self._actions)
         self._weights = [self._rng.choice(_WEIGHTS) for _ in self._names]
+        if is_restless:
+            self._weights[self._names.index("edit")] = _WEIGHT_RESTLESS
 
     def begin(self) -> None:
         """Apply some sets, so that there is something to disturb."""
@@ -87,7 +114,10 @@ class Faults:
         world.disk_mood.is_full = False
         world.disk_mood.at_sync = None
         world.disk_mood.sync_s, world.disk_mood.report_s = 0.004, 0.001
-        world.runtime_mood.pause_chance = 0.0
+        mood = world.runtime_mood
+        mood.pause_chance = mood.late_chance = mood.repeat_chance = 0.0
+        world.notice_mood.twice_chance = 0.0
+        world.fleet.calm()
         world.stopwatch.step_s = 0.0002
         for follower in world.followers:
             follower.calm()
@@ -102,10 +132,11 @@ class Faults:
             raise InvariantError("a server that is left alone does not serve after seconds")
         down = [node.metadata.name for node in world.node_rows() if not node.ready]
         world.users.mark(server, down, is_ready=True)
-        world.users.uncordon_all(server)
+        world.operators.uncordon_all(server)
+        world.operators.resume_all(server)
         world.history.act(world.time.now_s, "heal", "everything")
 
-    # Users.
+    # Users and people that steer.
 
     def _apply(self) -> str:
         return self._on_server(lambda world: world.users.apply_new(world.serving))
@@ -125,14 +156,28 @@ class Faults:
     def _delete_set(self) -> str:
         return self._on_server(lambda world: world.users.delete_set(world.serving))
 
-    def _delete_pods(self) -> str:
-        return self._on_server(lambda world: world.users.delete_pods(world.serving))
+    def _on_serving(self, act: Callable[[Operators, SimServer], str]) -> Callable[[], str]:
+        return lambda: self._on_server(lambda world: act(world.operators, world.serving))
 
-    def _cordon(self) -> str:
-        return self._on_server(lambda world: world.users.cordon(world.serving, is_on=True))
+    # Routers.
 
-    def _uncordon(self) -> str:
-        return self._on_server(lambda world: world.users.cordon(world.serving, is_on=False))
+    def _router_joins(self) -> str:
+        def join(world: World) -> str:
+            owner = world.users.some_set()
+            if owner is None:
+                return ""
+            return world.fleet.join(world.serving, owner.metadata.namespace, owner.metadata.name)
+
+        return self._on_server(join)
+
+    def _router_leaves(self) -> str:
+        return self._on_server(lambda world: world.fleet.leave(world.serving))
+
+    def _router_dies(self) -> str:
+        return self._world.fleet.die()
+
+    def _router_changes(self) -> str:
+        return self._world.fleet.change_manners()
 
     # Nodes.
 
@@ -197,11 +242,15 @@ class Faults:
         return self._on_server(crash)
 
     def _pod_to_crash(self, world: World) -> Pod | None:
-        """Return some pod; every other time in the place of an earlier victim, for back-offs need a second crash."""
+        """Return some pod; every other time in the place of the last victim, for back-offs need a second crash.
+
+        Of a few, one that is not started again is taken, since it fails for good.
+        """
         if self._crashed and self._rng.random() < 0.5:
-            for pod in world.books.pod_at.get(self._rng.choice(self._crashed), {}).values():
+            for pod in world.books.pod_at.get(self._crashed[-1], {}).values():
                 return pod
-        return world.users.some_pod()
+        found = [pod for _ in range(3) if (pod := world.users.some_pod()) is not None]
+        return min(found, key=lambda pod: pod.template.pod_spec.get("restartPolicy") != "Never", default=None)
 
     def _topology_gone(self) -> str:
         def remove(world: World) -> str:
@@ -279,11 +328,26 @@ class Faults:
         mood.pause_s = self._rng.choice((0.01, 1.0, 20.0))
         return f"one slice in {mood.pause_chance} waits up to {mood.pause_s} s"
 
+    def _runtime_late(self) -> str:
+        mood = self._world.runtime_mood
+        mood.late_chance = self._rng.choice((0.0, 0.2, 0.7))
+        mood.late_s = self._rng.choice((0.05, 2.0, 15.0))
+        mood.repeat_chance = self._rng.choice((0.0, 0.1, 0.5))
+        return (
+            f"one report in {mood.late_chance} up to {mood.late_s} s late, one in {mood.repeat_chance} repeats another"
+        )
+
+    def _notices_twice(self) -> str:
+        mood = self._world.notice_mood
+        mood.twice_chance = self._rng.choice((0.0, 0.1, 0.5))
+        return f"one batch in {mood.twice_chance}"
+
     def _readers_slow(self) -> str:
         habits = Habits(
             pause_chance=self._rng.choice((0.0, 0.3, 1.0)),
             pause_s=self._rng.choice((0.01, 1.0, 30.0)),
             leave_chance=self._rng.choice((0.0, 0.05, 0.5)),
+            repeat_chance=self._rng.choice((0.0, 0.3)),
         )
         for follower in self._world.followers:
             follower.habits = habits
@@ -293,6 +357,7 @@ class Faults:
         step_s = self._rng.choice((-600.0, -30.0, -1.0, -0.001, 1.0, 30.0, 600.0)) * self._rng.random()
         # Steps do not add up: what was to happen at a stored time is late by at most twice the largest.
         self._world.offset_s = EPOCH_S + step_s
+        self._world.troubled_at_s = self._world.time.now_s
         return f"to {step_s:.6f} s off"
 
     def _machine_slow(self) -> str:

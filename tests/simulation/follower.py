@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from grove_server.resources.meta import Kind, Resource
 from grove_server.store.engine import EmbeddedStore
@@ -19,14 +21,20 @@ from tests.simulation.virtual_loop import VirtualLoop
 
 Name = tuple[str, str]
 
+_OLDER_MAX: Final = 20
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Habits:
-    """How a follower reads: the chance of a pause before a batch and its longest length, and that of leaving."""
+    """How a follower reads: the chance of a pause before a batch and its longest length, and that of leaving.
+
+    ``repeat_chance`` is that of coming back with an older token than it need: much of what follows it knows already.
+    """
 
     pause_chance: float = 0.0
     pause_s: float = 0.0
     leave_chance: float = 0.0
+    repeat_chance: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -42,8 +50,12 @@ class Follower:
     problems: list[str] = field(default_factory=list)
     lists: int = 0
     resumes: int = 0
+    repeats: int = 0
     _listed: set[Name] | None = None
     _is_resumed: bool = False
+    # Tokens that were as good once, and the newest version it was told of.
+    _older: deque[str] = field(default_factory=lambda: deque(maxlen=_OLDER_MAX))
+    _newest: int = 0
 
     async def follow(self, store: EmbeddedStore, loop: VirtualLoop) -> None:
         """Follow one start of the server until it ends."""
@@ -75,9 +87,13 @@ class Follower:
 
     async def _watch(self, store: EmbeddedStore, loop: VirtualLoop) -> None:
         self._is_resumed = self.token is not None
+        if self.token is not None and self._older and self.rng.random() < self.habits.repeat_chance:
+            self.token = self.rng.choice(self._older)
+            self.repeats += 1
         watch = store.watch(self.kind, namespace=self.namespace, token=self.token)
         if self.token is None:
             self._listed = set()
+            self._older.clear()
             self.lists += 1
         else:
             self._listed = None
@@ -89,6 +105,8 @@ class Follower:
                 self._take(await watch.batch(self.rng.choice((1, 3, 256))))
                 # A token from before SYNCED starts the list again; so does leaving then.
                 self.token = None if self._listed is not None else watch.token
+                if self.token:
+                    self._older.append(self.token)
         finally:
             watch.close()
         await asyncio.sleep(0)
@@ -109,11 +127,14 @@ class Follower:
     def _take_one(self, event: WatchEvent, resource: Resource) -> None:
         name = _name(resource)
         known = self.copy.get(name)
+        # What is told again takes the copy back for a moment; what follows it leads to the present.
+        is_repeated = event.version <= self._newest
+        self._newest = max(self._newest, event.version)
         if event.type is EventType.DELETED:
             if known is not None and known.metadata.uid == resource.metadata.uid:
                 del self.copy[name]
             return
-        if known is not None and event.version < known.resource_version:
+        if not is_repeated and known is not None and event.version < known.resource_version:
             self.problems.append(f"watch of {self.kind}: {name} went from {known.resource_version} to {event.version}")
         # A slow reader's news of one object is folded into one event. If it left before it took that, the resumed watch
         # only tells what came after its token, so an object may be modified that this reader never heard of.

@@ -28,15 +28,26 @@ from grove_server.resources.workload import (
 )
 from grove_server.store.journal import Commit
 from tests.simulation.books import Books, GangKey
+from tests.simulation.lifecycle_rules import check_pass, check_start
+from tests.simulation.routers import Fleet
 
 PLACEMENT: Final = "placement"
 WORKLOAD: Final = "workload"
+# Nothing of these ends with their row alone: what is wanted again before its pods are gone stays.
+MAY_STAY: Final = (Kind.POD_CLIQUE, Kind.POD_CLIQUE_SCALING_GROUP, Kind.POD_GANG)
+DRAIN_SLACK_S: Final = 5.0
+# No user of a run asks for more.
+DRAIN_TIMEOUT_MAX_S: Final = 60.0
 Previous = Mapping[Key, Resource | None]
 
 
-def check_commit(books: Books, commit: Commit, previous: Previous, decided_at_s: float) -> Iterator[str]:
+def check_commit(books: Books, commit: Commit, previous: Previous, decided_at_s: float, fleet: Fleet) -> Iterator[str]:
     """Yield what is wrong after *commit*; the books hold it already."""
     yield from check_templates(books, commit, previous)
+    seen = books.rested_on.pop(commit, 0)
+    # A refusal that waited for what it rests on has no writes.
+    if commit.cause == WORKLOAD and commit.writes:
+        yield from check_pass(books, previous, seen, commit.writes[0].version, decided_at_s, fleet)
     nodes: set[str] = set()
     bound: list[Pod] = []
     for key, before in previous.items():
@@ -48,6 +59,7 @@ def check_commit(books: Books, commit: Commit, previous: Previous, decided_at_s:
             yield from check_set(commit.cause, before, after)
         elif isinstance(after, Pod):
             yield from check_pod(books, before, after)
+            yield from check_start(before, after)
             if after.node and not (isinstance(before, Pod) and before.node):
                 bound.append(after)
                 nodes.add(after.node)
@@ -70,13 +82,16 @@ def check_commit(books: Books, commit: Commit, previous: Previous, decided_at_s:
 def check_identity(books: Books, key: Key, before: Resource | None, after: Resource) -> Iterator[str]:
     """Names keep their uid while they live, uids are never used again, children have a living set."""
     uid = after.metadata.uid
-    # An event is named after what it tells and may come back under its name and uid when its time was over.
-    if key.kind is not Kind.EVENT and (books.uids.get(uid) != key or uid in books.spent_uids):
+    # Events and routers are named after what they are, uid included, and may come back when their time was over.
+    if key.kind not in (Kind.EVENT, Kind.ROUTER_REGISTRATION) and (
+        books.uids.get(uid) != key or uid in books.spent_uids
+    ):
         yield f"the uid of {key} is or was that of {books.uids.get(uid)}"
     if before is not None:
         if before.metadata.uid != uid:
             yield f"{key} changed its uid without being deleted"
-        if before.metadata.deleted_at is not None and after.metadata.deleted_at != before.metadata.deleted_at:
+        is_final = before.metadata.deleted_at is not None and key.kind not in MAY_STAY
+        if is_final and after.metadata.deleted_at != before.metadata.deleted_at:
             yield f"{key} came back from its deletion"
         if after.resource_version <= before.resource_version:
             yield f"{key} went from version {before.resource_version} to {after.resource_version}"
@@ -101,6 +116,9 @@ def check_set(cause: str, before: Resource | None, after: PodCliqueSet) -> Itera
         return
     if cause.startswith("api."):
         return
+    if after.rolled_back_from and after.rolled_back_from == before.revision.hash:
+        yield from check_return(cause, before, after)
+        return
     if (
         (before.spec is not after.spec and before.spec != after.spec)
         or before.metadata != after.metadata
@@ -109,6 +127,19 @@ def check_set(cause: str, before: Resource | None, after: PodCliqueSet) -> Itera
         or before.revision != after.revision
     ):
         yield f"{cause} changed what users own of {key_of(after)}"
+
+
+def check_return(cause: str, before: PodCliqueSet, after: PodCliqueSet) -> Iterator[str]:
+    """A set goes back by itself only if it asked for that, once, and with its template alone."""
+    strategy = before.spec.update_strategy
+    rolling = strategy.rolling_update if strategy is not None else None
+    progress = before.status.update_progress
+    if cause != WORKLOAD or rolling is None or not rolling.auto_rollback or before.rolled_back_from:
+        yield f"{cause} took {key_of(after)} back, which nobody asked for"
+    if progress is None or not progress.is_active or before.paused_at is not None:
+        yield f"{key_of(after)} went back without an update that could be stuck"
+    if (before.spec.replicas, before.spec.update_strategy) != (after.spec.replicas, after.spec.update_strategy):
+        yield f"{key_of(after)} went back and changed more than what its pods run"
 
 
 def check_pod(books: Books, before: Resource | None, pod: Pod) -> Iterator[str]:
@@ -141,7 +172,7 @@ def check_clique(clique: PodClique) -> Iterator[str]:
     status = clique.status
     if not 0 <= status.ready_replicas <= status.scheduled_replicas <= status.replicas:
         yield f"{clique.metadata.name} claims {status}"
-    if status.updated_replicas > status.replicas or status.replicas > max(clique.replicas, 0):
+    if status.updated_replicas > status.replicas:
         yield f"{clique.metadata.name} of size {clique.replicas} claims {status}"
     if 0 < clique.replicas < clique.min_available:
         yield f"{clique.metadata.name} has size {clique.replicas}, below its minimum {clique.min_available}"
@@ -150,7 +181,7 @@ def check_clique(clique: PodClique) -> Iterator[str]:
 def check_group(group: PodCliqueScalingGroup) -> Iterator[str]:
     """A group's status, when it is written, claims no more than a part of the whole."""
     status = group.status
-    if not 0 <= status.available_replicas <= status.scheduled_replicas <= status.replicas == group.replicas:
+    if not 0 <= status.available_replicas <= status.scheduled_replicas <= status.replicas:
         yield f"{group.metadata.name} of size {group.replicas} claims {status}"
     if status.updated_replicas > status.replicas:
         yield f"{group.metadata.name} claims {status}"
@@ -275,6 +306,19 @@ def _one_domain(books: Books, scope: str, level: str, pods: list[Pod]) -> Iterat
     found = {value for value in places.values() if value is not None}
     if len(found) > 1:
         yield f"{scope} must be in one {level} and is in {sorted(found)}: {places}"
+
+
+def check_deadlines(books: Books, now_s: float, troubled_at_s: float) -> Iterator[str]:
+    """No pod drains for longer than its deadline, whatever its routers do; asked when the server has nothing to do.
+
+    A clock that was set back may let a drain begin anew, once.
+    """
+    for key, since_s in books.draining_since_s.items():
+        pod = books.rows[key]
+        assert isinstance(pod, Pod)
+        timeout_s = min((pod.drain_deadline or 0.0) - (pod.draining_at or 0.0), DRAIN_TIMEOUT_MAX_S)
+        if now_s > max(since_s, troubled_at_s) + 2.0 * timeout_s + DRAIN_SLACK_S:
+            yield f"{key.name} drains for {now_s - since_s:.1f} s and may do so for {timeout_s:.1f} s"
 
 
 def note_placed(books: Books, previous: Previous, decided_at_s: float) -> Iterator[str]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from grove_server.resources.cluster import ClusterTopologyBinding, Node
 from grove_server.resources.manifest import ClusterTopologyBindingSpec, TopologyLevel
 from grove_server.resources.meta import Metadata
+from tests.simulation.policies import add_policies, draw_strategy, redraw_annotations, redraw_delay
 
 Json = dict[str, Any]
 
@@ -20,6 +21,8 @@ DOMAINS: Final = ("zone", "block", "rack", "host")
 TOPOLOGY: Final = "grove-topology"
 NAMESPACES: Final = ("default", "team-a")
 _GPUS: Final = 8
+_EDITS: Final = (0, 1, 2, 3, 3, 3, 3, 4, 5, 6, 7, 8, 9)
+_EDITS_OF_RESTLESS: Final = (*_EDITS, *((3,) * 20), 7)
 
 
 def label_key(domain: str) -> str:
@@ -59,6 +62,8 @@ class Author:
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
+        # Some authors mostly try new images, on sets that are large enough for several steps and small enough to fit.
+        self.is_restless = rng.random() < 0.4
 
     def write(self, name: str, namespace: str) -> Json:
         """Return a new set."""
@@ -76,19 +81,21 @@ class Author:
             template["topologyConstraint"] = self._pack(("zone", "block"))
         if rng.random() < 0.1:
             template["priorityClassName"] = "high"
-        return {
+        document: Json = {
             "apiVersion": "grove.io/v1alpha1",
             "kind": "PodCliqueSet",
             "metadata": {"name": name, "namespace": namespace, "labels": {"team": rng.choice("xyz")}},
             "spec": {"replicas": rng.choice((0, 1, 1, 1, 2, 2, 3)), "template": template},
         }
+        add_policies(rng, document)
+        return document
 
     def edit(self, document: Json) -> None:
-        """Change something that may change: a size, what runs, labels, annotations, or nothing at all."""
+        """Change something that may change: a size, what runs, how it is updated, labels, or nothing at all."""
         rng = self._rng
         template = document["spec"]["template"]
         clique = rng.choice(template["cliques"])
-        edit = rng.randrange(7)
+        edit = rng.choice(_EDITS_OF_RESTLESS if self.is_restless else _EDITS)
         if edit == 0:
             document["spec"]["replicas"] = rng.choice((0, 1, 2, 3))
         elif edit == 1:
@@ -97,11 +104,20 @@ class Author:
             group = rng.choice(template["podCliqueScalingGroups"])
             group["replicas"] = self._size(group["minAvailable"])
         elif edit == 3:
-            clique["spec"]["podSpec"]["containers"][0]["image"] = f"registry.example/app:{rng.randrange(4)}"
+            image = f"registry.example/app:{rng.randrange(4)}"
+            # Parts that work together are updated together; often it is one alone.
+            for changed in template["cliques"] if rng.random() < 0.5 else [clique]:
+                changed["spec"]["podSpec"]["containers"][0]["image"] = image
         elif edit == 4:
             clique.setdefault("annotations", {}).update(self._behaviour(may_crash=_restarts(clique["spec"])))
         elif edit == 5:
             document["metadata"]["labels"]["team"] = rng.choice("xyz")
+        elif edit == 7:
+            draw_strategy(rng, document)
+        elif edit == 8:
+            redraw_annotations(rng, document)
+        elif edit == 9:
+            redraw_delay(rng, document)
         elif clique["spec"].get("replicas") is not None and rng.random() < 0.5:
             # Left out: the live size stays as it is.
             del clique["spec"]["replicas"]
@@ -119,7 +135,7 @@ class Author:
         }
         if minimum > 1 or rng.random() < 0.3:
             spec["minAvailable"] = minimum
-        if rng.random() < 0.3:
+        if rng.random() < 0.4:
             spec["podSpec"]["restartPolicy"] = rng.choice(("Never", "OnFailure"))
         clique: Json = {"name": name, "spec": spec}
         if rng.random() < 0.5:
@@ -145,12 +161,12 @@ class Author:
         """Return a legal size, now and then 0."""
         if self._rng.random() < 0.1:
             return 0
-        return minimum + self._rng.choice((0, 0, 1, 1, 2))
+        return minimum + self._rng.choice((0, 1, 2, 2, 3, 4) if self.is_restless else (0, 0, 1, 1, 2))
 
     def _resources(self) -> Json:
         rng = self._rng
         requests: Json = {"cpu": rng.choice(("100m", "2", "8"))}
-        gpu_count = rng.choice((0, 0, 1, 1, 2, 4, 8))
+        gpu_count = rng.choice((0, 0, 0, 1) if self.is_restless else (0, 0, 1, 1, 2, 4, 8))
         if not gpu_count:
             return {"requests": requests}
         return {"requests": requests, "limits": {"nvidia.com/gpu": gpu_count}}

@@ -14,6 +14,7 @@ import structlog
 
 from tests.simulation.convergence import account, differences, leftovers
 from tests.simulation.faults import Faults
+from tests.simulation.invariants import check_deadlines
 from tests.simulation.world import InvariantError, World
 
 # The longest back-off of a crashing or replaced pod is 300 s, and several may follow one another.
@@ -124,11 +125,15 @@ class _Run:
         self._delete_all()
 
     def _check_account(self) -> None:
-        """Now and then, check that placement's account is right if nothing is on its way."""
-        server = self.world.server
-        if server is not None and self._rng.random() < ACCOUNT_CHANCE and server.is_quiet:
-            for problem in account(server, self.world.books):
-                raise InvariantError(problem)
+        """Now and then, check placement's account, and that no drain is overdue, if nothing is on its way."""
+        world = self.world
+        server = world.server
+        if server is None or self._rng.random() >= ACCOUNT_CHANCE or not server.is_quiet:
+            return
+        for problem in account(server, world.books):
+            raise InvariantError(problem)
+        for problem in check_deadlines(world.books, world.time.now_s, world.troubled_at_s):
+            raise InvariantError(problem)
 
     def _converge(self, look: Callable[[], Iterator[str]], within_s: float, what: str) -> None:
         world = self.world

@@ -5,9 +5,11 @@ Not here: gRPC, the metrics page, signals. Calls are coroutines on the server's 
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from grove_server.admission.context import Limits
@@ -19,13 +21,14 @@ from grove_server.control.plane import ControlPlane
 from grove_server.runtime.cluster_file import ClusterFile
 from grove_server.runtime.cluster_seed import seed_cluster
 from grove_server.runtime.fake import FakeRuntime
-from grove_server.store.engine import EmbeddedStore
 from grove_server.store.errors import StoreUnavailableError
 from grove_server.store.interface import Notice
 from grove_server.store.watch.hub import WatchLimits
 from tests.simulation.books import Books
 from tests.simulation.disk import Auditor, Disk, DiskMood, SimJournal
 from tests.simulation.follower import Follower
+from tests.simulation.services import Services
+from tests.simulation.unreliable import LateReports, NoticeMood, RuntimeMood, TalkativeStore
 from tests.simulation.virtual_loop import VirtualLoop, VirtualTime
 
 # Small, so that runs of a few thousand changes compact, overflow and expire.
@@ -48,14 +51,6 @@ class Stopwatch:
         return self._time.now_s + self._spent_s
 
 
-@dataclass(slots=True)
-class RuntimeMood:
-    """How late the runtime is: the chance of a pause between two slices of its work, and the longest one."""
-
-    pause_chance: float = 0.0
-    pause_s: float = 0.0
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What outlives a start of the server."""
@@ -65,11 +60,14 @@ class Surroundings:
     disk: Disk
     disk_mood: DiskMood
     runtime_mood: RuntimeMood
+    notice_mood: NoticeMood
     auditor: Auditor
     books: Books
     stopwatch: Stopwatch
     new_uid: Callable[[], str]
     steps_aside_for_calls: bool
+    # Called with each server that begins to serve.
+    on_serving: list[Callable[[SimServer], None]]
 
 
 class SimServer:
@@ -84,9 +82,17 @@ class SimServer:
         self.calls = 0
         clock = SystemClock(around.epoch_now, self.loop.time)
         journal = SimJournal(around.disk, around.disk_mood, around.auditor, self.loop, rng)
-        self.store = EmbeddedStore(journal, indexes=store_indexes(), watch_limits=WATCH_LIMITS)
+        self.store = TalkativeStore(
+            journal,
+            indexes=store_indexes(),
+            watch_limits=WATCH_LIMITS,
+            mood=around.notice_mood,
+            rng=rng,
+            rested_on=around.books.rested_on,
+        )
         self.plane = ControlPlane(self.store, clock, self._is_busy, around.stopwatch.read)
-        self.runtime = FakeRuntime(self.store, clock, note=self.plane.events.note, breathe=self._breathe)
+        self.reports = LateReports(self.store, self.loop, around.runtime_mood, rng)
+        self.runtime = FakeRuntime(self.reports, clock, note=self.plane.events.note, breathe=self._breathe)
         self.changes = Changes(
             self.store,
             limits=Limits(),
@@ -95,6 +101,7 @@ class SimServer:
             gathering=Gathering(lambda: self.calls),
             stopwatch=around.stopwatch.read,
         )
+        self.services = Services(self.store, self.plane, self.changes, around.epoch_now, self.loop.time)
 
     def start(self, cluster: ClusterFile, followers: Sequence[Follower]) -> None:
         """Begin to start; serving comes when the loop has run."""
@@ -122,6 +129,7 @@ class SimServer:
             self.is_serving
             and not self.calls
             and self.plane.is_idle
+            and not self.reports.held_count
             and not self.runtime.health().backlog_count
             and self.store.health().ok
             and not self.store.health().queued_changes
@@ -131,7 +139,7 @@ class SimServer:
         around = self._around
         await self.store.open()
         around.books.forget_seen(self.store.read().version)
-        self.store.subscribe(self._see)
+        self.store.subscribe_once(self._see)
         try:
             await seed_cluster(self.store, cluster, now=around.epoch_now(), new_uid=around.new_uid)
         except StoreUnavailableError:
@@ -142,6 +150,18 @@ class SimServer:
         self.is_serving = True
         for follower in followers:
             self._watch_over(follower.follow(self.store, self.loop), "follower")
+        for on_serving in self._around.on_serving:
+            on_serving(self)
+
+    def run_aside(self, coroutine: Coroutine[Any, Any, None], what: str) -> None:
+        """Run something beside the calls, watched over; it dies with the server."""
+        self._watch_over(coroutine, what)
+
+    def begin(self, coroutine: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
+        """Do the same and return the task, which may be cancelled."""
+        task = self.loop.create_task(coroutine, name=what)
+        task.add_done_callback(partial(self._check, what))
+        return task
 
     async def _serve(self, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
@@ -166,10 +186,8 @@ class SimServer:
             await self.loop.pause(0.0)
 
     def _watch_over(self, coroutine: Coroutine[Any, Any, None], what: str) -> None:
-        task = self.loop.create_task(coroutine, name=what)
+        self.loop.create_task(coroutine, name=what).add_done_callback(partial(self._check, what))
 
-        def check(done: Any) -> None:  # noqa: ANN401 -- a future of anything
-            if not done.cancelled() and done.exception() is not None:
-                self.loop.problems.append(f"{what} failed: {done.exception()!r}")
-
-        task.add_done_callback(check)
+    def _check(self, what: str, done: asyncio.Future[None]) -> None:
+        if not done.cancelled() and done.exception() is not None:
+            self.loop.problems.append(f"{what} failed: {done.exception()!r}")

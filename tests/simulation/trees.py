@@ -15,7 +15,10 @@ def tree_differences(books: Books, owner: PodCliqueSet) -> Iterator[str]:
     name, status, copies = owner.metadata.name, owner.status, owner.spec.replicas or 0
     wanted = {each for copy in range(copies) for each in _names(books, owner, copy)}
     there = {key.name for key in books.scalable.get(owner.metadata.uid, {})}
-    if there != wanted:
+    is_held_up = _is_held_up(books, owner)
+    # Replicas that an update adds stay as long as it waits.
+    added = {name for name in there - wanted if is_held_up and _is_surge(books, owner, name)}
+    if there - added != wanted:
         yield f"set {name} lacks {sorted(wanted - there)} and has {sorted(there - wanted)} too many"
         return
     for key in books.scalable.get(owner.metadata.uid, {}):
@@ -70,8 +73,25 @@ def _whole(books: Books, group: PodCliqueScalingGroup) -> int:
     namespace = group.metadata.namespace
     return sum(
         all(_is_available(books, namespace, name) for name in _members(group, replica))
-        for replica in range(group.replicas)
+        for replica in range(_there(books, group))
     )
+
+
+def _there(books: Books, group: PodCliqueScalingGroup) -> int:
+    """Return how many replicas of a group there are, those that an update adds included."""
+    found = group.replicas
+    namespace = group.metadata.namespace
+    while found and Key(Kind.POD_CLIQUE, namespace, _members(group, found)[0]) in books.rows:
+        found += 1
+    return found
+
+
+def _is_surge(books: Books, owner: PodCliqueSet, name: str) -> bool:
+    clique = books.rows.get(Key(Kind.POD_CLIQUE, owner.metadata.namespace, name))
+    if not isinstance(clique, PodClique) or not clique.identity.group:
+        return False
+    group = _find_group(books, owner, clique.identity.copy, clique.identity.group)
+    return group is not None and group.replicas > 0
 
 
 def _group(books: Books, group: PodCliqueScalingGroup, owner: PodCliqueSet) -> Iterator[str]:
@@ -80,7 +100,7 @@ def _group(books: Books, group: PodCliqueScalingGroup, owner: PodCliqueSet) -> I
     if group.scale_owner is ScaleOwner.SPEC and group.replicas != template.replicas:
         yield f"group {name} has size {group.replicas}, its template says {template.replicas}"
     whole = _whole(books, group)
-    if (status.available_replicas, status.replicas) != (whole, group.replicas):
+    if (status.available_replicas, status.replicas) != (whole, _there(books, group)):
         yield f"group {name} claims {status.available_replicas} of {status.replicas}, true is {whole}"
 
 
@@ -98,7 +118,7 @@ def _clique(books: Books, clique: PodClique, owner: PodCliqueSet) -> Iterator[st
     if clique.template.hash != current and not _is_held_up(books, owner):
         yield f"clique {name} is of revision {clique.template.hash}"
     pods = _pods_of(books, clique)
-    if len(pods) != clique.replicas:
+    if len(pods) < clique.replicas or (len(pods) > clique.replicas and not _is_held_up(books, owner)):
         yield f"clique {name} of size {clique.replicas} has {len(pods)} pods"
     status = clique.status
     counts = (

@@ -59,6 +59,11 @@ class Users:
         self.answers = {"acknowledged": 0, "refused": 0, "unanswered": 0}
         self.refusals: dict[str, int] = {}
 
+    @property
+    def are_restless(self) -> bool:
+        """Whether they mostly edit what their sets run."""
+        return self._author.is_restless
+
     # What they do. Each returns what to call it in the log, empty if there was nothing to do.
 
     def apply_new(self, server: SimServer) -> str:
@@ -74,7 +79,7 @@ class Users:
 
     def edit(self, server: SimServer) -> str:
         """Edit a manifest and apply it, or apply it as it was."""
-        owner = self._some_set()
+        owner = self.some_set()
         if owner is None:
             return ""
         metadata = owner.metadata
@@ -87,7 +92,7 @@ class Users:
 
     def scale_set(self, server: SimServer) -> str:
         """Set the number of copies."""
-        owner = self._some_set()
+        owner = self.some_set()
         if owner is None:
             return ""
         size, by = self._rng.choice((0, 1, 1, 2, 2, 3)), self._rng.choice(_OWNERS)
@@ -143,36 +148,13 @@ class Users:
 
     def delete_set(self, server: SimServer) -> str:
         """Ask for the deletion of a set."""
-        owner = self._some_set()
+        owner = self.some_set()
         return "" if owner is None else self.delete(server, owner)
 
     def delete(self, server: SimServer, owner: PodCliqueSet) -> str:
         """Ask for the deletion of this set."""
         server.call(partial(self._change, server, [key_of(owner)], mark_deleted(self._now()), "api.delete"))
         return owner.metadata.name
-
-    def delete_pods(self, server: SimServer) -> str:
-        """Ask one to three pods to stop, as one change."""
-        pods = {key_of(pod) for _ in range(self._rng.randint(1, 3)) if (pod := self.some_pod()) is not None}
-        if not pods:
-            return ""
-        server.call(partial(self._change, server, sorted(pods), mark_deleted(self._now()), "api.delete"))
-        return ", ".join(sorted(key.name for key in pods))
-
-    def cordon(self, server: SimServer, *, is_on: bool) -> str:
-        """Cordon or uncordon some nodes as one change."""
-        names = self.some_nodes(3)
-
-        def decide(node: Node) -> Node | None:
-            return None if node.unschedulable is is_on else replace(node, unschedulable=is_on)
-
-        return self._change_nodes(server, names, decide, "api.cordon")
-
-    def uncordon_all(self, server: SimServer) -> str:
-        """Uncordon every node."""
-        rows = self._books.rows
-        names = sorted(key.name for key, row in rows.items() if isinstance(row, Node) and row.unschedulable)
-        return self._change_nodes(server, names, lambda node: replace(node, unschedulable=False), "api.cordon")
 
     def mark(self, server: SimServer, names: list[str], *, is_ready: bool) -> str:
         """Let nodes fail or come back."""
@@ -218,7 +200,7 @@ class Users:
                 if isinstance(result.resource, PodCliqueSet):
                     self._promise(result.resource)
 
-        await self._end(call())
+        await self.end(call())
 
     async def _change(self, server: SimServer, keys: list[Key], decide: Callable[[Any], Any], cause: str) -> None:
         async def call() -> None:
@@ -226,7 +208,7 @@ class Users:
                 if isinstance(after, PodCliqueSet):
                     self._promise(after)
 
-        await self._end(call())
+        await self.end(call())
 
     def _change_nodes(self, server: SimServer, names: list[str], decide: Callable[[Any], Any], cause: str) -> str:
         if not names:
@@ -234,7 +216,8 @@ class Users:
         server.call(partial(self._change, server, [Key(Kind.NODE, "", name) for name in names], decide, cause))
         return ", ".join(names)
 
-    async def _end(self, call: Coroutine[Any, Any, None]) -> None:
+    async def end(self, call: Coroutine[Any, Any, None]) -> None:
+        """Wait for a call and count how it ended."""
         try:
             await call
         except (ApiError, InvalidResourceError, SchemaError) as error:
@@ -254,13 +237,14 @@ class Users:
 
     # Choosing.
 
-    def _some_set(self) -> PodCliqueSet | None:
+    def some_set(self) -> PodCliqueSet | None:
+        """Return some set."""
         uids: list[str] = [*self._books.sets]
         return self._books.set_of(self._rng.choice(uids)) if uids else None
 
     def _some_scalable(self, kind: type[S]) -> S | None:
         """Return some clique or group of some set."""
-        owner = self._some_set()
+        owner = self.some_set()
         of_set = {} if owner is None else self._books.scalable.get(owner.metadata.uid, {})
         keys = [key for key in of_set if key.kind is kind.kind]
         found = self._books.rows[self._rng.choice(keys)] if keys else None
@@ -268,7 +252,7 @@ class Users:
 
     def some_pod(self) -> Pod | None:
         """Return some pod of some set."""
-        owner = self._some_set()
+        owner = self.some_set()
         if owner is None or not owner.spec.replicas:
             return None
         copy_index = self._rng.randrange(owner.spec.replicas)

@@ -27,7 +27,10 @@ from tests.simulation.disk import Disk, DiskMood
 from tests.simulation.follower import Follower, Habits
 from tests.simulation.history import History
 from tests.simulation.invariants import check_commit
-from tests.simulation.server import RuntimeMood, SimServer, Stopwatch, Surroundings
+from tests.simulation.operators import Operators
+from tests.simulation.routers import Fleet
+from tests.simulation.server import SimServer, Stopwatch, Surroundings
+from tests.simulation.unreliable import NoticeMood, RuntimeMood
 from tests.simulation.users import Users
 from tests.simulation.virtual_loop import VirtualTime
 
@@ -65,9 +68,14 @@ class World:
         self.disk = Disk(epoch=self.stream("epoch").getrandbits(60))
         self.disk_mood = DiskMood()
         self.runtime_mood = RuntimeMood()
+        self.notice_mood = NoticeMood()
+        self.on_serving: list[Callable[[SimServer], None]] = []
         self.history = History(is_thorough=is_thorough)
         self.books = Books(self.disk.rows)
         self.users = Users(self.stream("users"), self.books, self.epoch_now, sets_max=sets_max)
+        self.operators = Operators(self.stream("operators"), self.users, self.books)
+        self.fleet = Fleet(self.stream)
+        self.on_serving.append(self.fleet.come_back)
         self.stopwatch = Stopwatch(self.time, self.stream("stopwatch"))
         self._steps_aside = steps_aside
         self._slack_s = _STEP_ASIDE_S if steps_aside else 0.0
@@ -77,11 +85,13 @@ class World:
             disk=self.disk,
             disk_mood=self.disk_mood,
             runtime_mood=self.runtime_mood,
+            notice_mood=self.notice_mood,
             auditor=self,
             books=self.books,
             stopwatch=self.stopwatch,
             new_uid=self.new_uid,
             steps_aside_for_calls=steps_aside,
+            on_serving=self.on_serving,
         )
         self._nodes = {(each := self._node(index, nodes_per_rack)).metadata.name: each for index in range(nodes)}
         self.present = dict.fromkeys(self._nodes)
@@ -92,6 +102,8 @@ class World:
         ]
         self.server: SimServer | None = None
         self.server_count = 0
+        # When the server last started or its clock was set: what it waits for may begin anew then.
+        self.troubled_at_s = 0.0
         self._graveyard: list[SimServer] = []
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = 0
@@ -175,6 +187,7 @@ class World:
         """Start the server on what the disk holds."""
         assert self.server is None, "one server at a time"
         self.server_count += 1
+        self.troubled_at_s = self.time.now_s
         self.server = SimServer(self._around, self.stream(f"server {self.server_count}"))
         nodes = tuple(self._described(self._nodes[name]) for name in sorted(self.present))
         bindings = (manifests.topology(uid="", now=0.0),) if self.has_topology else ()
@@ -213,6 +226,7 @@ class World:
     def audit(self, commit: Commit, previous: dict[Key, Resource | None]) -> None:
         """Check one durable commit."""
         self.history.commit(self.time.now_s, commit)
+        self.books.now_s = self.time.now_s
         last = 0
         for write in commit.writes:
             if write.version <= last:
@@ -221,7 +235,7 @@ class World:
         # Entered key by key: of several writes of one key the books need the last.
         for write in {write.key: write for write in commit.writes}.values():
             self.books.enter(write, previous[write.key])
-        for problem in check_commit(self.books, commit, previous, commit.decided_at_s - self._slack_s):
+        for problem in check_commit(self.books, commit, previous, commit.decided_at_s - self._slack_s, self.fleet):
             raise InvariantError(problem)
 
     # Nodes.

@@ -17,6 +17,7 @@ from grove_server.api.conversions.metadata import (
 from grove_server.api.conversions.timestamps import optional_rfc3339, rfc3339
 from grove_server.api.conversions.wire import nested, struct_bytes
 from grove_server.resources.meta import API_VERSIONS, Kind
+from grove_server.resources.rollout import CliqueUpdate, GroupUpdate
 from grove_server.resources.workload import NO_GROUP_REPLICA, PodClique, PodCliqueScalingGroup, PodGang, Recycle
 
 _SPEC_FIELD: Final = pod_clique_pb2.PodClique.DESCRIPTOR.fields_by_name["spec"].number
@@ -55,7 +56,10 @@ def pod_clique_bytes(resource: PodClique) -> bytes:
             scheduled_replicas=status.scheduled_replicas,
             hpa_pod_selector=status.hpa_pod_selector,
             conditions=condition_messages(status.conditions),
+            current_pod_clique_set_generation_hash=status.current_set_hash,
             current_pod_template_hash=status.current_pod_template_hash,
+            update_progress=_clique_progress(status.update_progress),
+            terminating_replicas=status.terminating_replicas,
             scale_owner=resource.scale_owner.value,
         ),
     )
@@ -84,6 +88,8 @@ def scaling_group_message(resource: PodCliqueScalingGroup) -> pod_clique_scaling
             updated_replicas=status.updated_replicas,
             selector=status.selector,
             conditions=condition_messages(status.conditions),
+            current_pod_clique_set_generation_hash=status.current_set_hash,
+            update_progress=_group_progress(status.update_progress),
             scale_owner=resource.scale_owner.value,
             recycles=_recycles(status.recycles),
         ),
@@ -143,6 +149,43 @@ def _gang_status(resource: PodGang) -> pod_gang_pb2.PodGangStatus:
         ready_at=optional_rfc3339(status.ready_at),
         observed_generation=resource.metadata.generation,
         recycles=_recycles(status.recycles),
+    )
+
+
+def _clique_progress(update: CliqueUpdate | None) -> pod_clique_pb2.PodCliqueUpdateProgress | None:
+    if update is None:
+        return None
+    chosen = None
+    if update.selected or update.completed:
+        chosen = pod_clique_pb2.PodsSelectedToUpdate(
+            current=update.selected[0] if update.selected else "", completed=update.completed
+        )
+    return pod_clique_pb2.PodCliqueUpdateProgress(
+        update_started_at=rfc3339(update.update_started_at),
+        update_ended_at=optional_rfc3339(update.update_ended_at),
+        pod_clique_set_generation_hash=update.set_hash,
+        pod_template_hash=update.template_hash,
+        ready_pods_selected_to_update=chosen,
+    )
+
+
+def _group_progress(
+    update: GroupUpdate | None,
+) -> pod_clique_scaling_group_pb2.PodCliqueScalingGroupUpdateProgress | None:
+    if update is None:
+        return None
+    chosen = None
+    if update.selected or update.completed:
+        chosen = pod_clique_scaling_group_pb2.GroupReplicasSelectedToUpdate(
+            current=update.selected[0] if update.selected else None, completed=update.completed
+        )
+    return pod_clique_scaling_group_pb2.PodCliqueScalingGroupUpdateProgress(
+        update_started_at=rfc3339(update.update_started_at),
+        update_ended_at=optional_rfc3339(update.update_ended_at),
+        pod_clique_set_generation_hash=update.set_hash,
+        updated_pod_cliques_count=update.updated_cliques,
+        total_pod_cliques_count=update.total_cliques,
+        ready_replica_indices_selected_to_update=chosen,
     )
 
 

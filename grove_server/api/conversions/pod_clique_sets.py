@@ -21,7 +21,7 @@ from grove_server.api.conversions.metadata import (
     topology_constraint,
 )
 from grove_server.api.conversions.timestamps import optional_rfc3339, rfc3339
-from grove_server.api.conversions.wire import nested, struct_bytes, to_struct
+from grove_server.api.conversions.wire import nested, struct_bytes, to_struct, too_deep
 from grove_server.resources.manifest import (
     CliqueTemplate,
     PodCliqueSetSpec,
@@ -45,6 +45,8 @@ POD_SPEC_FIELD: Final = pod_clique_pb2.PodCliqueSpec.DESCRIPTOR.fields_by_name["
 
 # About 16 MB of specs of a few kilobytes.
 _REMEMBERED_MAX: Final = 4_096
+# Below a pod spec; enough to find it, and a path stays readable.
+_PATH_STEPS_SHOWN: Final = 8
 
 
 def pod_clique_set_bytes(resource: PodCliqueSet) -> bytes:
@@ -61,6 +63,25 @@ def pod_clique_set_bytes(resource: PodCliqueSet) -> bytes:
 def prepare_spec(resource: PodCliqueSet) -> None:
     """Serialize the spec of *resource* ahead of its first view. Raises NestingError if clients could not read it."""
     _specs.of(resource)
+
+
+def unreadable_path(resource: PodCliqueSet) -> str:
+    """Return the path to what is nested too deep for clients, down to a few levels, after ``prepare_spec`` refused."""
+    template = resource.spec.template
+    parts: list[tuple[str, object]] = [
+        (f"spec.template.cliques[{index}].spec.podSpec", clique.spec.pod_spec)
+        for index, clique in enumerate(template.cliques)
+    ]
+    parts += (
+        (f"spec.template.resourceClaimTemplates[{index}].templateSpec", claim.template_spec)
+        for index, claim in enumerate(template.resource_claim_templates)
+    )
+    for path, value in parts:
+        found = too_deep(value)
+        if found is not None:
+            steps = (f"[{key}]" if isinstance(key, int) else f".{key}" for key in found[:_PATH_STEPS_SHOWN])
+            return path + "".join(steps)
+    return "spec.template"
 
 
 class _Specs:

@@ -11,7 +11,8 @@ Why a pod does not serve stands where Kubernetes' users look: without a node in 
 waiting container, on a node that is down, or behind parents in the start order, in ``status.reason``.
 
 The spec is most of a pod's bytes and nearly the same for all pods of a clique, so it is written to the wire form
-directly. An address of the host is not shown: it is the node's, and a cached pod must not go stale with another object.
+directly. The host's address is the one its node had when the pod started: a cached pod must not go stale with another
+object.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ def _status(pod: Pod) -> pod_pb2.PodStatus:
         conditions=_conditions(pod),
         reason=pod.waiting_reason if is_held else "",
         message=pod.waiting_message if is_held else "",
+        host_ip=pod.host_ip,
+        host_ips=[pod_pb2.PodAddress(ip=pod.host_ip)] if pod.host_ip else (),
         pod_ip=pod.pod_ip,
         pod_ips=[pod_pb2.PodAddress(ip=pod.pod_ip)] if pod.pod_ip else (),
         start_time=optional_rfc3339(pod.scheduled_at),

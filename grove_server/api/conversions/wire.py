@@ -8,7 +8,7 @@ Python costs several times as much. Source: protobuf.dev, Encoding.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -122,6 +122,20 @@ def _list_bytes(values: Sequence[Any], depth: int) -> bytes:
         payload = _value_bytes(value, depth)
         parts += (b"\x0a", varint(len(payload)), payload)
     return b"".join(parts)
+
+
+def too_deep(value: Any, depth: int = 1) -> tuple[str | int, ...] | None:  # noqa: ANN401 -- JSON
+    """Return keys and indices that lead to the first part of a JSON *value* nested too deep for a Struct, if any."""
+    if not isinstance(value, dict | list | tuple):
+        return None
+    if depth > STRUCT_NESTING_MAX:
+        return ()
+    items: Iterable[tuple[str | int, Any]] = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, part in items:
+        found = too_deep(part, depth + 1)
+        if found is not None:
+            return (key, *found)
+    return None
 
 
 def to_struct(mapping: Mapping[str, Any]) -> struct_pb2.Struct:

@@ -33,6 +33,11 @@ class Component:
     units: tuple[Unit, ...] = ()
 
     @property
+    def is_empty(self) -> bool:
+        """Whether there are units and none of them has pods: then it has no part in the ratio."""
+        return bool(self.units) and all(unit.is_empty for unit in self.units)
+
+    @property
     def new_count(self) -> int:
         """Units of the new revision."""
         return sum(not unit.is_old for unit in self.units)

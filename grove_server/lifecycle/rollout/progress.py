@@ -2,7 +2,8 @@
 
 One copy has its turn at a time (Grove): first those that are below their minimum, then the lowest. Copies of which
 nothing is placed have theirs at once and nobody waits for them, since nobody loses anything by it. A turn ends when the
-copy is wholly of the new revision and works; the update ends when no copy has anything old.
+copy is wholly of the new revision, works, and needs no extra replicas any more; the update ends when no copy has
+anything old.
 
 An update begins when the template has been quiet for a while, so that a burst of edits is one update. An edit during an
 update aims it anew: what is at a revision in between is old again. Sizes always follow, and new copies begin with the
@@ -11,11 +12,12 @@ current revision. While a set is paused nobody gets or keeps a turn.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from grove_server.lifecycle.copy import CopySummary
+from grove_server.lifecycle.copy_totals import CopySums, CopyTotals
 from grove_server.lifecycle.orders import UpdateOrder
 from grove_server.resources.manifest import ON_DELETE, ROLLING_RECREATE, UpdateStrategy
 from grove_server.resources.rollout import UpdateProgress, UpdatingCopy
@@ -64,38 +66,39 @@ def turns(owner: PodCliqueSet) -> frozenset[int]:
     return frozenset(copy for copy in found if update_order(owner, copy) is not None)
 
 
-def advance(
-    owner: PodCliqueSet, copies: Mapping[int, CopySummary], *, now: float, settle_s: float = SETTLE_S
-) -> Advance:
-    """Return where the update stands now; *copies* are the summaries by index, those beyond the size too."""
+def advance(owner: PodCliqueSet, totals: CopyTotals, *, now: float, settle_s: float = SETTLE_S) -> Advance:
+    """Return where the update stands now; *totals* are those of all copies, of those beyond the size too."""
     status, revision = owner.status, owner.revision
-    wanted = [copies[copy] for copy in range(owner.spec.replicas or 0) if copy in copies]
+    wanted = owner.spec.replicas or 0
     held = Advance(
         target_hash=status.current_generation_hash or revision.hash,
         clique_hashes=status.current_clique_hashes or revision.clique_hashes,
         progress=status.update_progress,
     )
-    is_known = all(summary.revision == revision.hash for summary in wanted)
+    is_known = totals.are_all_at(revision.hash, wanted)
     if not is_known or owner.metadata.deleted_at is not None or owner.paused_at is not None:
         return held
     progress = held.progress
     is_new = held.target_hash != revision.hash
-    if is_new or (not (progress and progress.is_active) and _falls_behind(owner, wanted)):
+    if is_new or (not (progress and progress.is_active) and _falls_behind(owner, totals)):
         quiet_at = owner.revised_at + settle_s
         # A clock that was set back must not make anybody wait for longer than it takes to settle.
-        if now < quiet_at <= now + settle_s and any(summary.is_placed for summary in wanted):
+        if now < quiet_at <= now + settle_s and totals.within(wanted).placed:
             return replace(held, wake_at=quiet_at)
         progress = _begun(owner, held, now)
     if progress is not None and progress.is_active:
-        progress = _gone_on(owner, progress, wanted, now)
+        progress = _gone_on(owner, progress, totals, now)
     if progress is not None:
-        progress = _counted(owner, progress, wanted, now)
+        progress = _counted(owner, progress, totals.within(wanted), now)
     return Advance(target_hash=revision.hash, clique_hashes=revision.clique_hashes, progress=progress)
 
 
-def _falls_behind(owner: PodCliqueSet, wanted: Sequence[CopySummary]) -> bool:
+def _falls_behind(owner: PodCliqueSet, totals: CopyTotals) -> bool:
     """Return whether a copy was missed: one that was wanted again while it was being taken down, for instance."""
-    return strategy_of(owner).type != ON_DELETE and any(summary.is_behind for summary in wanted)
+    if strategy_of(owner).type == ON_DELETE:
+        return False
+    wanted = owner.spec.replicas or 0
+    return any(copy < wanted for copy in totals.behind)
 
 
 def _begun(owner: PodCliqueSet, held: Advance, now: float) -> UpdateProgress:
@@ -114,50 +117,50 @@ def _begun(owner: PodCliqueSet, held: Advance, now: float) -> UpdateProgress:
     )
 
 
-def _gone_on(
-    owner: PodCliqueSet, progress: UpdateProgress, wanted: Sequence[CopySummary], now: float
-) -> UpdateProgress:
+def _gone_on(owner: PodCliqueSet, progress: UpdateProgress, totals: CopyTotals, now: float) -> UpdateProgress:
     if strategy_of(owner).type == ON_DELETE:
         return replace(progress, update_ended_at=now, currently_updating=())
-    known = {summary.copy: summary for summary in wanted}
-    current = [
-        turn
-        for turn in progress.currently_updating
-        if turn.replica_index in known and not is_turn_over(known[turn.replica_index])
-    ]
+    wanted = owner.spec.replicas or 0
+    known = totals.copies
+    current = [turn for turn in progress.currently_updating if _goes_on(turn, known, wanted)]
     having = {turn.replica_index for turn in current}
-    waiting = [summary for summary in wanted if summary.has_old and summary.copy not in having]
+    waiting = [known[copy] for copy in totals.old if copy < wanted and copy not in having]
     current += [
-        UpdatingCopy(replica_index=summary.copy, update_started_at=now, was_placed=False)
-        for summary in waiting
-        if not summary.is_placed
+        UpdatingCopy(replica_index=copy, update_started_at=now, was_placed=False)
+        for copy in sorted(summary.copy for summary in waiting if not summary.is_placed)
     ]
-    placed = [summary for summary in waiting if summary.is_placed]
-    if placed and not any(turn.was_placed for turn in current):
-        chosen = min(placed, key=lambda summary: (summary.available, summary.copy))
-        current.append(UpdatingCopy(replica_index=chosen.copy, update_started_at=now))
-    ended = not current and len(wanted) == (owner.spec.replicas or 0)
+    if not any(turn.was_placed for turn in current):
+        chosen = min(((each.available, each.copy) for each in waiting if each.is_placed), default=None)
+        if chosen is not None:
+            current.append(UpdatingCopy(replica_index=chosen[1], update_started_at=now))
+    ended = not current and totals.within(wanted).count == wanted
     return replace(progress, currently_updating=tuple(current), update_ended_at=now if ended else None)
 
 
+def _goes_on(turn: UpdatingCopy, known: Mapping[int, CopySummary], wanted: int) -> bool:
+    summary = known.get(turn.replica_index)
+    return summary is not None and summary.copy < wanted and not is_turn_over(summary)
+
+
 def is_turn_over(summary: CopySummary) -> bool:
-    """Return whether a copy that has its turn is wholly of the new revision and works."""
-    return not summary.has_old and summary.updated and summary.available
+    """Return whether a copy that has its turn is wholly of the new revision and works.
+
+    Extra group replicas serve in place of those that start; with the turn they would go, so it lasts as long as they.
+    """
+    return not summary.has_old and not summary.has_surge and summary.updated and summary.available
 
 
-def _counted(
-    owner: PodCliqueSet, progress: UpdateProgress, wanted: Sequence[CopySummary], now: float
-) -> UpdateProgress:
-    reached = sum(summary.reached for summary in wanted)
+def _counted(owner: PodCliqueSet, progress: UpdateProgress, sums: CopySums, now: float) -> UpdateProgress:
+    reached = sums.reached
     template, copies = owner.spec.template, owner.spec.replicas or 0
     members = {name for group in template.pod_clique_scaling_groups for name in group.clique_names}
     return replace(
         progress,
-        updated_pod_cliques_count=sum(summary.updated_cliques for summary in wanted),
+        updated_pod_cliques_count=sums.updated_cliques,
         total_pod_cliques_count=copies * sum(clique.name not in members for clique in template.cliques),
-        updated_pod_clique_scaling_groups_count=sum(summary.updated_groups for summary in wanted),
+        updated_pod_clique_scaling_groups_count=sums.updated_groups,
         total_pod_clique_scaling_groups_count=copies * len(template.pod_clique_scaling_groups),
         # A count that fell by a crash or a scale-in has to be reached again before it is progress.
         reached=reached if not progress.is_active else max(reached, progress.reached),
-        progressed_at=now if progress.is_active and reached > progress.reached else progress.progressed_at,
+        progressed_at=now if progress.is_active and reached > progress.reached else min(progress.progressed_at, now),
     )

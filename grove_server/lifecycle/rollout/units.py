@@ -18,13 +18,17 @@ _Order = Callable[["Unit"], tuple[float | str, ...]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """A pod (``name``, and its age for the order) or a group replica (``index``)."""
+    """A pod (``name``, and its age for the order) or a group replica (``index``).
+
+    A replica whose cliques are all at size 0 is empty: it counts as available, and nothing is lost when it goes.
+    """
 
     name: str = ""
     index: int = 0
     created_at: float = 0.0
     is_old: bool
     is_available: bool
+    is_empty: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +74,7 @@ def plan_replicas(replicas: Sequence[Unit], size: int, budget: Budget) -> UnitPl
 
 
 def _stopped(old: Sequence[Unit], spare: int, order: _Order) -> tuple[Unit, ...]:
-    """Return the old units that go: all that do not serve, and as many of the others as are to *spare*."""
-    idle = [unit for unit in old if not unit.is_available]
-    serving = sorted((unit for unit in old if unit.is_available), key=order)
+    """Return the old units that go: all that do not serve anybody, and as many of the others as are to *spare*."""
+    idle = [unit for unit in old if unit.is_empty or not unit.is_available]
+    serving = sorted((unit for unit in old if unit.is_available and not unit.is_empty), key=order)
     return (*sorted(idle, key=order), *serving[: max(0, spare)])

@@ -57,6 +57,18 @@ def test_too_long_names_are_shown() -> None:
     assert violation.message.endswith("and would have 69")
 
 
+def test_parts_collide_whatever_is_wrong_with_the_name_of_the_set() -> None:
+    """A set whose name is none hears of its parts that get the same names as well; a name of any length is no work."""
+    parts: dict[str, Any] = {"cliques": [clique("g-0-a"), clique("a")], "podCliqueScalingGroups": [group("g", "a")]}
+    broken = violations_of(pod_clique_set("Chat", **parts))
+    assert [(v.path, v.reason) for v in broken] == [
+        ("metadata.name", Reason.INVALID),
+        ("spec.template.cliques[1].name", Reason.DUPLICATE),
+    ]
+    for name in ("x" * 254, "a-#"):
+        assert [v.path for v in violations_of(pod_clique_set(name, **parts))] == ["metadata.name"]
+
+
 def test_patterns_of_a_set() -> None:
     """Each kind of child has one pattern, in the space of names it shares with others."""
     assert name_patterns(admit(pod_clique_set("a-0")).resource) == (

@@ -26,7 +26,14 @@ from grove_server.api import reading, scaling, streams
 from grove_server.api.conversions.explanations import amount_text
 from grove_server.api.conversions.requests import plain
 from grove_server.api.conversions.timestamps import rfc3339
-from grove_server.api.conversions.wire import STRUCT_NESTING_MAX, NestingError, struct_bytes, to_struct, varint
+from grove_server.api.conversions.wire import (
+    STRUCT_NESTING_MAX,
+    NestingError,
+    struct_bytes,
+    to_struct,
+    too_deep,
+    varint,
+)
 
 JSON = st.recursive(
     st.none()
@@ -84,6 +91,7 @@ def test_deep_structs_are_refused_before_clients_choke_on_them() -> None:
     for _ in range(STRUCT_NESTING_MAX - 1):
         content = {"a": content}
     assert isinstance(struct_pb2.Struct.FromString(struct_bytes(content)), struct_pb2.Struct)
+    assert too_deep({"list": [content]}) == ("list", 0, *["a"] * (STRUCT_NESTING_MAX - 2))
     with pytest.raises(NestingError):
         struct_bytes({"a": content})
 

@@ -9,8 +9,12 @@ import pytest
 
 from grove_server.control.routers import LEASE_S
 from grove_server.lifecycle.removal import StopReason
+from grove_server.resources.cluster import Event
 from grove_server.resources.labels import DRAIN_TIMEOUT
+from grove_server.resources.meta import Kind
 from grove_server.resources.workload import Pod, PodCliqueSet
+from grove_server.store.interface import Put
+from grove_server.telemetry import metrics
 from tests.lifecycle_cases import clique, group, manifest
 from tests.planes import Plane, worker
 
@@ -126,3 +130,38 @@ async def test_a_deadline_that_passes_while_the_server_is_away(plane: Plane) -> 
     plane.clock.advance(3_600.0)
     await plane.start()
     await plane.until(lambda: len(plane.all(Pod)) == 9, "it is gone")
+
+
+async def test_a_plan_that_loses_its_race_counts_nothing(plane: Plane) -> None:
+    """Ends of drains, stops and actions are counted, and told as events, when they are committed, not when planned."""
+    await served(plane, "r1")
+    await plane.scale_clique("s-0-a", 2)
+    await plane.until(lambda: len(draining(plane)) == 1, "a pod drains")
+    await plane.until_quiet()
+
+    def counted() -> tuple[float | None, ...]:
+        read = metrics.REGISTRY.get_sample_value
+        return (
+            read("grove_drains_total", {"outcome": "deadline"}),
+            read("grove_drain_seconds_count"),
+            read("grove_pods_stopped_total", {"reason": "ScaleIn"}),
+            read("grove_plan_rejected_total", {"cause": "conflict"}),
+        )
+
+    before = counted()
+    with plane.control.routers.watching("default", "s", "r1"):
+        plane.journal.hold()
+        (pod,) = draining(plane)
+        rival = plane.store.commit_soon([Put(replace(pod, restart_count=7))], cause="test")
+        plane.clock.advance(40.0)
+        sets = plane.control.workload.book.sets
+        await plane.until(lambda: any(s.plans_in_flight for s in sets.values()), "the plan that loses is decided")
+        plane.journal.release()
+        await rival
+        await plane.until(lambda: len(plane.all(Pod)) == 9, "it is gone")
+    await plane.until_quiet()
+    assert [after - (was or 0) for after, was in zip(counted(), before, strict=True) if after is not None] == [1] * 4
+    await plane.until(lambda: any(e.reason == "DrainDeadlinePassed" for e in plane.all(Event)), "the event is written")
+    assert [(e.reason, e.count) for e in plane.all(Event) if e.involved_kind is Kind.POD] == [
+        ("DrainDeadlinePassed", 1)
+    ]

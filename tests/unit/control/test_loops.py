@@ -173,7 +173,8 @@ async def test_a_set_is_made_anew_under_its_old_name(plane: Plane) -> None:
 async def test_a_timer_of_a_set_that_is_gone_brings_nothing_back(plane: Plane) -> None:
     """A replacement that waited for its time when the set was deleted leaves no memory of the set."""
     await plane.put(worker(0, pods=10))
-    await plane.apply(one_clique())
+    # Gang termination would set a timer of hours whenever a pass happens to see the clique broken.
+    await plane.apply(manifest([clique("a")], terminationDelay="never"))
     await plane.until_ready(1)
     for attempt in (1, 2):
         [pod] = plane.pods()
@@ -187,7 +188,7 @@ async def test_a_timer_of_a_set_that_is_gone_brings_nothing_back(plane: Plane) -
     await plane.until_quiet()
     plane.clock.advance(60)
     await asyncio.sleep(0)
-    await plane.until(lambda: plane.control.workload._queue.next_due_at() is None, "no timer is left")
+    await plane.until(lambda: plane.control.workload.book.queue.next_due_at() is None, "no timer is left")
     await plane.until_quiet()
     plane.check_nothing_is_left()
 
@@ -217,8 +218,8 @@ async def test_lost_races_are_decided_anew(plane: Plane) -> None:
     changes.append(replace(plane.one(PodClique, "s-0-a"), replicas=1))
     in_flight = [plane.store.commit_soon([Put(change)], cause="test") for change in changes]
     # The loop plans on what it sees, while what others have decided is still on its way.
-    plane.control.workload._queue.add(WorkKey("default", "s", "set-uid", 0))
-    plane.control.workload._wake.set()
+    plane.control.workload.book.queue.add(WorkKey("default", "s", "set-uid", 0))
+    plane.control.workload.book.wake.set()
     await asyncio.sleep(0)
     plane.journal.release()
     await asyncio.wait(in_flight)
@@ -287,7 +288,7 @@ async def test_children_without_a_set_are_taken_down(plane: Plane) -> None:
     await plane.store.close()
     await plane.start()
     await plane.until(lambda: not plane.all(Pod) and not plane.all(PodGang), "pods and gangs are gone")
-    await plane.until(lambda: plane.control.workload._sets == {}, "the set is forgotten")
+    await plane.until(lambda: plane.control.workload.book.sets == {}, "the set is forgotten")
 
 
 # A store that refuses.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,9 +43,14 @@ def versions(store: EmbeddedStore) -> set[str]:
     return {template.labels["v"] for template in store.read().list(PodTemplate) if template.clique == "a"}
 
 
-async def settled(store: EmbeddedStore) -> None:
-    """Return when everything that was committed is durable and visible."""
-    await until(lambda: not store.health().queued_changes, "all is durable")
+async def settled(store: EmbeddedStore, state: SetState) -> None:
+    """Return when everything that was committed is durable and visible, and the state has heard of it.
+
+    The store's queue is empty a moment before the answers to its commits are taken in.
+    """
+    await until(
+        lambda: not (store.health().queued_changes or state.creating or state.removing), "all is durable and heard of"
+    )
 
 
 async def test_nothing_is_removed_while_a_plan_is_in_flight(store: EmbeddedStore) -> None:
@@ -52,16 +58,16 @@ async def test_nothing_is_removed_while_a_plan_is_in_flight(store: EmbeddedStore
     state = SetState()
     first = revision(1)
     state.draw(store, first, 0, NOW)
-    await settled(store)
+    await settled(store, state)
     second = revision(2, first)
     state.plans_in_flight = 1
     state.draw(store, second, 0, NOW)
-    state.remove_stale_templates(store, second)
-    await settled(store)
+    state.remove_stale_templates(store, second, is_updating=False)
+    await settled(store, state)
     assert versions(store) == {"1", "2"}
     state.plans_in_flight = 0
-    state.remove_stale_templates(store, second)
-    await settled(store)
+    state.remove_stale_templates(store, second, is_updating=False)
+    await settled(store, state)
     assert versions(store) == {"2"}
     assert (state.creating, state.removing) == ({}, {})
 
@@ -71,16 +77,16 @@ async def test_back_to_a_revision_whose_template_is_on_its_way_out(store: Embedd
     state = SetState()
     first, second = revision(1), revision(2)
     state.draw(store, first, 0, NOW)
-    await settled(store)
+    await settled(store, state)
     state.draw(store, second, 0, NOW)
-    await settled(store)
+    await settled(store, state)
     gate.hold()
-    state.remove_stale_templates(store, second)
+    state.remove_stale_templates(store, second, is_updating=False)
     for owner in (first, second, first, second, first):
         state.draw(store, owner, 0, NOW + 1)
-        state.remove_stale_templates(store, owner)
+        state.remove_stale_templates(store, owner, is_updating=False)
     gate.release()
-    await settled(store)
+    await settled(store, state)
     held = {template.metadata.name for template in store.read().list(PodTemplate)}
     assert {template.metadata.name for template in state.templates.values()} <= held
     assert "1" in versions(store)
@@ -100,7 +106,7 @@ async def test_without_a_template_there_is_no_blueprint(store: EmbeddedStore, ga
     assert state.blueprint is None
     gate.mend()
     state.draw(store, revision(1), 0, NOW)
-    await settled(store)
+    await settled(store, state)
     assert versions(store) == {"1"}
 
 
@@ -114,5 +120,21 @@ async def test_a_set_knows_its_templates_before_they_are_durable(store: Embedded
         template.metadata.name for template in state.templates.values()
     }
     gate.release()
-    await settled(store)
+    await settled(store, state)
     assert len(state.templates_of(store, owner)) == 2
+
+
+async def test_passes_follow_the_set_as_it_is(store: EmbeddedStore) -> None:
+    """A new budget is seen at once, though no pod has to change; and so is a pause, without drawing anything anew."""
+    state = SetState()
+    document = manifest([clique("a", 3)])
+    first = admitted(document)
+    state.draw(store, first, 0, NOW)
+    document["spec"]["updateStrategy"] = {"type": "RollingRecreate", "rollingUpdate": {"maxUnavailable": 2}}
+    second = admitted(document, first)
+    assert not state.is_current(second, 0)
+    state.draw(store, second, 0, NOW)
+    paused = replace(second, paused_at=NOW)
+    assert state.is_current(paused, 0)
+    assert state.blueprint_of(paused).pod_clique_set is paused
+    await settled(store, state)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from grove_server.resources.rollout import SetRevision
-from grove_server.resources.workload import Pod, PodCliqueSet, PodTemplate
+from grove_server.resources.workload import Pod, PodClique, PodCliqueSet, PodTemplate
 from grove_server.store.interface import ChangeType, Notice
 from tests.lifecycle_cases import Json, clique, group, manifest
 from tests.planes import Plane, worker
@@ -159,3 +160,20 @@ def _careful(document: Json) -> Json:
     """Return the set with a deadline and the wish to go back."""
     document["spec"]["updateStrategy"] = {"rollingUpdate": {"progressDeadline": "60s", "autoRollback": True}}
     return document
+
+
+async def test_copies_follow_an_edit_made_during_a_pause(plane: Plane) -> None:
+    """Under OnDelete nobody has a turn that could begin when updates go on, and the cliques follow all the same."""
+    await plane.put(worker(0, pods=10))
+    document = manifest([clique("a", 2, 1)])
+    document["spec"]["updateStrategy"] = {"type": "OnDelete"}
+    await plane.apply(document)
+    await plane.until_ready(2)
+    await plane.put(replace(plane.one(PodCliqueSet, "s"), paused_at=plane.clock.now()))
+    document["spec"]["template"]["cliques"][0]["spec"]["podSpec"]["containers"][0]["image"] = "registry.example/app:9"
+    await plane.apply(document)
+    await plane.until_quiet()
+    wanted = plane.one(PodCliqueSet, "s").revision.clique_hashes["a"]
+    assert plane.one(PodClique, "s-0-a").template.hash != wanted
+    await plane.put(replace(plane.one(PodCliqueSet, "s"), paused_at=None))
+    await plane.until(lambda: plane.one(PodClique, "s-0-a").template.hash == wanted, "the clique has the new template")

@@ -9,8 +9,10 @@ import pytest
 
 from grove_server.lifecycle.budget import room
 from grove_server.lifecycle.orders import CopyOrders, NodeTrouble, RouterLease
+from grove_server.lifecycle.rollout.progress import advance
+from grove_server.lifecycle.set_pass import with_set_status
 from grove_server.resources.workload import Pod, PodClique
-from tests.lifecycle_cases import NOW, World, clique, deleted, group, lost, ready, world
+from tests.lifecycle_cases import NOW, World, clique, deleted, group, lost, manifest, ready, world
 
 
 def running(cliques: list[Any], groups: list[Any] | None = None) -> World:
@@ -222,6 +224,34 @@ def test_ending_a_drain_ends_it() -> None:
     replace_left(made)
     assert leaving(made) == {}
     assert {pod.node for pod in made.pods()} >= {"a-1", "a-2"}
+
+
+def test_a_drain_knows_the_size_that_is_wanted_now() -> None:
+    """When an edit of the template makes a clique larger in the same pass, a drain counts from the new size."""
+    made = running([clique("a", 3, 1)])
+    made.orders = draining("a-0", "a-1", "a-2")
+    made.apply(manifest([clique("a", 5, 1)], terminationDelay="never"))
+    made.step()
+    assert leaving(made) == {}
+    assert len(made.pods()) == 5
+
+
+def test_an_update_and_a_drain_in_one_pass_share_the_budget() -> None:
+    """A drain goes first, and an update takes what that leaves of the budget; the plan leaves nothing to do again."""
+    made = running([clique("a", 4, 1), clique("b")], [group("g", ["b"], 4, 1)])
+    image: dict[str, Any] = {"podSpec": {"containers": [{"name": "main", "image": "registry.example/app:2"}]}}
+    made.apply(
+        manifest(
+            [clique("a", 4, 1, **image), clique("b", **image)], [group("g", ["b"], 4, 1)], terminationDelay="never"
+        )
+    )
+    made.owner = with_set_status(
+        made.owner, made.totals, None, advance(made.owner, made.totals, now=made.now, settle_s=0.0), now=made.now
+    )
+    made.orders = draining("a-2", "g-2-b-0")
+    made.step()
+    assert leaving(made) == {"a-2": "NodeDrained", "g-2-b-0": "NodeDrained"}
+    assert len([pod for pod in made.pods() if pod.is_ready]) == 6
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,53 @@ def test_a_parent_at_size_zero_is_satisfied() -> None:
     assert [p.is_held for p in made.pods("s-0-x")] == [False]
 
 
+@pytest.mark.parametrize("order", ["InOrder", "Explicit"])
+def test_the_order_goes_through_a_clique_at_size_zero(order: str) -> None:
+    """What starts after a clique at size 0 waits for whom that clique would wait for."""
+    after = {"b": ["a"], "c": ["b"], "d": ["c"]} if order == "Explicit" else {}
+    template = [clique(n, 0 if n in "bc" else 1, **({"startsAfter": after[n]} if n in after else {})) for n in "abcd"]
+    made = placed(world(template, cliqueStartupType=f"CliqueStartupType{order}"))
+    assert [(p.is_held, p.waiting_message) for p in made.pods("s-0-d")] == [(True, "waiting for s-0-a (0/1)")]
+    serve(made)
+    assert [p.is_held for p in made.pods("s-0-d")] == [False]
+
+
+def test_the_order_goes_through_a_group_at_size_zero() -> None:
+    """A group at size 0 has no cliques; who starts after them waits for those before them, in another group too."""
+    made = placed(
+        world(
+            [clique("a"), clique("b"), clique("c"), clique("d")],
+            [group("f", ["a"], 2, 2), group("g", ["b", "c"], 0, 2), group("h", ["d"], 2, 1)],
+            **IN_ORDER,
+        )
+    )
+    expected = "waiting for s-0-f-0-a (0/1), s-0-f-1-a (0/1)"
+    assert {p.waiting_message for name in ("s-0-h-0-d", "s-0-h-1-d") for p in made.pods(name)} == {expected}
+    serve(made)
+    assert not any(p.is_held for p in made.pods())
+
+
+def test_a_scaled_gang_waits_through_its_own_empty_clique() -> None:
+    """In a scaled gang whose parent in the replica is at size 0, the order goes on to that parent's parents."""
+    made = placed(world([clique("a"), clique("b", 0), clique("c")], [group("g", ["b", "c"], 2, 1)], **IN_ORDER))
+    assert {p.waiting_message for p in made.pods("s-0-g-1-c")} == {"waiting for s-0-a (0/1)"}
+
+
+def test_a_restart_is_checked_again_through_what_is_empty() -> None:
+    """What starts again after its parent was scaled to nothing waits for the parent's parent."""
+    made = placed(world([clique("a"), clique("b"), clique("c")], **IN_ORDER))
+    for _ in range(3):
+        serve(made)
+    made.scale_clique("s-0-b", 0)
+    made.change_pods(lost, made.pods("s-0-a"))
+    made.change_pods(crashed, made.pods("s-0-c"))
+    made.settle()
+    assert [p.waiting_message for p in made.pods("s-0-c")] == ["waiting for s-0-a (0/1)"]
+    made.run(made.pods("s-0-a"))
+    made.settle()
+    assert [p.is_held for p in made.pods("s-0-c")] == [False]
+
+
 def test_what_runs_keeps_running_when_a_parent_breaks() -> None:
     """The order holds starts: a parent that is lost stops nobody, and nobody is said to wait."""
     made = placed(world([clique("a"), clique("b")], **IN_ORDER))

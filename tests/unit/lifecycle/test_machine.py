@@ -63,7 +63,7 @@ def test_one_observation_means_one_phase_for_gangs() -> None:
 def test_only_a_set_that_ran_can_be_degraded() -> None:
     """Degraded means that something was lost; what never ran starts or waits."""
     sources = {a for (a, _), b in SET_TRANSITIONS.items() if b is SetPhase.DEGRADED}
-    assert sources == {SetPhase.RUNNING, SetPhase.DEGRADED}
+    assert sources == {SetPhase.RUNNING, SetPhase.SCALING, SetPhase.DEGRADED}
 
 
 def test_a_move_that_is_not_in_the_table_is_a_fault() -> None:

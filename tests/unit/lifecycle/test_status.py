@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from grove_server.lifecycle.copy import CopySummary
+from grove_server.lifecycle.copy_totals import CopyTotals
 from grove_server.lifecycle.machine import SetObservation
 from grove_server.lifecycle.set_pass import (
     GANG_STATUSES_MAX,
-    CopyTotals,
     observe,
     pod_template,
     stale_templates,
@@ -103,7 +103,7 @@ def test_updated_replicas_count_the_current_template() -> None:
     made.apply(manifest([clique("a", 3, 1)], priorityClassName="high"))
     seen = clique_of(made)
     assert (seen.status.replicas, seen.status.updated_replicas) == (3, 1)
-    assert seen.status.current_pod_template_hash == made.owner.revision.clique_hashes["a"]
+    assert seen.template.hash == made.owner.revision.clique_hashes["a"] != seen.status.current_pod_template_hash
     assert made.owner.status.updated_replicas == 0
 
 
@@ -179,6 +179,27 @@ def test_a_set_from_start_to_end() -> None:
     assert made.settle().status.phase is SetPhase.DELETING
 
 
+def test_a_set_that_grows_is_scaling_until_its_new_copies_serve() -> None:
+    """New copies that do not serve yet are no loss; one that served and does not any more is, whatever else is new."""
+    made = world([clique("a")])
+    made.settle()
+    made.run()
+    assert made.settle().status.phase is SetPhase.RUNNING
+    made.apply(manifest([clique("a")], replicas=3))
+    owner = made.settle()
+    assert (owner.status.phase, owner.status.available_replicas) == (SetPhase.SCALING, 1)
+    made.run(made.pods("s-1-a"))
+    assert made.settle().status.phase is SetPhase.SCALING
+    made.change_pods(lost, made.pods("s-1-a"))
+    assert made.settle().status.phase is SetPhase.DEGRADED
+    made.run(made.pods("s-1-a"))
+    assert made.settle().status.phase is SetPhase.SCALING
+    made.run(made.pods("s-2-a"))
+    assert made.settle().status.phase is SetPhase.RUNNING
+    made.apply(manifest([clique("a")], replicas=2))
+    assert made.settle().status.phase is SetPhase.RUNNING
+
+
 def test_a_settled_set_is_not_written_again() -> None:
     """The same totals make the same object."""
     made = world([clique("a")])
@@ -212,15 +233,15 @@ def test_totals_add_up_as_summaries_come_and_go() -> None:
     assert totals.put(summary(0))
     assert not totals.put(summary(0))
     assert totals.put(summary(1, GangPhase.PENDING, available=False))
-    assert (totals.available, totals.updated) == (1, 2)
+    assert (totals.sums.available, totals.sums.updated) == (1, 2)
     assert totals.gang_phases == {"Running": 1, "Pending": 1}
     assert totals.sizes == {("clique", "a"): (4, 2)}
     assert totals.put(summary(1))
-    assert (totals.available, totals.gang_phases) == (2, {"Running": 2})
+    assert (totals.sums.available, totals.gang_phases) == (2, {"Running": 2})
     for copy in (0, 1):
         assert totals.put(CopySummary(copy=copy, exists=False))
         assert not totals.put(CopySummary(copy=copy, exists=False))
-    assert (totals.copies, totals.available, totals.updated, totals.gang_phases) == ({}, 0, 0, {})
+    assert (totals.copies, totals.sums.available, totals.sums.updated, totals.gang_phases) == ({}, 0, 0, {})
     assert totals.sizes == {("clique", "a"): (0, 0)}
 
 
@@ -244,6 +265,8 @@ def test_what_copies_look_like_together() -> None:
     totals.put(summary(0, GangPhase.STARTING, available=False))
     assert observe(owner, totals) is SetObservation.PARTLY
     totals.put(summary(0))
+    assert observe(owner, totals) is SetObservation.GROWING
+    totals.put(replace(summary(1, available=False), has_served=True))
     assert observe(owner, totals) is SetObservation.PARTLY
     totals.put(summary(1))
     assert observe(owner, totals) is SetObservation.AVAILABLE

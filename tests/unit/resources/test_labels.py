@@ -47,7 +47,7 @@ def test_values(value: str, valid: bool) -> None:
 
 def test_standalone_clique_and_its_pods() -> None:
     """A standalone clique has no group labels; its pods inherit all it has."""
-    of_clique = labels.clique_labels(STANDALONE, {"team": "x", labels.PART_OF: "mine"}, "hash")
+    of_clique = labels.clique_labels(STANDALONE, {"team": "x", labels.PART_OF: "mine"}, "hash", "revision")
     assert of_clique == {
         "team": "x",
         "app.kubernetes.io/managed-by": "grove-operator",
@@ -57,6 +57,7 @@ def test_standalone_clique_and_its_pods() -> None:
         "grove.io/podcliqueset-replica-index": "0",
         "grove.io/podgang": "s-0",
         "grove.io/pod-template-hash": "hash",
+        "grove.io/pod-clique-set-revision": "revision",
     }
     assert labels.pod_labels(of_clique, "s-0-a", 3) == {
         **of_clique,
@@ -67,7 +68,7 @@ def test_standalone_clique_and_its_pods() -> None:
 
 def test_member_of_a_scaled_gang() -> None:
     """A member says its group and index, and in a scaled gang the base gang it waits for."""
-    of_clique = labels.clique_labels(SCALED, {}, "hash")
+    of_clique = labels.clique_labels(SCALED, {}, "hash", "")
     assert of_clique["app.kubernetes.io/component"] == "pcsg-podclique"
     assert of_clique["grove.io/podcliquescalinggroup"] == "s-0-g"
     assert of_clique["grove.io/podcliquescalinggroup-replica-index"] == "2"

@@ -50,6 +50,13 @@ def test_a_bound_pod_is_running_and_ready_in_one_write() -> None:
     )
 
 
+def test_a_started_pod_knows_the_address_of_its_node() -> None:
+    """The address of the host is that of the node, where it has one."""
+    addressed = node(address="192.0.2.7")
+    started = advance(pod(), Behaviour(), addressed, pod_ip="10.0.0.1", now=NOW).pod
+    assert fields_of(started, "pod_ip", "host_ip") == ("10.0.0.1", "192.0.2.7")
+
+
 def test_a_start_delay_counts_from_binding() -> None:
     """A pod stays Pending until its start delay is over, counted from when it was bound."""
     assert step(pod(), now=EPOCH_S + 4, start_delay_s=5) == Step(due_at=EPOCH_S + 5)

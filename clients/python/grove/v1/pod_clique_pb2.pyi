@@ -197,9 +197,9 @@ class PodCliqueStatus(_message.Message):
     hpa_pod_selector: _builtins.str
     """Label selector of the clique's pods; empty on members of a group."""
     current_pod_clique_set_generation_hash: _builtins.str
-    """Generation hash of the set that the clique was made from."""
+    """Generation hash of the set that all its pods were last at; follows when an update of the clique is over."""
     current_pod_template_hash: _builtins.str
-    """Hash of the pod template that the clique was made from."""
+    """Hash of the pod template that all its pods last ran; follows when an update of the clique is over."""
     scale_owner: _builtins.str
     """Who decided `spec.replicas` last: "spec", "user" or "autoscaler"."""
     terminating_replicas: _builtins.int
@@ -214,7 +214,9 @@ class PodCliqueStatus(_message.Message):
 
     @_builtins.property
     def update_progress(self) -> Global___PodCliqueUpdateProgress:
-        """The update under way, or the last one."""
+        """The update under way, or the last one; standalone cliques only. A clique that an update does not
+        change begins and ends at once.
+        """
 
     def __init__(
         self,
@@ -318,10 +320,10 @@ class PodsSelectedToUpdate(_message.Message):
     CURRENT_FIELD_NUMBER: _builtins.int
     COMPLETED_FIELD_NUMBER: _builtins.int
     current: _builtins.str
-    """Being updated now."""
+    """Stopped and not replaced yet; the first of them, if there are several."""
     @_builtins.property
     def completed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Done."""
+        """Replaced; the last 64."""
 
     def __init__(
         self,

@@ -136,7 +136,7 @@ class PodCliqueScalingGroupStatus(_message.Message):
     selector: _builtins.str
     """Label selector of the group's pods."""
     current_pod_clique_set_generation_hash: _builtins.str
-    """Generation hash of the set that the group was made from."""
+    """Generation hash of the set that all its cliques were last at; follows when an update of the group is over."""
     scale_owner: _builtins.str
     """Who decided `spec.replicas` last: "spec", "user" or "autoscaler"."""
     @_builtins.property
@@ -258,10 +258,10 @@ class GroupReplicasSelectedToUpdate(_message.Message):
     CURRENT_FIELD_NUMBER: _builtins.int
     COMPLETED_FIELD_NUMBER: _builtins.int
     current: _builtins.int
-    """Being updated now."""
+    """Stopped and not replaced yet; the first of them, if there are several."""
     @_builtins.property
     def completed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Done."""
+        """Replaced; the last 64."""
 
     def __init__(
         self,

@@ -648,7 +648,8 @@ class PodCliqueSetStatus(_message.Message):
     scale_owner: _builtins.str
     """Who decided `spec.replicas` last: "spec" (apply), "user" (Scale) or "autoscaler"."""
     phase: _builtins.str
-    """Where the set stands as a whole: "Pending", "Starting", "Running", "Degraded", "Idle" (size 0) or
+    """Where the set stands as a whole: "Pending", "Starting", "Running", "Scaling" (it lacks new copies
+    alone), "Degraded", "Idle" (no pods are wanted: its size is 0, or that of everything in it) or
     "Deleting".
     """
     paused_at: _builtins.str

@@ -26,7 +26,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from grove.v1 import meta_pb2 as grove_dot_v1_dot_meta__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12grove/v1/pod.proto\x12\x08grove.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x13grove/v1/meta.proto\"\x9c\x01\n\x03Pod\x12\x13\n\x0b\x61pi_version\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12&\n\x08metadata\x18\x03 \x01(\x0b\x32\x14.grove.v1.ObjectMeta\x12%\n\x04spec\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12#\n\x06status\x18\x05 \x01(\x0b\x32\x13.grove.v1.PodStatus\"\xca\x02\n\tPodStatus\x12\r\n\x05phase\x18\x01 \x01(\t\x12\'\n\nconditions\x18\x02 \x03(\x0b\x32\x13.grove.v1.Condition\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x17\n\x07host_ip\x18\x05 \x01(\tR\x06hostIP\x12\x15\n\x06pod_ip\x18\x06 \x01(\tR\x05podIP\x12-\n\x07pod_ips\x18\x07 \x03(\x0b\x32\x14.grove.v1.PodAddressR\x06podIPs\x12\x12\n\nstart_time\x18\x08 \x01(\t\x12:\n\x17init_container_statuses\x18\t \x03(\x0b\x32\x19.grove.v1.ContainerStatus\x12\x35\n\x12\x63ontainer_statuses\x18\n \x03(\x0b\x32\x19.grove.v1.ContainerStatus\"\x18\n\nPodAddress\x12\n\n\x02ip\x18\x01 \x01(\t\"\xb1\x02\n\x0f\x43ontainerStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x05state\x18\x02 \x01(\x0b\x32\x18.grove.v1.ContainerState\x12,\n\nlast_state\x18\x03 \x01(\x0b\x32\x18.grove.v1.ContainerState\x12\x12\n\x05ready\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x1a\n\rrestart_count\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\r\n\x05image\x18\x06 \x01(\t\x12\x19\n\x08image_id\x18\x07 \x01(\tR\x07imageID\x12!\n\x0c\x63ontainer_id\x18\x08 \x01(\tR\x0b\x63ontainerID\x12\x14\n\x07started\x18\t \x01(\x08H\x02\x88\x01\x01\x42\x08\n\x06_readyB\x10\n\x0e_restart_countB\n\n\x08_started\"\xac\x01\n\x0e\x43ontainerState\x12\x30\n\x07waiting\x18\x01 \x01(\x0b\x32\x1f.grove.v1.ContainerStateWaiting\x12\x30\n\x07running\x18\x02 \x01(\x0b\x32\x1f.grove.v1.ContainerStateRunning\x12\x36\n\nterminated\x18\x03 \x01(\x0b\x32\".grove.v1.ContainerStateTerminated\"8\n\x15\x43ontainerStateWaiting\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"+\n\x15\x43ontainerStateRunning\x12\x12\n\nstarted_at\x18\x01 \x01(\t\"\xaa\x01\n\x18\x43ontainerStateTerminated\x12\x16\n\texit_code\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06signal\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x12\n\nstarted_at\x18\x05 \x01(\t\x12\x13\n\x0b\x66inished_at\x18\x06 \x01(\tB\x0c\n\n_exit_codeB\t\n\x07_signal\"7\n\x14PodServiceGetRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x81\x01\n\x15PodServiceListRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x16\n\x0e\x61ll_namespaces\x18\x02 \x01(\x08\x12\x16\n\x0elabel_selector\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"\x7f\n\x16PodServiceListResponse\x12\x1c\n\x05items\x18\x01 \x03(\x0b\x32\r.grove.v1.Pod\x12\x18\n\x10resource_version\x18\x02 \x01(\t\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\x12\x14\n\x0cresume_token\x18\x04 \x01(\t\"\x7f\n\x16PodServiceWatchRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x16\n\x0e\x61ll_namespaces\x18\x02 \x01(\x08\x12\x16\n\x0elabel_selector\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x14\n\x0cresume_token\x18\x05 \x01(\t\"\\\n\x17PodServiceWatchResponse\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x1d\n\x06object\x18\x02 \x01(\x0b\x32\r.grove.v1.Pod\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\"\x80\x01\n\x17PodServiceDeleteRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\x18\n\x10resource_version\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12\x12\n\nskip_drain\x18\x05 \x01(\x08\"\x1a\n\x18PodServiceDeleteResponse2\xae\x02\n\nPodService\x12\x34\n\x03Get\x12\x1e.grove.v1.PodServiceGetRequest\x1a\r.grove.v1.Pod\x12I\n\x04List\x12\x1f.grove.v1.PodServiceListRequest\x1a .grove.v1.PodServiceListResponse\x12N\n\x05Watch\x12 .grove.v1.PodServiceWatchRequest\x1a!.grove.v1.PodServiceWatchResponse0\x01\x12O\n\x06\x44\x65lete\x12!.grove.v1.PodServiceDeleteRequest\x1a\".grove.v1.PodServiceDeleteResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12grove/v1/pod.proto\x12\x08grove.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x13grove/v1/meta.proto\"\x9c\x01\n\x03Pod\x12\x13\n\x0b\x61pi_version\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12&\n\x08metadata\x18\x03 \x01(\x0b\x32\x14.grove.v1.ObjectMeta\x12%\n\x04spec\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12#\n\x06status\x18\x05 \x01(\x0b\x32\x13.grove.v1.PodStatus\"\xfb\x02\n\tPodStatus\x12\r\n\x05phase\x18\x01 \x01(\t\x12\'\n\nconditions\x18\x02 \x03(\x0b\x32\x13.grove.v1.Condition\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x17\n\x07host_ip\x18\x05 \x01(\tR\x06hostIP\x12\x15\n\x06pod_ip\x18\x06 \x01(\tR\x05podIP\x12-\n\x07pod_ips\x18\x07 \x03(\x0b\x32\x14.grove.v1.PodAddressR\x06podIPs\x12\x12\n\nstart_time\x18\x08 \x01(\t\x12:\n\x17init_container_statuses\x18\t \x03(\x0b\x32\x19.grove.v1.ContainerStatus\x12\x35\n\x12\x63ontainer_statuses\x18\n \x03(\x0b\x32\x19.grove.v1.ContainerStatus\x12/\n\x08host_ips\x18\x0b \x03(\x0b\x32\x14.grove.v1.PodAddressR\x07hostIPs\"\x18\n\nPodAddress\x12\n\n\x02ip\x18\x01 \x01(\t\"\xb1\x02\n\x0f\x43ontainerStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x05state\x18\x02 \x01(\x0b\x32\x18.grove.v1.ContainerState\x12,\n\nlast_state\x18\x03 \x01(\x0b\x32\x18.grove.v1.ContainerState\x12\x12\n\x05ready\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x1a\n\rrestart_count\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\r\n\x05image\x18\x06 \x01(\t\x12\x19\n\x08image_id\x18\x07 \x01(\tR\x07imageID\x12!\n\x0c\x63ontainer_id\x18\x08 \x01(\tR\x0b\x63ontainerID\x12\x14\n\x07started\x18\t \x01(\x08H\x02\x88\x01\x01\x42\x08\n\x06_readyB\x10\n\x0e_restart_countB\n\n\x08_started\"\xac\x01\n\x0e\x43ontainerState\x12\x30\n\x07waiting\x18\x01 \x01(\x0b\x32\x1f.grove.v1.ContainerStateWaiting\x12\x30\n\x07running\x18\x02 \x01(\x0b\x32\x1f.grove.v1.ContainerStateRunning\x12\x36\n\nterminated\x18\x03 \x01(\x0b\x32\".grove.v1.ContainerStateTerminated\"8\n\x15\x43ontainerStateWaiting\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"+\n\x15\x43ontainerStateRunning\x12\x12\n\nstarted_at\x18\x01 \x01(\t\"\xaa\x01\n\x18\x43ontainerStateTerminated\x12\x16\n\texit_code\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06signal\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x12\n\nstarted_at\x18\x05 \x01(\t\x12\x13\n\x0b\x66inished_at\x18\x06 \x01(\tB\x0c\n\n_exit_codeB\t\n\x07_signal\"7\n\x14PodServiceGetRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x81\x01\n\x15PodServiceListRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x16\n\x0e\x61ll_namespaces\x18\x02 \x01(\x08\x12\x16\n\x0elabel_selector\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"\x7f\n\x16PodServiceListResponse\x12\x1c\n\x05items\x18\x01 \x03(\x0b\x32\r.grove.v1.Pod\x12\x18\n\x10resource_version\x18\x02 \x01(\t\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\x12\x14\n\x0cresume_token\x18\x04 \x01(\t\"\x7f\n\x16PodServiceWatchRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x16\n\x0e\x61ll_namespaces\x18\x02 \x01(\x08\x12\x16\n\x0elabel_selector\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x14\n\x0cresume_token\x18\x05 \x01(\t\"\\\n\x17PodServiceWatchResponse\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x1d\n\x06object\x18\x02 \x01(\x0b\x32\r.grove.v1.Pod\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\"\x80\x01\n\x17PodServiceDeleteRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\x18\n\x10resource_version\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12\x12\n\nskip_drain\x18\x05 \x01(\x08\"\x1a\n\x18PodServiceDeleteResponse2\xae\x02\n\nPodService\x12\x34\n\x03Get\x12\x1e.grove.v1.PodServiceGetRequest\x1a\r.grove.v1.Pod\x12I\n\x04List\x12\x1f.grove.v1.PodServiceListRequest\x1a .grove.v1.PodServiceListResponse\x12N\n\x05Watch\x12 .grove.v1.PodServiceWatchRequest\x1a!.grove.v1.PodServiceWatchResponse0\x01\x12O\n\x06\x44\x65lete\x12!.grove.v1.PodServiceDeleteRequest\x1a\".grove.v1.PodServiceDeleteResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,33 +36,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POD']._serialized_start=84
   _globals['_POD']._serialized_end=240
   _globals['_PODSTATUS']._serialized_start=243
-  _globals['_PODSTATUS']._serialized_end=573
-  _globals['_PODADDRESS']._serialized_start=575
-  _globals['_PODADDRESS']._serialized_end=599
-  _globals['_CONTAINERSTATUS']._serialized_start=602
-  _globals['_CONTAINERSTATUS']._serialized_end=907
-  _globals['_CONTAINERSTATE']._serialized_start=910
-  _globals['_CONTAINERSTATE']._serialized_end=1082
-  _globals['_CONTAINERSTATEWAITING']._serialized_start=1084
-  _globals['_CONTAINERSTATEWAITING']._serialized_end=1140
-  _globals['_CONTAINERSTATERUNNING']._serialized_start=1142
-  _globals['_CONTAINERSTATERUNNING']._serialized_end=1185
-  _globals['_CONTAINERSTATETERMINATED']._serialized_start=1188
-  _globals['_CONTAINERSTATETERMINATED']._serialized_end=1358
-  _globals['_PODSERVICEGETREQUEST']._serialized_start=1360
-  _globals['_PODSERVICEGETREQUEST']._serialized_end=1415
-  _globals['_PODSERVICELISTREQUEST']._serialized_start=1418
-  _globals['_PODSERVICELISTREQUEST']._serialized_end=1547
-  _globals['_PODSERVICELISTRESPONSE']._serialized_start=1549
-  _globals['_PODSERVICELISTRESPONSE']._serialized_end=1676
-  _globals['_PODSERVICEWATCHREQUEST']._serialized_start=1678
-  _globals['_PODSERVICEWATCHREQUEST']._serialized_end=1805
-  _globals['_PODSERVICEWATCHRESPONSE']._serialized_start=1807
-  _globals['_PODSERVICEWATCHRESPONSE']._serialized_end=1899
-  _globals['_PODSERVICEDELETEREQUEST']._serialized_start=1902
-  _globals['_PODSERVICEDELETEREQUEST']._serialized_end=2030
-  _globals['_PODSERVICEDELETERESPONSE']._serialized_start=2032
-  _globals['_PODSERVICEDELETERESPONSE']._serialized_end=2058
-  _globals['_PODSERVICE']._serialized_start=2061
-  _globals['_PODSERVICE']._serialized_end=2363
+  _globals['_PODSTATUS']._serialized_end=622
+  _globals['_PODADDRESS']._serialized_start=624
+  _globals['_PODADDRESS']._serialized_end=648
+  _globals['_CONTAINERSTATUS']._serialized_start=651
+  _globals['_CONTAINERSTATUS']._serialized_end=956
+  _globals['_CONTAINERSTATE']._serialized_start=959
+  _globals['_CONTAINERSTATE']._serialized_end=1131
+  _globals['_CONTAINERSTATEWAITING']._serialized_start=1133
+  _globals['_CONTAINERSTATEWAITING']._serialized_end=1189
+  _globals['_CONTAINERSTATERUNNING']._serialized_start=1191
+  _globals['_CONTAINERSTATERUNNING']._serialized_end=1234
+  _globals['_CONTAINERSTATETERMINATED']._serialized_start=1237
+  _globals['_CONTAINERSTATETERMINATED']._serialized_end=1407
+  _globals['_PODSERVICEGETREQUEST']._serialized_start=1409
+  _globals['_PODSERVICEGETREQUEST']._serialized_end=1464
+  _globals['_PODSERVICELISTREQUEST']._serialized_start=1467
+  _globals['_PODSERVICELISTREQUEST']._serialized_end=1596
+  _globals['_PODSERVICELISTRESPONSE']._serialized_start=1598
+  _globals['_PODSERVICELISTRESPONSE']._serialized_end=1725
+  _globals['_PODSERVICEWATCHREQUEST']._serialized_start=1727
+  _globals['_PODSERVICEWATCHREQUEST']._serialized_end=1854
+  _globals['_PODSERVICEWATCHRESPONSE']._serialized_start=1856
+  _globals['_PODSERVICEWATCHRESPONSE']._serialized_end=1948
+  _globals['_PODSERVICEDELETEREQUEST']._serialized_start=1951
+  _globals['_PODSERVICEDELETEREQUEST']._serialized_end=2079
+  _globals['_PODSERVICEDELETERESPONSE']._serialized_start=2081
+  _globals['_PODSERVICEDELETERESPONSE']._serialized_end=2107
+  _globals['_PODSERVICE']._serialized_start=2110
+  _globals['_PODSERVICE']._serialized_end=2412
 # @@protoc_insertion_point(module_scope)

@@ -84,6 +84,7 @@ class PodStatus(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     INIT_CONTAINER_STATUSES_FIELD_NUMBER: _builtins.int
     CONTAINER_STATUSES_FIELD_NUMBER: _builtins.int
+    HOST_IPS_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
     """"Pending", "Running", "Succeeded", "Failed" or "Unknown"."""
     reason: _builtins.str
@@ -91,7 +92,7 @@ class PodStatus(_message.Message):
     message: _builtins.str
     """Why, for people."""
     host_ip: _builtins.str
-    """Address of the node."""
+    """Address of the node when the pod's containers last started; empty if the node has none."""
     pod_ip: _builtins.str
     """Address of the pod."""
     start_time: _builtins.str
@@ -115,6 +116,10 @@ class PodStatus(_message.Message):
     def container_statuses(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContainerStatus]:
         """State of the containers."""
 
+    @_builtins.property
+    def host_ips(self) -> _containers.RepeatedCompositeFieldContainer[Global___PodAddress]:
+        """All addresses of the node."""
+
     def __init__(
         self,
         *,
@@ -128,10 +133,11 @@ class PodStatus(_message.Message):
         start_time: _builtins.str = ...,
         init_container_statuses: _abc.Iterable[Global___ContainerStatus] | None = ...,
         container_statuses: _abc.Iterable[Global___ContainerStatus] | None = ...,
+        host_ips: _abc.Iterable[Global___PodAddress] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "container_statuses", b"container_statuses", "host_ip", b"host_ip", "init_container_statuses", b"init_container_statuses", "message", b"message", "phase", b"phase", "pod_ip", b"pod_ip", "pod_ips", b"pod_ips", "reason", b"reason", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "container_statuses", b"container_statuses", "host_ip", b"host_ip", "host_ips", b"host_ips", "init_container_statuses", b"init_container_statuses", "message", b"message", "phase", b"phase", "pod_ip", b"pod_ip", "pod_ips", b"pod_ips", "reason", b"reason", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

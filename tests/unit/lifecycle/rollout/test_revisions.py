@@ -119,7 +119,7 @@ def test_a_stuck_update_says_so_and_goes_back_once() -> None:
     made.reap()
     made.run()
     made.settle()
-    assert not goes_back(made.owner, advance(made.owner, made.totals.copies, now=made.now).progress, made.now)
+    assert not goes_back(made.owner, advance(made.owner, made.totals, now=made.now).progress, made.now)
 
 
 def condition_of(owner: PodCliqueSet, now: float) -> tuple[str, str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from grove_server.resources.manifest import ON_DELETE
+import pytest
+
+from grove_server.resources.manifest import COHERENT, ON_DELETE, ROLLING_RECREATE
 from grove_server.resources.rollout import UpdateProgress
-from grove_server.resources.workload import Pod, PodClique
+from grove_server.resources.workload import Pod, PodClique, PodCliqueScalingGroup
 from tests.lifecycle_cases import Json, World, admitted, clique, condition, deleted, group, lost, manifest
 
 
@@ -332,3 +334,35 @@ def test_paused_sets_rest() -> None:
     made.settle()
     finish(made)
     assert not old_pods(made)
+
+
+def test_a_group_counts_the_replicas_that_an_update_adds() -> None:
+    """While an update surges, a group's status counts what is there, so that no part of it is more than the whole."""
+
+    def document(version: int) -> Json:
+        surging = group("g", ["m"], 2, 1)
+        surging["rollingUpdate"] = {"maxUnavailable": 0, "maxSurge": 1}
+        return manifest([clique("m", 1, podSpec=image(version))], [surging])
+
+    made = running(document(0))
+    made.apply(document(1))
+    made.settle()
+    made.run([pod for pod in made.pods() if not pod.is_ready and pod.identity.group_replica == 2])
+    made.settle()
+    status = made.one(PodCliqueScalingGroup, "s-0-g").status
+    assert (status.replicas, status.updated_replicas) == (3, 2)
+    assert status.available_replicas <= status.replicas
+
+
+@pytest.mark.parametrize("strategy", [ROLLING_RECREATE, COHERENT])
+def test_replicas_without_pods_are_updated_at_once(strategy: str) -> None:
+    """A group whose cliques are all at size 0 has nobody to wait for, so nothing would wake its update again."""
+    made = running(wl1(strategy=strategy))
+    for name in ("s-0-sg-x-0-pc-b", "s-0-sg-x-1-pc-b", "s-0-sg-x-0-pc-c", "s-0-sg-x-1-pc-c"):
+        made.scale_clique(name, 0)
+    made.settle()
+    made.reap()
+    made.settle()
+    made.apply(wl1(version_b=2, strategy=strategy))
+    made.settle()
+    assert not progress(made).is_active
