@@ -1,9 +1,9 @@
 """The cluster file (``--cluster FILE``): the nodes of the fake runtime, and how they hang together. Pure.
 
 YAML or JSON documents: v1 Node manifests, v1 Lists of them (so the output of ``kubectl get nodes -o yaml`` can be
-replayed), our NodePool short form and ClusterTopologyBinding manifests. The format is described in
-docs/cluster-file.md. Whatever is wrong is reported together, with the document's number and the field's path; a file
-with a problem yields nothing.
+replayed), our NodePool short form, and manifests of what belongs to a cluster (``cluster_objects``). The format is
+described in docs/cluster-file.md. Whatever is wrong is reported together, with the document's number and the field's
+path; a file with a problem yields nothing.
 
 Not here: opening the file, and what happens to nodes that a running server already has (``cluster_seed``).
 """
@@ -15,32 +15,25 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final
 
-import orjson
 import yaml
 
-from grove_server.admission.binding import admit_cluster_topology_binding
-from grove_server.admission.context import AdmissionContext
-from grove_server.admission.findings import InvalidResourceError
 from grove_server.resources.cluster import ClusterTopologyBinding, Node
-from grove_server.resources.meta import CORE_API_VERSION, GROVE_API_VERSION
-from grove_server.resources.schema import SchemaError, parse_cluster_topology_binding
+from grove_server.resources.meta import CORE_API_VERSION, GROVE_API_VERSION, PRIORITY_API_VERSION
+from grove_server.resources.priority import PriorityClass
+from grove_server.resources.queues import Queue
 from grove_server.resources.violations import quoted
+from grove_server.runtime.cluster_objects import ObjectReading, object_kind
 from grove_server.runtime.fields import Fields, Problem, Problems
 from grove_server.runtime.node_source import NODES_MAX, read_node, read_pool
 
 # A dump of a few thousand real nodes, each with its image list, is some 50 MiB.
 SIZE_MAX_BYTES: Final = 256 * 1024 * 1024
 DOCUMENTS_MAX: Final = 10_000
-BINDINGS_MAX: Final = 100
 NESTING_MAX: Final = 64
-BINDING_VALUES_MAX: Final = 10_000
 
 KIND_NODE: Final = "Node"
 KIND_LIST: Final = "List"
 KIND_POOL: Final = "NodePool"
-KIND_BINDING: Final = "ClusterTopologyBinding"
-# Bindings are admitted before anybody has given them a uid or a time.
-_NOBODY: Final = AdmissionContext(now=0.0, uid="")
 
 
 class ClusterFileError(ValueError):
@@ -62,6 +55,8 @@ class ClusterFile:
 
     nodes: tuple[Node, ...]
     bindings: tuple[ClusterTopologyBinding, ...]
+    priority_classes: tuple[PriorityClass, ...] = ()
+    queues: tuple[Queue, ...] = ()
 
 
 def default_cluster_text() -> str:
@@ -74,11 +69,17 @@ def parse_cluster(text: str) -> ClusterFile:
     reading = _Reading()
     for number, document in _documents(text, reading.problems):
         reading.take(Fields(document, number, "", reading.problems))
+    objects = reading.objects.admit()
     if not reading.nodes and not reading.problems.count:
         reading.problems.add(1, "", "the file describes no node")
     if reading.problems.count:
         raise ClusterFileError(reading.problems)
-    return ClusterFile(nodes=tuple(reading.nodes), bindings=tuple(reading.bindings))
+    return ClusterFile(
+        nodes=tuple(reading.nodes),
+        bindings=tuple(each for each in objects if isinstance(each, ClusterTopologyBinding)),
+        priority_classes=tuple(each for each in objects if isinstance(each, PriorityClass)),
+        queues=tuple(each for each in objects if isinstance(each, Queue)),
+    )
 
 
 class _Loader(yaml.CSafeLoader):
@@ -157,7 +158,7 @@ class _Reading:
     def __init__(self) -> None:
         self.problems = Problems()
         self.nodes: list[Node] = []
-        self.bindings: list[ClusterTopologyBinding] = []
+        self.objects = ObjectReading()
         self._names: set[tuple[str, str]] = set()
 
     def take(self, document: Fields) -> None:
@@ -170,13 +171,16 @@ class _Reading:
             self._keep(document, [read_node(document, len(self.nodes))])
         elif (api_version, kind) == (GROVE_API_VERSION, KIND_POOL):
             self._keep(document, read_pool(document, len(self.nodes), NODES_MAX - len(self.nodes)))
-        elif (api_version, kind) == (GROVE_API_VERSION, KIND_BINDING):
-            self._take_binding(document)
+        elif (found := object_kind(api_version, kind)) is not None:
+            name = self.objects.take(document)
+            if name is not None:
+                self._claim(document, found.value, name)
         else:
             document.complain(
                 "kind",
-                f"must be {KIND_NODE} or {KIND_LIST} of {CORE_API_VERSION}, or {KIND_POOL} or {KIND_BINDING} of "
-                f"{GROVE_API_VERSION}; got {quoted(kind)} of {quoted(api_version)}",
+                f"must be {KIND_NODE} or {KIND_LIST} of {CORE_API_VERSION}, {KIND_POOL}, ClusterTopologyBinding or "
+                f"Queue of {GROVE_API_VERSION}, or PriorityClass of {PRIORITY_API_VERSION}; got {quoted(kind)} of "
+                f"{quoted(api_version)}",
             )
 
     def _keep(self, document: Fields, nodes: list[Node]) -> None:
@@ -187,43 +191,11 @@ class _Reading:
             self._claim(document, KIND_NODE, node.metadata.name)
         self.nodes += nodes
 
-    def _take_binding(self, document: Fields) -> None:
-        if len(self.bindings) == BINDINGS_MAX:
-            document.complain("", f"the file must have at most {BINDINGS_MAX} topology bindings")
-            return
-        if not _is_small(document.values):
-            document.complain("", f"must have at most {BINDING_VALUES_MAX} values")
-            return
-        try:
-            manifest = parse_cluster_topology_binding(orjson.dumps(document.values))
-            binding = admit_cluster_topology_binding(manifest, None, _NOBODY).resource
-        except (SchemaError, InvalidResourceError) as error:
-            for violation in error.violations:
-                document.complain(violation.path, violation.message)
-            return
-        except orjson.JSONEncodeError as error:
-            document.complain("", f"cannot be written as JSON: {error}")
-            return
-        self._claim(document, KIND_BINDING, binding.metadata.name)
-        self.bindings.append(binding)
-
     def _claim(self, document: Fields, kind: str, name: str) -> None:
         if name and (kind, name) in self._names:
-            document.complain("metadata.name", f"there are two {kind}s called {quoted(name)}")
+            document.complain("metadata.name", f"there are two {_plural(kind)} called {quoted(name)}")
         self._names.add((kind, name))
 
 
-def _is_small(value: object) -> bool:
-    """Return whether *value* has few parts when it is written out; YAML aliases may repeat parts without end."""
-    count = 0
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        count += 1
-        if count + len(waiting) > BINDING_VALUES_MAX:
-            return False
-        if isinstance(item, Mapping):
-            waiting.extend(item.values())
-        elif isinstance(item, list):
-            waiting.extend(item)
-    return True
+def _plural(kind: str) -> str:
+    return f"{kind}es" if kind.endswith("s") else f"{kind}s"

@@ -8,11 +8,11 @@ import pytest
 
 from grove_server.resources.cluster import Node, Taint
 from grove_server.runtime.cluster_file import (
-    BINDING_VALUES_MAX,
     ClusterFileError,
     default_cluster_text,
     parse_cluster,
 )
+from grove_server.runtime.cluster_objects import VALUES_MAX
 from grove_server.runtime.fields import PROBLEMS_MAX
 
 POOL = """
@@ -162,7 +162,7 @@ kind: Pod
         'document 2: spec.taints[0].effect: must be one of NoSchedule, PreferNoSchedule, NoExecute, got "Sometimes"',
         "document 2: spec.taints[1]: must be a mapping, got 5",
         "document 3: spec.levels[0].key: is required",
-        "document 4: kind: must be Node or List of v1, or NodePool or ClusterTopologyBinding of grove.io/v1alpha1; got",
+        "document 4: kind: must be Node or List of v1, NodePool, ClusterTopologyBinding or Queue of grove.io/v1alpha1",
     ]
     found = problems(text)
     assert [problem[: len(start)] for problem, start in zip(found, expected, strict=True)] == expected
@@ -265,7 +265,7 @@ def test_a_file_of_aliases_does_not_expand() -> None:
     """A binding that aliases blow up is refused without being written out."""
     bomb = "\n".join(f"  l{depth}: &l{depth} [{', '.join([f'*l{depth - 1}'] * 9)}]" for depth in range(1, 12))
     text = f"apiVersion: grove.io/v1alpha1\nkind: ClusterTopologyBinding\nmetadata:\n  l0: &l0 x\n{bomb}\nspec: {{}}\n"
-    assert problems(text) == [f"document 1: must have at most {BINDING_VALUES_MAX} values"]
+    assert problems(text) == [f"document 1: must have at most {VALUES_MAX} values"]
 
 
 def test_long_lists_of_problems_are_cut() -> None:
@@ -297,6 +297,51 @@ spec: {levels: [{domain: rack, key: r}, {domain: rack, key: a b}]}
     assert [problem.split(": ")[:2] for problem in found] == [
         ["document 1", "spec.levels[1].domain"],
         ["document 1", "spec.levels[1].key"],
+    ]
+
+
+SCHEDULING = (
+    POOL
+    + """  {count: 1, allocatable: {cpu: 1}}
+---
+apiVersion: grove.io/v1alpha1
+kind: Queue
+metadata: {name: child}
+spec: {parent: top, guarantee: {nvidia.com/gpu: 8}}
+---
+apiVersion: grove.io/v1alpha1
+kind: Queue
+metadata: {name: top}
+spec: {limit: {nvidia.com/gpu: 16}}
+---
+apiVersion: scheduling.k8s.io/v1
+kind: PriorityClass
+metadata: {name: high}
+value: 1000
+globalDefault: true
+"""
+)
+
+
+def test_priority_classes_and_queues_may_stand_in_the_file() -> None:
+    """A queue may come before its parent; what the file says is read as the API reads it."""
+    cluster = parse_cluster(SCHEDULING)
+    assert [(each.metadata.name, each.spec.parent) for each in cluster.queues] == [("child", "top"), ("top", "")]
+    assert cluster.queues[0].spec.guarantee == {"nvidia.com/gpu": "8"}
+    assert [(each.metadata.name, each.value) for each in cluster.priority_classes] == [("high", 1000)]
+
+
+def test_queues_and_classes_of_a_file_are_held_to_the_rules_of_the_api() -> None:
+    """A parent that nobody describes, a circle and a second default are told with document and path."""
+    text = SCHEDULING.replace("spec: {limit: {nvidia.com/gpu: 16}}", "spec: {parent: child}")
+    text += text[text.index("---\napiVersion: scheduling") :].replace("name: high", "name: higher")
+    text += "---\napiVersion: grove.io/v1alpha1\nkind: Queue\nmetadata: {name: lost}\nspec: {parent: nobody}\n"
+    assert [problem.rpartition(": ")[0].split(": ")[:2] for problem in problems(text)] == [
+        ["document 2", "spec.parent"],
+        ["document 3", "spec.parent"],
+        ["document 4", "globalDefault"],
+        ["document 5", "globalDefault"],
+        ["document 6", "spec.parent"],
     ]
 
 

@@ -6,6 +6,8 @@ import itertools
 from dataclasses import replace
 
 from grove_server.resources.cluster import ClusterTopologyBinding, Node
+from grove_server.resources.priority import PriorityClass
+from grove_server.resources.queues import Queue
 from grove_server.runtime.cluster_file import default_cluster_text, parse_cluster
 from grove_server.runtime.cluster_seed import Seeded, seed_cluster
 from grove_server.store import SqliteStore
@@ -39,7 +41,7 @@ def read(store: Store, name: str) -> Node:
 async def test_an_empty_store_gets_every_node_and_binding(store: SqliteStore) -> None:
     """All nodes and bindings of the file are created, with a uid and the time of their creation."""
     seeded = await seed(store, default_cluster_text())
-    assert seeded == Seeded(nodes_created=64, nodes_removed=1, bindings_created=1)
+    assert seeded == Seeded(nodes_created=64, nodes_removed=1, bindings_created=1, others_created=3)
     nodes = store.read().sorted_list(Node)
     assert len({node.metadata.uid for node in nodes}) == 64
     assert {(node.metadata.created_at, node.ready_changed_at, node.ready) for node in nodes} == {(100.0, 100.0, True)}
@@ -91,7 +93,25 @@ async def test_an_edited_binding_is_left_alone(store: SqliteStore) -> None:
     assert after.spec == edited.spec
 
 
+async def test_what_is_built_in_is_there_and_the_file_adds_to_it(store: SqliteStore) -> None:
+    """The two system classes and the queue "default" are made with the nodes; a file may describe that queue itself."""
+    queues = "".join(
+        f"---\napiVersion: grove.io/v1alpha1\nkind: Queue\nmetadata: {{name: {name}}}\nspec: {{weight: 3}}\n"
+        for name in ("default", "search")
+    )
+    assert (await seed(store, pool(1) + queues)).others_created == 4
+    reader = store.read()
+    assert {each.metadata.name: each.value for each in reader.list(PriorityClass)} == {
+        "system-cluster-critical": 2_000_000_000,
+        "system-node-critical": 2_000_001_000,
+    }
+    assert {each.metadata.name: each.spec.weight for each in reader.list(Queue)} == {"default": 3.0, "search": 3.0}
+    version = reader.version
+    assert (await seed(store, pool(1))).others_created == 0
+    assert store.read().version == version
+
+
 async def test_a_large_cluster_goes_in_pieces(store: SqliteStore) -> None:
     """Thousands of nodes are all there afterwards."""
-    assert await seed(store, pool(2_500)) == Seeded(nodes_created=2_499, nodes_updated=1)
+    assert await seed(store, pool(2_500)) == Seeded(nodes_created=2_499, nodes_updated=1, others_created=3)
     assert len(store.read().list(Node)) == 2_500
