@@ -165,11 +165,26 @@ def _check_place(name: str, parent: str, context: AdmissionContext, findings: Fi
         findings.not_found("spec.parent", f"there is no Queue {quoted(parent)}")
     elif parent and _ends_in_itself(name, parent, queues):
         findings.invalid("spec.parent", f"makes a circle: {quoted(parent)} is below {quoted(name)}")
-    elif parent and name in queues and lineage(name, queues) is None and lineage(parent, queues) is not None:
+    elif parent and _is_too_deep(name, parent, queues):
         findings.invalid("spec.parent", f"is too deep: at most {DEPTH_MAX} queues may stand above each other")
     else:
         _warn_of_promises(name, queues, findings)
         _warn_of_promises(parent, queues, findings)
+
+
+def _is_too_deep(name: str, parent: str, queues: Mapping[str, QueueSpec]) -> bool:
+    """Return whether the queue, or one below it, has too many above; a parent that has has its own complaint."""
+    above = lineage(parent, queues)
+    if above is None:
+        return False
+    children: dict[str, list[str]] = {}
+    for each, spec in queues.items():
+        children.setdefault(spec.parent, []).append(each)
+    depth, here = len(above), [name]
+    while here and depth <= DEPTH_MAX:
+        depth += 1
+        here = [child for each in here for child in children.get(each, ())]
+    return depth > DEPTH_MAX
 
 
 def _ends_in_itself(name: str, parent: str, queues: Mapping[str, QueueSpec]) -> bool:
