@@ -154,9 +154,9 @@ class Candidates:
         """
         request_class = scope.uniform
         assert request_class is not None
-        everywhere, first_choice = request_class.everywhere, request_class.first_choice
+        trees = (*request_class.choices, request_class.everywhere)
         most, least = scope.minimum + scope.optional, max(scope.minimum, 1)
-        trees = [tree for tree in (first_choice, everywhere) if tree and tree[base.level][base.domain] >= least]
+        trees = tuple(tree for tree in trees if tree[base.level][base.domain] >= least)
         wants = (most, least) if most > least else (least,)
         levels = self._levels(scope, base)
         if scope.required is None and scope.preferred is None:

@@ -14,6 +14,7 @@ Not here: several shapes at once and backtracking (`search`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -134,22 +135,31 @@ def _exact_need(children: IntArray, starts: IntArray, ends: IntArray, pod_count:
 
 def fill(request_class: RequestClass, region: Region, pod_count: int) -> Runs:
     """Return the nodes for pods that fit the region, first-choice nodes before others."""
-    layout, first = request_class.layout, request_class.first_choice
+    layout, choices = request_class.layout, request_class.choices
     if request_class.stranding is not None and region.level < layout.leaf_level and pod_count:
-        tree = request_class.everywhere if first is None else first
+        tree = choices[0] if choices else request_class.everywhere
         node = least_stranding(request_class, tree, layout.span(*region), pod_count)
         if node is not None:
             return Runs(np.array([node]), np.array([pod_count]))
-    if first is None or pod_count == 0:
-        return _runs([_descend(layout, request_class.everywhere, region, pod_count)])
-    room = int(first[region.level][region.domain])
-    if room >= pod_count:
-        return _runs([_descend(layout, first, region, pod_count)])
+    return fill_tiers(layout, (*choices, request_class.everywhere), region, pod_count)
+
+
+def fill_tiers(layout: Layout, trees: Sequence[Tree], region: Region, pod_count: int) -> Runs:
+    """Return the nodes for pods that fit a region by the last of some trees, each of which has what the one before has.
+
+    The first tree that holds all the pods is the one to use, and what the one before it has is used up first.
+    """
     start, end = layout.span(*region)
-    parts = [_whole(first, start, end)] if room else []
-    others = request_class.everywhere[-1][start:end] - first[-1][start:end]
-    parts.append(_flat(others, start, pod_count - room))
-    return _runs(parts)
+    used: Tree | None = None
+    for tree in trees:
+        room = int(tree[region.level][region.domain])
+        if room >= pod_count:
+            if used is None:
+                return _runs([_descend(layout, tree, region, pod_count)])
+            rest = pod_count - int(used[region.level][region.domain])
+            return _runs([_whole(used, start, end), _flat(tree[-1][start:end] - used[-1][start:end], start, rest)])
+        used = tree if room else used
+    raise AssertionError("the pods do not fit")
 
 
 def least_stranding(request_class: RequestClass, tree: Tree, span: tuple[int, int], pod_count: int) -> int | None:

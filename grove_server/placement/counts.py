@@ -2,8 +2,9 @@
 
 Rules: k[node] = min over resources of floor(free / request), 0 where the pod may not run; a share of a GPU counts what
 partly used and wholly free GPUs hold of it (`Ledger.shares_fitting`); K[level] are its sums over domains. Both are kept
-per (shape, layout) and brought up to date for touched nodes only, when somebody asks. Pods that have a first choice of
-nodes (no GPUs wanted: nodes without GPUs; PreferNoSchedule) get a second tree over those alone. For pods of one shape
+per (shape, layout) and brought up to date for touched nodes only, when somebody asks. Pods that take some nodes before
+others (no GPUs wanted: nodes without GPUs; PreferNoSchedule; preferred node affinity) get further trees: over the nodes
+of the first tier alone, of the first two, and so on. For pods of one shape
 K >= m is necessary and sufficient, which is what makes one-class gangs exact.
 
 Not here: which of the fitting domains to take (`choice`), the cache of classes (`cluster`).
@@ -17,6 +18,7 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from grove_server.placement.ledger import Ledger
+from grove_server.placement.matching import tier_count
 from grove_server.placement.requests import PodShape
 from grove_server.placement.stranding import Stranding
 from grove_server.placement.topology import BoolArray, IntArray, Layout
@@ -24,10 +26,10 @@ from grove_server.placement.topology import BoolArray, IntArray, Layout
 Tree: TypeAlias = list[IntArray]
 """Pods that fit per domain, by level: [0] is the whole cluster (one entry), [-1] the nodes by position."""
 
-Eligibility: TypeAlias = tuple[BoolArray, BoolArray | None]
-"""By slot: may run there; and is a first choice, None if every eligible node is one."""
+Eligibility: TypeAlias = tuple[BoolArray, IntArray | None]
+"""By slot: may run there; and the tier of the node (0 is taken first), None if every eligible node is of tier 0."""
 
-SlotEligibility: TypeAlias = tuple[bool, bool]
+SlotEligibility: TypeAlias = tuple[bool, int]
 
 _SCALAR_MAX: Final = 8
 """Up to this many touched nodes plain Python is faster than a dozen numpy calls."""
@@ -41,14 +43,14 @@ class RequestClass:
         "_rows_known",
         "_rules_read",
         "_share_milli",
+        "choices",
         "costs",
         "eligible",
         "everywhere",
-        "first",
-        "first_choice",
         "layout",
         "shape",
         "stranding",
+        "tiers",
     )
 
     def __init__(
@@ -60,7 +62,8 @@ class RequestClass:
         self.layout = layout
         self.costs: tuple[tuple[int, int], ...] | None = None
         self.everywhere: Tree = []
-        self.first_choice: Tree | None = None
+        self.choices: tuple[Tree, ...] = ()
+        self.tiers: IntArray | None = None
         self.rebuild(ledger, eligibility, rules_read)
 
     def rebuild(self, ledger: Ledger, eligibility: Eligibility, rules_read: int) -> None:
@@ -69,10 +72,14 @@ class RequestClass:
         self.costs = ledger.known_costs(self.shape.requests)
         self._rows_known = len(ledger.rows)
         self.eligible = eligibility[0][slots]
-        self.first = None if eligibility[1] is None else eligibility[1][slots]
+        tiers = self.tiers = None if eligibility[1] is None else eligibility[1][slots]
         fits = self._fits(ledger, slots) * self.eligible
-        self.everywhere = _tree(self.layout, fits)
-        self.first_choice = None if self.first is None else _tree(self.layout, fits * self.first)
+        self.everywhere = tree_of(self.layout, fits)
+        self.choices = ()
+        if tiers is not None:
+            self.choices = tuple(
+                tree_of(self.layout, fits * (tiers <= tier)) for tier in range(tier_count(self.shape) - 1)
+            )
         self._changes_read = ledger.changes.end
         self._rules_read = rules_read
 
@@ -102,14 +109,19 @@ class RequestClass:
             position = int(self.layout.positions[slot]) if slot < len(self.layout.positions) else -1
             if position < 0:
                 return False
-            eligible, first = ask(slot)
-            if self.first is None and eligible and not first:
+            eligible, tier = ask(slot)
+            if self.tiers is None and eligible and tier:
                 return False
             self.eligible[position] = eligible
-            if self.first is not None:
-                self.first[position] = first
+            if self.tiers is not None:
+                self.tiers[position] = tier
         self._rules_read = end
         return True
+
+    @property
+    def first_choice(self) -> Tree | None:
+        """Return the counts over the nodes that are taken first; None if all are alike."""
+        return self.choices[0] if self.choices else None
 
     @property
     def rules_read(self) -> int:
@@ -144,8 +156,10 @@ class RequestClass:
             if self._share_milli and fits:
                 fits = min(fits, ledger.shares_fitting_at(slot, self._share_milli))
         _shift(self.layout, self.everywhere, position, fits)
-        if self.first_choice is not None and self.first is not None:
-            _shift(self.layout, self.first_choice, position, fits if self.first[position] else 0)
+        if self.tiers is not None:
+            own = int(self.tiers[position])
+            for tier, tree in enumerate(self.choices):
+                _shift(self.layout, tree, position, fits if own <= tier else 0)
 
     def _recount_many(self, ledger: Ledger, slots: IntArray) -> None:
         positions = self.layout.positions[slots]
@@ -153,11 +167,13 @@ class RequestClass:
         slots, positions = slots[laid_out], positions[laid_out]
         fits = self._fits(ledger, slots) * self.eligible[positions]
         _shift_many(self.layout, self.everywhere, positions, fits)
-        if self.first_choice is not None and self.first is not None:
-            _shift_many(self.layout, self.first_choice, positions, fits * self.first[positions])
+        if self.tiers is not None:
+            own = self.tiers[positions]
+            for tier, tree in enumerate(self.choices):
+                _shift_many(self.layout, tree, positions, fits * (own <= tier))
 
 
-def _tree(layout: Layout, fits: IntArray) -> Tree:
+def tree_of(layout: Layout, fits: IntArray) -> Tree:
     """Return the sums of per-node counts for every level."""
     tree = [fits]
     for level in reversed(layout.levels[:-1]):

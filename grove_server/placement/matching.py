@@ -4,7 +4,7 @@ Rules: pure predicates over labels and taints, the meaning taken from Kubernetes
 (`ToleratesTaint`, `GetRequiredNodeAffinity`) and apimachinery's `labels.Requirement.Matches`. NoSchedule and NoExecute
 exclude, PreferNoSchedule only counts against a node. A cordoned node is one with the taint
 node.kubernetes.io/unschedulable:NoSchedule, so a pod that tolerates it may still go there; a node that is not ready is
-out for every pod.
+out for every pod. Preferences make tiers of nodes: tier 0 is taken first.
 
 Not here: room on the node (`counts`), the vectorised form for a whole cluster (`eligibility`).
 """
@@ -12,7 +12,8 @@ Not here: room on the node (`counts`), the vectorised form for a whole cluster (
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 from grove_server.placement.nodes import Effect, NodeState, Taint
@@ -20,6 +21,9 @@ from grove_server.placement.requests import Operator, PodShape, Requirement, Sel
 
 UNSCHEDULABLE_TAINT: Final = Taint(key="node.kubernetes.io/unschedulable", effect=Effect.NO_SCHEDULE)
 NAME_FIELD: Final = "metadata.name"
+
+SCORES_MAX: Final = 4
+"""Most tiers that preferred node affinity makes of nodes; scores between are put together."""
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _INT64_MAX = 2**63 - 1
@@ -122,3 +126,46 @@ def is_first_choice(shape: PodShape, node: NodeState, *, needs_gpu: bool) -> boo
     A pod without GPUs leaves GPU nodes to those that need them, and PreferNoSchedule is honoured while others fit.
     """
     return (needs_gpu or node.gpu_count == 0) and not is_avoided(shape.tolerations, node.taints)
+
+
+def tier_count(shape: PodShape) -> int:
+    """Return how many tiers a shape makes of nodes."""
+    if not shape.preferences:
+        return 2
+    return len(set(score_tiers(_weights(shape)).values())) * (1 if shape.needs_gpu else 2) + 1
+
+
+def tier_of(shape: PodShape, node: NodeState, *, needs_gpu: bool) -> int:
+    """Return the tier of a node for a shape: 0 = first choice.
+
+    Without preferences there are two. With preferences the sum of the weights of matching terms comes first, then
+    whether a pod without GPUs leaves GPU nodes alone; a node with a PreferNoSchedule taint comes last.
+    """
+    if not shape.preferences:
+        return 0 if is_first_choice(shape, node, needs_gpu=needs_gpu) else 1
+    if is_avoided(shape.tolerations, node.taints):
+        return tier_count(shape) - 1
+    score = sum(each.weight for each in shape.preferences if _term_holds(each.term, node))
+    tier = score_tiers(_weights(shape))[score]
+    return tier if needs_gpu else 2 * tier + (node.gpu_count > 0)
+
+
+def _weights(shape: PodShape) -> tuple[int, ...]:
+    return tuple(each.weight for each in shape.preferences)
+
+
+@lru_cache(maxsize=1024)
+def score_tiers(weights: tuple[int, ...]) -> Mapping[int, int]:
+    """Return by possible sum of weights its tier, 0 for the largest; at most SCORES_MAX tiers.
+
+    The largest and the smallest sum have tiers of their own; those between share what is left, evenly by rank.
+    """
+    sums = {0}
+    for weight in weights:
+        sums |= {each + weight for each in sums}
+    ordered = sorted(sums, reverse=True)
+    if len(ordered) <= SCORES_MAX:
+        return {score: tier for tier, score in enumerate(ordered)}
+    between = SCORES_MAX - 2
+    tiers = {score: 1 + rank * between // (len(ordered) - 2) for rank, score in enumerate(ordered[1:-1])}
+    return {ordered[0]: 0, **tiers, ordered[-1]: SCORES_MAX - 1}

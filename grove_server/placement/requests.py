@@ -63,6 +63,14 @@ class SelectorTerm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Preference:
+    """A term that nodes should match rather than not, and how much that counts (1 to 100, as in Kubernetes)."""
+
+    weight: int
+    term: SelectorTerm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Toleration:
     """A pod's toleration with Kubernetes' meaning of empty: no key = every key, no effect = every effect."""
 
@@ -79,6 +87,7 @@ class PodShape:
     `requests` is the effective request of the whole pod (containers, init containers, overhead already combined), in
     name order. `affinity` is the required node affinity: None = none, otherwise terms of which one must match.
     `gpu_milli` is a share of ONE GPU in thousandths (1 to 999; 0 = none); such a pod asks for no whole GPUs beside it.
+    `preferences` are the preferred node affinity: nodes with the largest sum of weights are taken first, in tiers.
     """
 
     requests: tuple[tuple[str, int], ...] = ()
@@ -86,6 +95,7 @@ class PodShape:
     affinity: tuple[SelectorTerm, ...] | None = None
     tolerations: tuple[Toleration, ...] = ()
     gpu_milli: int = 0
+    preferences: tuple[Preference, ...] = ()
 
     @property
     def needs_gpu(self) -> bool:

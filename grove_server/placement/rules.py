@@ -17,9 +17,13 @@ from grove_server.placement.ledger import ChangeLog
 from grove_server.placement.matching import (
     NAME_FIELD,
     effective_taints,
+    is_avoided,
     is_eligible,
     is_first_choice,
     requirement_holds,
+    score_tiers,
+    tier_count,
+    tier_of,
     untolerated,
 )
 from grove_server.placement.nodes import NodeState, Taint
@@ -105,8 +109,8 @@ class NodeRules:
         """Return each slot's signature code, and by code one node that has the signature (None: no node)."""
         return self._signature_codes[: len(self.states)], self._signatures
 
-    def eligibility(self, shape: PodShape, *, all_ready: bool = False) -> tuple[BoolArray, BoolArray | None]:
-        """Return by slot: may the pod run there; and is it a first choice, None if all eligible nodes are.
+    def eligibility(self, shape: PodShape, *, all_ready: bool = False) -> tuple[BoolArray, IntArray | None]:
+        """Return by slot: may the pod run there; and the node's tier, None if all eligible nodes are first choices.
 
         With `all_ready` nodes that are not ready are judged as if they were.
         """
@@ -128,16 +132,33 @@ class NodeRules:
         firsts = [
             state is not None and is_first_choice(shape, state, needs_gpu=needs_gpu) for state in self._signatures
         ]
-        first = np.array(firsts, dtype=np.bool_)[signatures]
-        return eligible, None if bool((first | ~eligible).all()) else first
+        later = ~np.array(firsts, dtype=np.bool_)[signatures]
+        if shape.preferences:
+            return eligible, self._tiers(shape, signatures)
+        return eligible, later.astype(np.int64) if bool((later & eligible).any()) else None
 
-    def eligibility_at(self, shape: PodShape, slot: int) -> tuple[bool, bool]:
+    def eligibility_at(self, shape: PodShape, slot: int) -> tuple[bool, int]:
         """Return the same for one slot."""
         state = self.states[slot]
         if state is None:
-            return False, False
-        needs_gpu = shape.needs_gpu
-        return is_eligible(shape, state), is_first_choice(shape, state, needs_gpu=needs_gpu)
+            return False, 1
+        return is_eligible(shape, state), tier_of(shape, state, needs_gpu=shape.needs_gpu)
+
+    def _tiers(self, shape: PodShape, signatures: IntArray) -> IntArray:
+        """Return `matching.tier_of` for all slots at once."""
+        scores = np.zeros(len(signatures), dtype=np.int64)
+        for each in shape.preferences:
+            scores += each.weight * self._term(each.term)
+        tiers_of = score_tiers(tuple(each.weight for each in shape.preferences))
+        table = np.zeros(max(tiers_of) + 1, dtype=np.int64)
+        table[list(tiers_of)] = list(tiers_of.values())
+        tiers = table[scores]
+        if not shape.needs_gpu:
+            has_gpu = [state is not None and state.gpu_count > 0 for state in self._signatures]
+            tiers = 2 * tiers + np.array(has_gpu, dtype=np.bool_)[signatures]
+        avoided = [state is not None and is_avoided(shape.tolerations, state.taints) for state in self._signatures]
+        tiers[np.array(avoided, dtype=np.bool_)[signatures]] = tier_count(shape) - 1
+        return tiers
 
     def _term(self, term: SelectorTerm) -> BoolArray:
         if not term.match_expressions and not term.match_fields:

@@ -11,7 +11,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from grove_server.placement.nodes import NodeState, Taint
-from grove_server.placement.requests import PODS_RESOURCE, Operator, PodShape, Requirement, SelectorTerm, Toleration
+from grove_server.placement.requests import (
+    PODS_RESOURCE,
+    Operator,
+    PodShape,
+    Preference,
+    Requirement,
+    SelectorTerm,
+    Toleration,
+)
 from grove_server.resources.cluster import Node
 from grove_server.resources.gpu_annotations import GpuAnnotationError, parse_gpu_fraction, parse_gpu_islands
 from grove_server.resources.labels import GPU_FRACTION, GPU_ISLANDS
@@ -23,15 +31,18 @@ CPU_RESOURCE = "cpu"
 
 def shape_of(pod_spec: Mapping[str, Any], annotations: Mapping[str, str] = EMPTY_MAP) -> PodShape:
     """Return what placement needs to know of a pod with this (admitted) spec and its template's annotations."""
-    affinity = ((pod_spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
-        "requiredDuringSchedulingIgnoredDuringExecution"
-    )
+    node_affinity = (pod_spec.get("affinity") or {}).get("nodeAffinity") or {}
+    affinity = node_affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
+    preferred = node_affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or ()
     return PodShape(
         requests=tuple(sorted(_effective_requests(pod_spec).items())),
         node_selector=tuple(sorted((pod_spec.get("nodeSelector") or {}).items())),
         affinity=None if affinity is None else tuple(_term(t) for t in affinity.get("nodeSelectorTerms") or ()),
         tolerations=tuple(_toleration(t) for t in pod_spec.get("tolerations") or ()),
         gpu_milli=parse_gpu_fraction(annotations[GPU_FRACTION]) if GPU_FRACTION in annotations else 0,
+        preferences=tuple(
+            Preference(weight=each["weight"], term=_term(each.get("preference") or {})) for each in preferred
+        ),
     )
 
 
