@@ -18,7 +18,7 @@ from grove_server.control.plane import ControlPlane
 from grove_server.resources import codec
 from grove_server.resources.cluster import ClusterTopologyBinding, Node
 from grove_server.resources.manifest import ClusterTopologyBindingSpec, TopologyLevel
-from grove_server.resources.meta import Key, Kind, Metadata, Resource, key_of
+from grove_server.resources.meta import CLUSTER_SCOPED, Key, Kind, Metadata, Resource, key_of
 from grove_server.resources.workload import (
     Pod,
     PodClique,
@@ -177,7 +177,7 @@ class Plane:
 
     def get(self, kind: type[R], name: str) -> R | None:
         """Return a resource, if it is there."""
-        namespace = "" if kind in (Node, ClusterTopologyBinding) else "default"
+        namespace = "" if kind.kind in CLUSTER_SCOPED else "default"
         return self.store.read().get(kind, namespace, name)
 
     def one(self, kind: type[R], name: str) -> R:
