@@ -1,8 +1,8 @@
 """Admission of priority classes and queues, and of any tree of queues.
 
-Goal: no document makes the rules fail in another way than by refusing it with paths; what was admitted is unchanged when
-it is applied again and comes back from its row; and queues that are admitted together always make a tree. Method: drawn
-values in drawn places of a full manifest, and drawn parents for a handful of queues.
+Goal: no document makes the rules fail in another way than by refusing it with paths; what was admitted is unchanged
+when it is applied again and comes back from its row; and queues that are admitted together always make a tree. Method:
+drawn values in drawn places of a full manifest, and drawn parents for a handful of queues.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from grove_server.placement.queue_objects import queue_specs
 from grove_server.placement.queues import QueueTree
 from grove_server.resources.codec import decode, encode
 from grove_server.resources.priority import PriorityClass
-from grove_server.resources.queues import DEFAULT_QUEUE, Queue, sound_queues
+from grove_server.resources.queues import DEFAULT_QUEUE, Queue, QueueSpec, sound_queues
 from grove_server.resources.reference import SharedTemplate
 from grove_server.resources.schema import SchemaError, parse_priority_class, parse_queue
 from tests.manifest_cases import CONTEXT, Json
@@ -115,10 +115,7 @@ NAMES: Final = ["a", "b", "c", "d", DEFAULT_QUEUE]
 def test_queues_that_are_admitted_together_make_a_tree(parents: dict[str, str]) -> None:
     """Whatever their parents: either one of them is refused, or all are in the tree. What is sound is always a tree."""
     manifests = [queue(name, parent=parent) for name, parent in parents.items()]
-    specs = {
-        name: queue_spec(parse_queue(json.dumps(queue(name, parent=parent)).encode()).spec)
-        for name, parent in parents.items()
-    }
+    specs = {name: QueueSpec(parent=parent) for name, parent in parents.items()}
     resources: list[Queue] = []
     refused = 0
     for manifest in manifests:
