@@ -15,6 +15,7 @@ AVAILABLE = "Available"
 POD_CLIQUE_SCHEDULED = "PodCliqueScheduled"
 MIN_AVAILABLE_BREACHED = "MinAvailableBreached"
 UPDATE_IN_PROGRESS = "UpdateInProgress"
+PREEMPTED = "Preempted"
 
 
 @dataclass(slots=True)
@@ -64,11 +65,12 @@ def clique_conditions(
     generation: int,
     now: float,
     is_updating: bool = False,
+    is_displaced: bool = False,
 ) -> tuple[Condition, Condition]:
     """Return PodCliqueScheduled and MinAvailableBreached with Grove's reasons.
 
     A clique at size 0 is absent: satisfied and never breached. While one is updated nobody can tell what its missing
-    pods mean.
+    pods mean. What is missing because the gang was displaced has a reason of its own: nothing is broken.
     """
     minimum = min(min_available, replicas)
     scheduled = counts.scheduled >= minimum
@@ -84,7 +86,7 @@ def clique_conditions(
     if is_updating:
         status, reason = "Unknown", UPDATE_IN_PROGRESS
     elif not scheduled:
-        status, reason = "True", "ScheduledReplicasBelowMinAvailable"
+        status, reason = "True", PREEMPTED if is_displaced else "ScheduledReplicasBelowMinAvailable"
     elif counts.scheduled - counts.lost < minimum:
         status, reason = "True", "InsufficientReadyPods"
         message = f"{counts.lost} of {counts.scheduled} scheduled pods are lost; at least {minimum} are needed"

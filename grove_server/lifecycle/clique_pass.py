@@ -48,6 +48,7 @@ class CliqueTarget:
     Pods are made from ``template`` and belong to ``revision`` of the set; ``rollout`` is what an update under way asks.
     A ``recycle_count`` above 0 says that all its pods are replaced now, and which recycle in a row that is.
     ``is_over_at_once`` says that an update stops nothing. ``evacuation`` names pods that leave their nodes.
+    ``is_displaced``: its gang had to leave for another one and has no places yet.
     """
 
     blueprint: CliqueBlueprint
@@ -61,6 +62,7 @@ class CliqueTarget:
     is_updating: bool = False
     is_over_at_once: bool = False
     evacuation: Evacuation = NO_EVACUATION
+    is_displaced: bool = False
 
 
 def plan_clique(
@@ -100,7 +102,7 @@ def plan_clique(
     counts.terminating = sum(1 for pod in going if pod.node) + sized.stopping
     counts.failed = sum(1 for pod in sized.waiting if pod.phase is PodPhase.FAILED)
     counts.succeeded = len(sized.waiting) - counts.failed
-    clique = with_status(clique, counts, now, is_updating=target.is_updating)
+    clique = with_status(clique, counts, now, is_updating=target.is_updating, is_displaced=target.is_displaced)
     clique = with_clique_progress(
         clique,
         active,
@@ -121,7 +123,9 @@ def record_clique(plan: Plan, observed: PodClique | None, clique: PodClique) -> 
         plan.updates.append(clique)
 
 
-def with_status(clique: PodClique, counts: PodCounts, now: float, *, is_updating: bool = False) -> PodClique:
+def with_status(
+    clique: PodClique, counts: PodCounts, now: float, *, is_updating: bool = False, is_displaced: bool = False
+) -> PodClique:
     """Return *clique* with the status that *counts* make true; the same object if nothing changed."""
     old = clique.status
     generation = clique.metadata.generation
@@ -133,6 +137,7 @@ def with_status(clique: PodClique, counts: PodCounts, now: float, *, is_updating
         generation=generation,
         now=now,
         is_updating=is_updating,
+        is_displaced=is_displaced,
     ):
         conditions = with_condition(conditions, condition)
     first = None if old.first_scheduled_at is None else min(old.first_scheduled_at, now)

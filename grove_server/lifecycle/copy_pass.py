@@ -15,6 +15,7 @@ from grove_server.lifecycle.clique_pass import CliqueTarget, plan_clique, record
 from grove_server.lifecycle.copy import CliqueState, CopySummary, CopyView
 from grove_server.lifecycle.evacuation import plan_evacuation
 from grove_server.lifecycle.gang_pass import plan_gangs
+from grove_server.lifecycle.gang_status import is_displaced
 from grove_server.lifecycle.group_numbers import number_pods
 from grove_server.lifecycle.group_pass import is_group_available, plan_group, with_group_status
 from grove_server.lifecycle.orders import NO_ORDERS, CopyOrders
@@ -113,6 +114,7 @@ class _CopyPass:
         self._now = now
         self._plan = Plan()
         self._evacuation = plan_evacuation(blueprint, view, orders, now)
+        self._displaced = {name for name, gang in view.gangs.items() if is_displaced(gang)}
         # What leaves its node serves nobody any more: the update has what that leaves of the budget.
         left = self._evacuation.after(view, now) if self._evacuation.pods else view
         self._rollout = plan_rollout(blueprint, left, orders.update, orders.loads)
@@ -236,6 +238,7 @@ class _CopyPass:
             is_updating=self._rollout.is_updating(clique.name),
             is_over_at_once=self._rollout.is_over_at_once,
             evacuation=self._evacuation,
+            is_displaced=identity.gang in self._displaced,
         )
         pods = view.pods.get(identity.name, ())
         return plan_clique(self._plan, target, observed, pods, orders=self._orders, now=self._now)

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from grove_server.lifecycle.machine import GangObservation, next_gang_phase
-from grove_server.resources.meta import Condition, with_condition
+from grove_server.resources.meta import Condition, find_condition, with_condition
 from grove_server.resources.workload import GangPhase, PodGang, PodGangStatus
 
 INITIALIZED = "Initialized"
 SCHEDULED = "Scheduled"
 READY = "Ready"
+DISRUPTION_TARGET = "DisruptionTarget"
 REASON_PENDING = "Pending"
 
 
@@ -63,6 +64,9 @@ def with_gang_status(gang: PodGang, counts: Sequence[PodGroupCounts], *, now: fl
     )
     conditions = with_condition(conditions, scheduled_condition)
     conditions = with_condition(conditions, _condition(gang, READY, ready, "PodGangReady", "PodGangNotReady", now))
+    if scheduled and is_displaced(gang):
+        over = _condition(gang, DISRUPTION_TARGET, False, "", "PlacedAgain", now)  # noqa: FBT003 -- a status
+        conditions = with_condition(conditions, over)
     status = PodGangStatus(
         phase=phase,
         conditions=conditions,
@@ -74,8 +78,22 @@ def with_gang_status(gang: PodGang, counts: Sequence[PodGroupCounts], *, now: fl
         ready_at=(old.ready_at or now) if ready else None,
         first_ready_at=old.first_ready_at or ((old.ready_at or now) if ready else None),
         recycles=old.recycles,
+        nomination=None if scheduled else old.nomination,
     )
     return gang if status == old else replace(gang, status=status)
+
+
+def displaced(gang: PodGang, reason: str, message: str, *, now: float) -> PodGang:
+    """Return *gang* with the condition that all of it has to leave for another gang, until it is placed again."""
+    condition = _condition(gang, DISRUPTION_TARGET, True, reason, "", now)  # noqa: FBT003 -- a status
+    condition = replace(condition, message=message)
+    return replace(gang, status=replace(gang.status, conditions=with_condition(gang.status.conditions, condition)))
+
+
+def is_displaced(gang: PodGang) -> bool:
+    """Return whether the gang had to leave for another one and is not placed again yet."""
+    condition = find_condition(gang.status.conditions, DISRUPTION_TARGET)
+    return condition is not None and condition.status == "True"
 
 
 def is_running(gang: PodGang) -> bool:

@@ -34,6 +34,8 @@ class StopReason(enum.StrEnum):
     RECYCLED = "Recycled"
     NODE_DRAINED = "NodeDrained"
     NODE_LOST = "NodeLost"
+    PREEMPTED = "Preempted"
+    RECLAIMED = "Reclaimed"
     DELETED = "Deleted"
 
 

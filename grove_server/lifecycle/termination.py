@@ -3,7 +3,8 @@
 Clocks and units are Grove's (§2.7). The clock of a clique or group runs while its MinAvailableBreached is True; when it
 has run for the termination delay, one group replica is recycled if its group has its minimum without it, else the copy.
 Never recycled is what never worked: a clique counts once it had its minimum on nodes, a group once it was whole; both
-are stored facts that a recycle clears. While an update has the condition at Unknown, no clock runs.
+are stored facts that a recycle clears. While an update has the condition at Unknown, no clock runs; nor does one for
+what had to leave for another gang and waits for places: nothing is broken there, and new pods would wait as well.
 
 Different on purpose: ``never`` switches it off; a group may have a delay of its own; a unit that is recycled again and
 again waits twice as long each time, up to RECYCLE_DELAY_MAX_S, until it has held for a while; what was recycled, and
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from grove_server.lifecycle.availability import MIN_AVAILABLE_BREACHED
+from grove_server.lifecycle.availability import MIN_AVAILABLE_BREACHED, PREEMPTED
 from grove_server.lifecycle.blueprint import Blueprint
 from grove_server.lifecycle.copy import CliqueState
 from grove_server.lifecycle.plan import EVENT_WARNING, Note
@@ -105,7 +106,7 @@ def decide_termination(
         if group.replicas - len(broken) >= min(group.min_available, group.replicas):
             clocks = ((j, _replica_clock(replicas[j], delay_s)) for j in broken)
             replica_clocks += [(drawn.name, j, clock) for j, clock in clocks if clock is not None]
-        elif (of_group := _group_clock(group, replicas, delay_s)) is not None:
+        elif (of_group := _group_clock(group, replicas, delay_s)) is not None and not _is_displaced(replicas):
             copy_clocks.append(of_group)
     if any(clock.due_at <= now for clock in copy_clocks):
         members = [state for _, replicas in groups.values() for states in replicas.values() for state in states]
@@ -200,7 +201,18 @@ def _recycles(state: CliqueState, since: float, delay_s: float) -> int:
 
 def _breach(state: CliqueState) -> Condition | None:
     condition = find_condition(state.clique.status.conditions, MIN_AVAILABLE_BREACHED)
-    return condition if condition is not None and condition.status == "True" else None
+    is_broken = condition is not None and condition.status == "True" and condition.reason != PREEMPTED
+    return condition if is_broken else None
+
+
+def _is_displaced(replicas: Mapping[int, Sequence[CliqueState]]) -> bool:
+    """Return whether a group lacks replicas because they had to leave."""
+    conditions = (
+        find_condition(state.clique.status.conditions, MIN_AVAILABLE_BREACHED)
+        for states in replicas.values()
+        for state in states
+    )
+    return any(each is not None and each.status == "True" and each.reason == PREEMPTED for each in conditions)
 
 
 def _delay_s(text: str | None) -> float | None:

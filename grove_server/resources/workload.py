@@ -345,11 +345,37 @@ class ChosenDomain:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NominatedPlace:
+    """The place that one pod of a pod group is going to have."""
+
+    __pydantic_config__: ClassVar[Any] = SCHEMA
+
+    pod_group: str
+    node: str
+    gpu_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nomination:
+    """Places that are kept for a gang until those who sit there are gone.
+
+    ``part`` is the part of the gang they are for: its own name, or that of a group replica, group or clique.
+    """
+
+    __pydantic_config__: ClassVar[Any] = SCHEMA
+
+    part: str
+    at: float
+    score: float = 0.0
+    places: tuple[NominatedPlace, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PodGangStatus:
     """What is true of a gang. ``reason`` and ``message`` say what it waits for while it is not placed.
 
     ``first_ready_at`` is when its minimum first served; it stays. ``recycles`` of a base gang are those of its whole
-    copy, newest last.
+    copy, newest last. ``nomination`` is set while others leave for it.
     """
 
     __pydantic_config__: ClassVar[Any] = SCHEMA
@@ -364,6 +390,7 @@ class PodGangStatus:
     ready_at: float | None = None
     first_ready_at: float | None = None
     recycles: tuple[Recycle, ...] = ()
+    nomination: Nomination | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from grove_server.lifecycle.gang_status import displaced
 from grove_server.lifecycle.termination import RECYCLES_KEPT_MAX
 from grove_server.resources.workload import Pod, PodClique, PodCliqueScalingGroup, PodGang
 from tests.lifecycle_cases import NOW, World, bound, clique, condition, group, lost, manifest, world
@@ -318,3 +319,33 @@ def test_switching_it_off_ends_a_clock() -> None:
     assert uids(after(made, DELAY_S)) == before
     made.apply(manifest([clique("a", 2)], terminationDelay="5s"))
     assert not uids(after(made, 0)) & before
+
+
+def preempt(made: World, gang: str) -> None:
+    """Let all pods of a gang leave for another one, as placement commits it; their successors get no node."""
+    made.put(displaced(made.one(PodGang, gang), "Preempted", "for t-0", now=made.now))
+    made.change_pods(lambda _: None, [pod for pod in made.pods() if pod.node and pod.identity.gang == gang])
+    made.settle()
+
+
+def test_a_copy_that_had_to_leave_is_not_recycled() -> None:
+    """Preemption breaks nothing: no clock runs while the gang waits for places, and later losses count as before."""
+    made = workload1()
+    preempt(made, "s-0")
+    before = uids(made)
+    assert condition(made.one(PodClique, "s-0-a"), "MinAvailableBreached").reason == "Preempted"
+    assert made.plan()[0].wake_at is None
+    assert uids(after(made, 100 * DELAY_S)) == before
+    made.run()
+    made.settle()
+    assert condition(made.one(PodGang, "s-0"), "DisruptionTarget").status == "False"
+    lose(made, "s-0-a")
+    assert made.plan()[0].wake_at == made.now + DELAY_S
+
+
+def test_a_group_that_lost_replicas_to_others_is_not_recycled() -> None:
+    """A group below its minimum because a base gang had to leave does not count as broken."""
+    made = workload2()
+    preempt(made, "s-0")
+    assert condition(made.one(PodCliqueScalingGroup, "s-0-x"), "MinAvailableBreached") is not None
+    assert made.plan()[0].wake_at is None
