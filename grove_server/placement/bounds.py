@@ -126,10 +126,11 @@ def twins_held(layout: Layout, twins: list[Scope], span: Span) -> IntArray:
 
 
 def in_order(layout: Layout, scope: Scope, level: int, domains: IntArray) -> list[int]:
-    """Return passing domains best first: room for the optional pods too, few children needed, tightest, by name."""
+    """Return passing domains best first: room for the optional pods too, what is wished for, few children, tightest."""
     if len(domains) <= 1:
         return [int(domain) for domain in domains]
     cramped = np.zeros(len(domains), dtype=np.bool_)
+    late = np.zeros(len(domains), dtype=np.int64)
     for request_class, pods in scope.wish.items():
         cramped |= request_class.everywhere[level][domains] < pods
     share = np.zeros(len(domains), dtype=np.float64)
@@ -137,5 +138,8 @@ def in_order(layout: Layout, scope: Scope, level: int, domains: IntArray) -> lis
     for request_class, pods in scope.demand.items():
         room = request_class.everywhere[level][domains]
         np.maximum(share, pods / np.maximum(room, 1), out=share)
+        if request_class.has_wishes:
+            tiers = sum((tree[level][domains] < pods).astype(np.int64) for tree in request_class.choices)
+            np.maximum(late, tiers, out=late)
         np.maximum(need, children_needed(layout, request_class.everywhere, level, domains, pods), out=need)
-    return [int(domain) for domain in domains[np.lexsort((-share, need, cramped))]]
+    return [int(domain) for domain in domains[np.lexsort((-share, need, late, cramped))]]

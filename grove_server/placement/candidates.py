@@ -47,6 +47,8 @@ class Candidates:
         self.is_exhaustive = False
         self._latest: dict[tuple[int, Region], Chosen] = {}
         self._found: dict[DomainPath, tuple[Region, ...]] = {}
+        self.around: dict[str, Region] = {}
+        """Where cliques have their pods so far, by name, if others want to be near them: their narrowest domain."""
 
     def of(self, scope: Scope, region: Region) -> Iterator[Chosen]:
         """Yield the regions worth trying for a scope, best first; each passed the necessary tests."""
@@ -64,10 +66,23 @@ class Candidates:
         """Return where to look: the preferred domain, shortened from its narrow end, then all that `within` allows."""
         hard = self.narrowed((region,), scope.within)
         if not scope.prefer:
-            return hard
+            return hard if not scope.near else self._near(scope, hard)
         known = tuple(pair for pair in scope.prefer if self.layout.level_of(pair[0]) is not None)
         bases = [base for cut in range(len(known), 0, -1) for base in self.narrowed(hard, known[:cut])]
         return list(dict.fromkeys(bases + hard))
+
+    def _near(self, scope: Scope, hard: list[Region]) -> list[Region]:
+        """Return the domains around the pods that a scope wants to be near, narrowest first, then all it may have."""
+        centre: Region | None = None
+        for name in scope.near:
+            other = self.around.get(name)
+            if other is not None:
+                centre = other if centre is None else common(self.layout, centre, other)
+        if centre is None:
+            return hard
+        around = [lifted(self.layout, centre, level) for level in range(centre.level, 0, -1)]
+        inside = [each for each in around if any(self.is_inside(each, base) for base in hard)]
+        return list(dict.fromkeys(inside + hard))
 
     def narrowed(self, regions: Sequence[Region], path: DomainPath) -> list[Region]:
         """Return the parts of some regions that carry a path's labels."""
@@ -183,6 +198,15 @@ class Candidates:
         start, end = self.layout.span(*inner)
         first, last = self.layout.span(*outer)
         return first <= start and end <= last
+
+
+def common(layout: Layout, one: Region, other: Region) -> Region:
+    """Return the narrowest domain that holds two regions."""
+    for level in range(min(one.level, other.level), 0, -1):
+        lifted_one = lifted(layout, one, level)
+        if lifted_one == lifted(layout, other, level):
+            return lifted_one
+    return WHOLE
 
 
 def lifted(layout: Layout, region: Region, level: int) -> Region:

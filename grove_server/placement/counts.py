@@ -119,6 +119,11 @@ class RequestClass:
         return True
 
     @property
+    def has_wishes(self) -> bool:
+        """Return whether the tiers are somebody's wish, not only good manners."""
+        return bool(self.shape.preferences)
+
+    @property
     def first_choice(self) -> Tree | None:
         """Return the counts over the nodes that are taken first; None if all are alike."""
         return self.choices[0] if self.choices else None

@@ -19,6 +19,7 @@ from grove_server.placement.candidates import lifted
 from grove_server.placement.choice import Region, Runs
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.explain import explain_failure, explain_level
+from grove_server.placement.pod_rules import RuleBook
 from grove_server.placement.requests import GPU_RESOURCE, Budget, GangRequest
 from grove_server.placement.results import (
     CliquePlacement,
@@ -30,6 +31,7 @@ from grove_server.placement.results import (
 )
 from grove_server.placement.scopes import LevelUnknownError, Scope, compile_request
 from grove_server.placement.search import Search
+from grove_server.placement.topology import Layout
 
 DEFAULT_BUDGET: Final = Budget()
 
@@ -45,7 +47,7 @@ def place(cluster: Cluster, request: GangRequest, *, budget: Budget = DEFAULT_BU
     """
     layout = cluster.layout(request.topology)
     try:
-        root = compile_request(request, layout.level_of, lambda shape: cluster.request_class(shape, layout))
+        root = compiled(cluster, layout, request)
     except LevelUnknownError as error:
         return explain_level(cluster, request, error)
     search = Search(cluster, layout, root, budget.steps_max)
@@ -56,6 +58,12 @@ def place(cluster: Cluster, request: GangRequest, *, budget: Budget = DEFAULT_BU
     if not is_placed or (any(root.wish.values()) and not search.placed):
         return explain_failure(search, request)
     return placement_of(search, request)
+
+
+def compiled(cluster: Cluster, layout: Layout, request: GangRequest) -> Scope:
+    """Return a request ready for the search; errors as of `scopes.compile_request`."""
+    ruling = (RuleBook(cluster.rules, layout, request), cluster.ledger) if request.rules else None
+    return compile_request(request, layout.level_of, lambda shape: cluster.request_class(shape, layout), ruling)
 
 
 def placement_of(search: Search, request: GangRequest) -> Placement:

@@ -107,12 +107,39 @@ class PodShape:
         return next((amount for name, amount in self.requests if name == resource), 0)
 
 
+class RuleKind(StrEnum):
+    """What a rule between pods asks."""
+
+    APART = "Apart"
+    TOGETHER = "Together"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodRule:
+    """Pods of `cliques` keep apart from, or together with, others in the domains of a node label.
+
+    `others` are cliques of the same request (no pod is its own neighbour), `counts` pods outside it: (value of the
+    label, how many). A node without the label is in no domain: pods that keep together may not go there, and those that
+    keep apart only unless `needs_key`. `weight` 0 is a must, 1 to 100 a wish. `text` says for people what it is about.
+    """
+
+    kind: RuleKind
+    key: str
+    cliques: tuple[str, ...]
+    others: tuple[str, ...] = ()
+    counts: tuple[tuple[str, int], ...] = ()
+    weight: int = 0
+    needs_key: bool = False
+    text: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CliqueRequest:
     """Pods of one shape: `minimum` must be placed with the whole gang, up to `optional` more if there is room.
 
     `required` and `preferred` are levels (label keys) for this clique alone; `within` is a domain it has to stay in
-    (surplus or replacement pods), `prefer` one that is tried first.
+    (surplus or replacement pods), `prefer` one that is tried first. `near` are cliques of the same request that are
+    placed first, and in whose narrowest domain this one is tried first.
     """
 
     name: str
@@ -123,6 +150,7 @@ class CliqueRequest:
     preferred: str | None = None
     within: DomainPath = ()
     prefer: DomainPath = ()
+    near: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +170,8 @@ class GangRequest:
     """One gang: all minimums of all its cliques are placed together or nothing is.
 
     `topology` lists the level keys broadest first; several topologies may lie over one cluster. `within` is the domain
-    which this copy is already bound to (hard), `prefer` one to try first (soft, dropped from its narrow end).
+    which this copy is already bound to (hard), `prefer` one to try first (soft, dropped from its narrow end). `rules`
+    hold between its pods, and with pods outside.
     """
 
     name: str
@@ -152,6 +181,7 @@ class GangRequest:
     preferred: str | None = None
     within: DomainPath = ()
     prefer: DomainPath = ()
+    rules: tuple[PodRule, ...] = ()
 
 
 def minimum_of(request: CliqueRequest | GroupRequest | GangRequest) -> int:

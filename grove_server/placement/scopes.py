@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from grove_server.placement.counts import RequestClass
+from grove_server.placement.ledger import Ledger
+from grove_server.placement.pod_rules import RuleBook, followed
 from grove_server.placement.requests import (
     GPU_RESOURCE,
     PODS_MAX,
@@ -25,6 +27,7 @@ from grove_server.placement.requests import (
     PodShape,
 )
 from grove_server.placement.results import ScopeKind
+from grove_server.placement.ruled_counts import RuledClass
 from grove_server.resources.gpu_annotations import GPU_MILLI
 
 DEPTH_MAX: Final = 8
@@ -53,7 +56,8 @@ class Scope:
     `demand` maps each request class below to the pods its minimums need; `wish` counts the optional pods in. Minimum
     and optional of groups are sums. `is_plain`: nothing below is constrained. `uniform` is the only request class of a
     scope for which room is all that a domain has to have: a plain one, or one around a single child that asks for no
-    narrower level.
+    narrower level. `follows` are cliques elsewhere that should be placed before it; `book`, which the root alone has,
+    are the rules between pods.
     """
 
     kind: ScopeKind
@@ -73,6 +77,9 @@ class Scope:
     twin: int = 0
     uniform: RequestClass | None = None
     is_plain: bool = True
+    near: tuple[str, ...] = ()
+    follows: frozenset[str] = frozenset()
+    book: RuleBook | None = None
     hardness: tuple[int, int, int, float, int] | None = None
 
     @property
@@ -83,7 +90,7 @@ class Scope:
     @property
     def is_constrained(self) -> bool:
         """Return whether the scope itself says anything about domains."""
-        return self.required is not None or self.preferred is not None or bool(self.within or self.prefer)
+        return self.required is not None or self.preferred is not None or bool(self.within or self.prefer or self.near)
 
     def lineage(self) -> list[Scope]:
         """Return the scopes from the gang down to this one."""
@@ -107,23 +114,33 @@ class Scope:
             yield from child.walk()
 
 
-def compile_request(request: GangRequest, level_of: LevelOf, class_of: ClassOf) -> Scope:
-    """Return the root scope; InvalidRequestError for unsound requests, LevelUnknownError for an unknown level."""
-    compiler = _Compiler(level_of, class_of)
+def compile_request(
+    request: GangRequest, level_of: LevelOf, class_of: ClassOf, ruling: tuple[RuleBook, Ledger] | None = None
+) -> Scope:
+    """Return the root scope; InvalidRequestError for unsound requests, LevelUnknownError for an unknown level.
+
+    `ruling` has to be there if the request has rules between pods.
+    """
+    compiler = _Compiler(level_of, class_of, ruling, request)
     root = compiler.compile(request, ScopeKind.GANG, 0)
     if not compiler.clique_names:
         raise InvalidRequestError(f"gang {request.name} has no cliques")
     if sum(root.wish.values()) > PODS_MAX:
         raise InvalidRequestError(f"gang {request.name} has more than {PODS_MAX} pods")
+    root.book = None if ruling is None else ruling[0]
     return root
 
 
 class _Compiler:
     """Walks a request once, counting what it meets."""
 
-    def __init__(self, level_of: LevelOf, class_of: ClassOf) -> None:
+    def __init__(
+        self, level_of: LevelOf, class_of: ClassOf, ruling: tuple[RuleBook, Ledger] | None, request: GangRequest
+    ) -> None:
         self.level_of = level_of
         self.class_of = class_of
+        self.ruling = ruling
+        self.rules = request.rules
         self.clique_names: set[str] = set()
         self.count = 0
         self.twins: dict[tuple[object, ...], int] = {}
@@ -156,12 +173,20 @@ class _Compiler:
             raise InvalidRequestError(f"clique {request.name} asks for a share of a GPU beside whole ones")
         self.clique_names.add(request.name)
         scope.request_class = self.class_of(request.shape)
+        ruled = ""
+        if self.ruling is not None and self.ruling[0].concerns(request.name):
+            book, ledger = self.ruling
+            scope.request_class = RuledClass(scope.request_class, request.name, book, ledger)
+            ruled = request.name  # Where its pods may go depends on where others are: it has no twin.
+        scope.near = request.near
+        if self.rules or request.near:
+            scope.follows = frozenset({*request.near, *followed(self.rules, request.name)} - {request.name})
         scope.uniform = scope.request_class
         scope.minimum, scope.optional = request.minimum, request.optional
         if request.minimum:
             scope.demand = {scope.request_class: request.minimum}
         scope.wish = {scope.request_class: request.minimum + request.optional}
-        scope.twin = self._twin((*_constraint(scope), request.shape, request.minimum, request.optional))
+        scope.twin = self._twin((*_constraint(scope), request.shape, request.minimum, request.optional, ruled))
 
     def _members(self, scope: Scope, request: GangRequest | GroupRequest, depth: int) -> None:
         for member in request.members:
@@ -174,6 +199,9 @@ class _Compiler:
             scope.minimum += child.minimum
             scope.optional += child.optional
             scope.is_plain &= child.is_plain and not child.is_constrained
+            scope.follows |= child.follows
+        if scope.follows:
+            scope.follows -= {clique.name for clique in scope.cliques()}
         scope.twin = self._twin((*_constraint(scope), *[child.twin for child in scope.children]))
         if scope.is_plain and len(scope.wish) == 1:
             scope.uniform = next(iter(scope.wish))
@@ -201,7 +229,7 @@ def _add(total: dict[RequestClass, int], part: dict[RequestClass, int]) -> None:
 
 
 def _constraint(scope: Scope) -> tuple[object, ...]:
-    return scope.required, scope.preferred, scope.within, scope.prefer
+    return scope.required, scope.preferred, scope.within, scope.prefer, scope.near
 
 
 def hardest_first(scopes: list[Scope]) -> list[Scope]:
@@ -209,7 +237,21 @@ def hardest_first(scopes: list[Scope]) -> list[Scope]:
 
     Narrower level, then bigger pods (GPUs), then more GPUs, then the larger share of what fits, then request order.
     """
-    return sorted(scopes, key=_hardness_of)
+    order = sorted(scopes, key=_hardness_of)
+    return order if not any(scope.follows for scope in order) else _leaders_first(order)
+
+
+def _leaders_first(order: list[Scope]) -> list[Scope]:
+    """Return siblings in the same order, but each after those that it follows; a circle is cut at its hardest."""
+    names = {scope.index: {clique.name for clique in scope.cliques()} for scope in order}
+    left, result = list(order), []
+    while left:
+        waiting = set().union(*(names[scope.index] for scope in left))
+        free = (scope for scope in left if not scope.follows & (waiting - names[scope.index]))
+        chosen = next(free, left[0])
+        left.remove(chosen)
+        result.append(chosen)
+    return result
 
 
 def _hardness_of(scope: Scope) -> tuple[int, int, int, float, int]:

@@ -20,11 +20,14 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from grove_server.placement.bounds import needs
-from grove_server.placement.candidates import WHOLE, Candidates, Chosen, lifted
+from grove_server.placement.candidates import WHOLE, Candidates, Chosen, common, lifted
 from grove_server.placement.choice import Region, Runs, fill, fill_tightest
 from grove_server.placement.cluster import Cluster
+from grove_server.placement.counts import RequestClass
 from grove_server.placement.ledger import GPU_ROW
 from grove_server.placement.requests import DomainPath
+from grove_server.placement.ruled_counts import RuledClass
+from grove_server.placement.ruled_fill import fill_ruled
 from grove_server.placement.scopes import Scope, hardest_first
 from grove_server.placement.shares import OpenMilli
 from grove_server.placement.siblings import StartOver, hindering, is_searchable, search_in_depth, weights_of
@@ -48,6 +51,9 @@ _CELLS_PER_US: Final = 100
 
 _DEPTH_SHARES: Final = (0.3, 0.5)
 """Share of the work left that one region is searched in depth for, by round: every region gets its turn soon."""
+
+_FEW: Final = 16
+"""Up to so many optional pods that rules bind every number is tried, above it the halves."""
 
 _BLAMED_MAX: Final = 64
 """Scopes asked whether they could be placed alone."""
@@ -73,7 +79,9 @@ class Search:
         self.layout = layout
         self.root = root
         self.candidates = Candidates(cluster, layout)
+        self.book = root.book
         self.cliques = list(root.cliques())
+        self._centres = {name for clique in self.cliques for name in clique.near}
         self.chosen: dict[int, Chosen] = {}
         self.placed: list[Placed] = []
         self.failed: Scope = root
@@ -98,7 +106,7 @@ class Search:
         for clique in self.cliques:
             if clique.optional:
                 self._extend(clique)
-        return True
+        return self.book is None or self.book.is_kept()
 
     def accept(self, found: Iterable[tuple[Scope, Runs]]) -> bool:
         """Take over places for all minimums that something else found, then place what fits of the optional pods.
@@ -174,7 +182,8 @@ class Search:
     @property
     def is_exact(self) -> bool:
         """Return whether the candidates tried are all there are: one shape, or one constrained scope at most."""
-        return self._is_single or (self.root.is_plain and len(self.root.wish) == 1)
+        is_bounded = any(isinstance(each, RuledClass) and not each.is_exact for each in self.root.wish)
+        return not is_bounded and (self._is_single or (self.root.is_plain and len(self.root.wish) == 1))
 
     def _solve(self, scope: Scope, region: Region) -> bool:
         """Place a scope's minimums somewhere in a region; leaves nothing behind if it cannot."""
@@ -186,7 +195,7 @@ class Search:
             if tried and self._profile(scope, chosen.region) in tried:
                 continue
             mark = len(self.placed)
-            if self._fill(scope, chosen.region):
+            if self._fill(scope, chosen.region) and self._is_kept_by(scope):
                 self.chosen[scope.index] = chosen
                 return True
             self._undo_to(mark)
@@ -196,6 +205,10 @@ class Search:
         if not tried:
             self.failed = scope
         return False
+
+    def _is_kept_by(self, scope: Scope) -> bool:
+        """Return whether all pods are near those they have to be near; known when the whole gang has its places."""
+        return self.book is None or scope is not self.root or self.book.is_kept()
 
     def _fill(self, scope: Scope, region: Region) -> bool:
         request_class = scope.uniform
@@ -208,6 +221,15 @@ class Search:
         pods = scope.minimum
         if self._is_single and scope.optional:
             pods += min(scope.optional, int(request_class.everywhere[region.level][region.domain]) - pods)
+        if isinstance(request_class, RuledClass):
+            runs = fill_ruled(request_class, region, pods, is_tight=self._tight_hosts)
+            if runs is None and pods > scope.minimum:
+                pods = scope.minimum
+                runs = fill_ruled(request_class, region, pods)
+            if runs is None:
+                return False
+            self._deal(scope, runs, pods)
+            return True
         how = fill_tightest if self._tight_hosts else fill
         self._deal(scope, how(request_class, region, pods), pods)
         return True
@@ -307,7 +329,7 @@ class Search:
 
     def _profile(self, scope: Scope, region: Region) -> tuple[object, ...]:
         """Return what makes two candidates alike: their parent, and what is free and allowed on each of their nodes."""
-        if self._is_single or region.level == 0:
+        if self._is_single or region.level == 0 or self.book is not None:
             return region
         start, end = self.layout.span(*region)
         parent = int(self.layout.levels[region.level].parents[region.domain])
@@ -332,9 +354,19 @@ class Search:
         for region in self._extension_regions(clique) if left else ():
             self.cluster.refresh(request_class)
             pods = min(left, int(request_class.everywhere[region.level][region.domain]))
-            if pods:
+            runs = self._filled(request_class, region, pods) if pods else None
+            if runs is not None:
+                pods = int(runs.counts.sum())
                 left -= pods
-                self._put(clique, fill(request_class, region, pods), is_last=self._is_single and not left)
+                self._put(clique, runs, is_last=self._is_single and not left)
+
+    def _filled(self, request_class: RequestClass, region: Region, pods: int) -> Runs | None:
+        """Return the nodes for as many of some optional pods as there are places for; None if there is none."""
+        if not isinstance(request_class, RuledClass):
+            return fill(request_class, region, pods)
+        some = {*range(1, min(pods, _FEW) + 1), *(pods >> half for half in range(pods.bit_length()))}
+        found = (fill_ruled(request_class, region, count) for count in sorted(some, reverse=True))
+        return next((runs for runs in found if runs is not None), None)
 
     def _extension_regions(self, clique: Scope) -> list[Region]:
         """Return where optional pods may go: near the minimums first, at last all of the domain that is required."""
@@ -365,13 +397,29 @@ class Search:
     # -- tentative work ----------------------------------------------------------------------------------------------
 
     def _put(self, scope: Scope, runs: Runs, *, is_last: bool) -> None:
-        placed = Placed(scope, runs, not is_last, [])
+        placed = Placed(scope, runs, not is_last or self.book is not None, [])
         self.placed.append(placed)
         self._apply(placed, 1)
+        if scope.name in self._centres:
+            self._note_centre(scope.name)
+
+    def _note_centre(self, name: str) -> None:
+        """Note the narrowest domain around all pods of a clique."""
+        around = self.candidates.around
+        around.pop(name, None)
+        for placed in self.placed:
+            if placed.scope.name == name:
+                first, last = int(placed.runs.positions[0]), int(placed.runs.positions[-1])
+                for position in (first, last):  # Positions are in the order of domains: these two span the rest.
+                    node = Region(self.layout.node_level, position)
+                    around[name] = common(self.layout, around.get(name, node), node)
 
     def _undo_to(self, mark: int) -> None:
         while len(self.placed) > mark:
-            self._apply(self.placed.pop(), -1)
+            gone = self.placed.pop()
+            self._apply(gone, -1)
+            if gone.scope.name in self._centres:
+                self._note_centre(gone.scope.name)
 
     def _apply(self, placed: Placed, sign: int) -> None:
         if not placed.is_applied:
@@ -379,6 +427,8 @@ class Search:
         request_class = placed.scope.request_class
         assert request_class is not None
         ledger = self.cluster.ledger
+        if self.book is not None and self.book.concerns(placed.scope.name):
+            self.book.move(placed.scope.name, placed.runs.positions, placed.runs.counts * sign)
         if request_class.shape.gpu_milli:
             self._apply_shares(placed, request_class.shape.gpu_milli, sign)
         if len(placed.runs.positions) == 1:

@@ -20,6 +20,7 @@ from grove_server.placement.cluster import Cluster
 from grove_server.placement.counts import RequestClass
 from grove_server.placement.depth import Depth, Found, Sibling
 from grove_server.placement.packing import Load, Nodes, Place
+from grove_server.placement.ruled_counts import RuledClass
 from grove_server.placement.scopes import Scope
 from grove_server.placement.topology import Layout
 from grove_server.placement.work import Work
@@ -66,7 +67,9 @@ def is_searchable(layout: Layout, children: list[Scope], region: Region) -> bool
         1 < len(demanding) <= SIBLINGS_MAX
         and end - start <= NODES_MAX
         and all(child.is_plain for child in demanding)
-        and not any(each.shape.gpu_milli for child in demanding for each in child.demand)
+        and not any(
+            each.shape.gpu_milli or isinstance(each, RuledClass) for child in demanding for each in child.demand
+        )
     )
 
 

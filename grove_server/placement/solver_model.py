@@ -66,8 +66,11 @@ def solver_model(cluster: Cluster, request: GangRequest) -> SolverModel | None:
     """Return the question for a gang that no search placed; None if it cannot be asked.
 
     It cannot if one shape is all there is to it (then the search is exact), if pods cost more than whole amounts per
-    node (shares of GPUs), if nothing passes the necessary tests, or if the question would be too large.
+    node (shares of GPUs), if rules between pods bind them, if nothing passes the necessary tests, or if the question
+    would be too large.
     """
+    if request.rules:
+        return None
     layout = cluster.layout(request.topology)
     try:
         root = compile_request(request, layout.level_of, lambda shape: cluster.request_class(shape, layout))

@@ -20,6 +20,8 @@ from grove_server.placement.requests import (
     DomainPath,
     GangRequest,
     GroupRequest,
+    PodRule,
+    RuleKind,
 )
 from grove_server.placement.results import CliquePlacement, Placement, Verdict
 from grove_server.resources.gpu_annotations import GPU_MILLI
@@ -36,6 +38,7 @@ def violations(cluster: Cluster, request: GangRequest, result: Placement | Verdi
         *_over_capacity(cluster, result),
         *_wrong_gpus(cluster, result),
         *_wrong_domains(cluster, request, request.topology, placed, ()),
+        *_broken_rules(cluster, request, placed),
         *([] if 0.0 <= result.score <= 1.0 else [f"score {result.score} is not between 0 and 1"]),
     ]
 
@@ -142,3 +145,45 @@ def _wrong_domains(
     if not isinstance(scope, CliqueRequest):
         for member in scope.members:
             yield from _wrong_domains(cluster, member, topology, placed, within)
+
+
+def _broken_rules(cluster: Cluster, request: GangRequest, placed: Mapping[str, CliquePlacement]) -> Iterator[str]:
+    """Yield the required rules between pods that do not hold; preferred ones promise nothing."""
+    for rule in request.rules:
+        if not rule.weight:
+            how = _broken_apart if rule.kind == RuleKind.APART else _broken_together
+            yield from how(cluster, rule, placed)
+
+
+def _domains_of(cluster: Cluster, key: str, placed: Mapping[str, CliquePlacement]) -> list[tuple[str, str | None]]:
+    """Return clique and domain of each pod, None where the node has no such label."""
+    return [
+        (name, cluster.node(each.node).labels.get(key)) for name in sorted(placed) for each in placed[name].bindings
+    ]
+
+
+def _broken_apart(cluster: Cluster, rule: PodRule, placed: Mapping[str, CliquePlacement]) -> Iterator[str]:
+    pods = _domains_of(cluster, rule.key, placed)
+    outside = {value for value, count in rule.counts if count}
+    others = Counter(value for name, value in pods if name in rule.others)
+    for name, value in pods:
+        if name not in rule.cliques:
+            continue
+        if value is None:
+            if rule.needs_key:
+                yield f"a pod of clique {name} is on a node without label {rule.key}"
+        elif value in outside or others[value] > (name in rule.others):
+            yield f"a pod of clique {name} is not apart from {rule.text} in {rule.key}={value}"
+
+
+def _broken_together(cluster: Cluster, rule: PodRule, placed: Mapping[str, CliquePlacement]) -> Iterator[str]:
+    """Yield domains in which pods are without those they go with; the first of their own kind may start one."""
+    pods = _domains_of(cluster, rule.key, placed)
+    outside = {value for value, count in rule.counts if count}
+    strangers = {value for name, value in pods if name in rule.others and name not in rule.cliques}
+    starting = {value for name, value in pods if name in rule.others and name in rule.cliques}
+    lonely = {value for name, value in pods if name in rule.cliques} - outside - strangers
+    if None in {value for name, value in pods if name in rule.cliques}:
+        yield f"pods of {rule.cliques} are on nodes without label {rule.key}"
+    elif len(lonely) > (not any(count for _, count in rule.counts)) or not lonely <= starting:
+        yield f"pods of {rule.cliques} are in {rule.key} {sorted(map(str, lonely))} without {rule.text}"
