@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from grove_server.resources.gang_parts import LevelConstraint
 from grove_server.resources.manifest import CliqueTemplate, ScalingGroupTemplate, TopologyConstraint, TopologyLevel
 from grove_server.resources.priority import PriorityClass, ResolvedPriority, resolve_priority
-from grove_server.resources.workload import LevelConstraint, PodCliqueSet, PodTemplate
+from grove_server.resources.workload import PodCliqueSet, PodTemplate
 
 TopologyLevels = Mapping[str, tuple[TopologyLevel, ...]]
 

@@ -16,10 +16,11 @@ from grove_server.lifecycle.identifiers import derive_uid
 from grove_server.lifecycle.plan import Plan
 from grove_server.lifecycle.removal import leaving, staying
 from grove_server.lifecycle.termination import NO_TERMINATION, RecycledUnit, Termination, recycle_note, with_record
+from grove_server.resources.gang_parts import PodGroup, TopologyGroup
 from grove_server.resources.labels import gang_annotations, gang_labels
 from grove_server.resources.meta import Metadata
 from grove_server.resources.names import base_gang, scaled_gang, scaling_group, topology_group
-from grove_server.resources.workload import NO_GROUP_REPLICA, Pod, PodGang, PodGroup, TopologyGroup
+from grove_server.resources.workload import NO_GROUP_REPLICA, Pod, PodGang
 
 DEFAULT_SCHEDULER = "grove-scheduler"
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 
 from grove_server.placement.requests import CliqueRequest, DomainPath, GangRequest, GroupRequest, PodShape
 from grove_server.placement.results import PodBinding
+from grove_server.resources.gang_parts import LevelConstraint, PodGroup
 from grove_server.resources.reference import SharedTemplate
-from grove_server.resources.workload import LevelConstraint, Pod, PodGang, PodGroup
+from grove_server.resources.workload import Pod, PodGang
 
 NodeLabels = Callable[[str], Mapping[str, str] | None]
 """Returns a node's labels; None if there is no such node."""

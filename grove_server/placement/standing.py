@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from grove_server.placement.gangs import NodeLabels
-from grove_server.resources.workload import ChosenDomain, LevelConstraint, PodGang
+from grove_server.resources.gang_parts import LevelConstraint
+from grove_server.resources.workload import ChosenDomain, PodGang
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

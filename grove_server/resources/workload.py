@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
+from grove_server.resources.gang_parts import LevelConstraint, PodGroup, TopologyGroup
 from grove_server.resources.manifest import (
     AutoScalingConfig,
     PodCliqueSetSpec,
@@ -297,39 +298,6 @@ class PodCliqueScalingGroup:
     scale_owner: ScaleOwner = ScaleOwner.SPEC
     template_replicas: int = 0
     status: ScalingGroupStatus = field(default_factory=ScalingGroupStatus)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LevelConstraint:
-    """A topology constraint translated to node label keys; None where nothing is asked."""
-
-    __pydantic_config__: ClassVar[Any] = SCHEMA
-
-    required: str | None = None
-    preferred: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PodGroup:
-    """One clique's part of a gang: its pods, and how many of them the gang cannot do without."""
-
-    __pydantic_config__: ClassVar[Any] = SCHEMA
-
-    name: str
-    pods: tuple[str, ...] = ()
-    min_replicas: int
-    topology_constraint: LevelConstraint | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TopologyGroup:
-    """Pod groups that share a constraint (one group replica)."""
-
-    __pydantic_config__: ClassVar[Any] = SCHEMA
-
-    name: str
-    pod_group_names: tuple[str, ...]
-    topology_constraint: LevelConstraint | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from typing import Final
 from grove_server.placement.requests import GPU_RESOURCE
 from grove_server.placement.shapes import amount
 from grove_server.resources.gpu_annotations import GPU_MILLI
+from grove_server.resources.gang_parts import PodGroup
 from grove_server.resources.meta import Key, Kind, Resource, key_of
 from grove_server.resources.workload import (
     Pod,
@@ -23,7 +24,6 @@ from grove_server.resources.workload import (
     PodCliqueScalingGroup,
     PodCliqueSet,
     PodGang,
-    PodGroup,
     PodPhase,
 )
 from grove_server.store.journal import Commit

@@ -12,9 +12,10 @@ from google.protobuf import struct_pb2
 from grove.v1 import meta_pb2, pod_clique_pb2, topology_pb2
 from grove_server.api.conversions.timestamps import optional_rfc3339, rfc3339
 from grove_server.api.conversions.wire import to_struct
+from grove_server.resources.gang_parts import LevelConstraint
 from grove_server.resources.manifest import AutoScalingConfig, TopologyConstraint
 from grove_server.resources.meta import API_VERSIONS, Condition, Kind, Metadata
-from grove_server.resources.workload import ChosenDomain, LevelConstraint
+from grove_server.resources.workload import ChosenDomain
 
 
 def object_meta(

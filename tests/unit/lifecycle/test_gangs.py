@@ -9,7 +9,8 @@ import pytest
 from grove_server.lifecycle.blueprint import TopologyLevels
 from grove_server.lifecycle.gang_status import PodGroupCounts, observe, with_gang_status
 from grove_server.lifecycle.machine import GangObservation
-from grove_server.resources.workload import GangPhase, LevelConstraint, Pod, PodGang
+from grove_server.resources.gang_parts import LevelConstraint
+from grove_server.resources.workload import GangPhase, Pod, PodGang
 from tests.lifecycle_cases import (
     LEVELS,
     World,
