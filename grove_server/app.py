@@ -26,6 +26,7 @@ from grove_server.control.indexes import store_indexes
 from grove_server.control.orders import Patience
 from grove_server.control.pace import Pace
 from grove_server.control.plane import ControlPlane
+from grove_server.control.solver_pool import open_solver
 from grove_server.resources import codec
 from grove_server.resources.meta import Kind
 from grove_server.runtime.cluster_file import ClusterFile, ClusterFileError, default_cluster_text, parse_cluster
@@ -93,7 +94,15 @@ class Server:
             node_eviction_delay_s=settings.node_eviction_delay_s,
             stuck_terminating_s=settings.stuck_terminating_s,
         )
-        self.plane = ControlPlane(store, clock, load.busy, patience=patience, update_settle_s=settings.update_settle_s)
+        self.solver = open_solver(settings.solver)
+        self.plane = ControlPlane(
+            store,
+            clock,
+            load.busy,
+            patience=patience,
+            update_settle_s=settings.update_settle_s,
+            solver=self.solver,
+        )
         self.runtime = FakeRuntime(store, clock, note=self.plane.events.note, breathe=Pace(load.busy).breathe)
         self.api = ApiServer(settings, store, control=self.plane, health=self, load=load)
         self.probes = ProbeServer(self.api.problems)
@@ -149,6 +158,8 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         lag = LagWatch()
         lag.start()
         stack.callback(lag.stop)
+        if server.solver is not None:
+            stack.push_async_callback(server.solver.close)
         server.plane.start()
         stack.push_async_callback(server.plane.stop)
         await server.runtime.start()

@@ -96,6 +96,9 @@ class Settings(BaseModel):
     update_settle_s: float = Field(
         1.0, ge=0, le=3_600, description="time without an edit of its template before a set's update begins"
     )
+    solver: Literal["off", "auto"] = Field(
+        "auto", description="exact solver for gangs that the search gives up on; auto: if its extra is installed"
+    )
     drain_s: float = Field(4.0, ge=0, le=300, description="time for running calls after SIGTERM")
 
     def shown(self) -> dict[str, object]:

@@ -94,7 +94,7 @@ def _cliques(
 
 
 def _has_point(uppers: list[float], rows: Rows, seconds_max: float) -> bool:
-    solver = highspy.Highs()
+    solver = highspy.Highs()  # type: ignore[no-untyped-call]  # its __init__ lacks a type
     for option, value in {"output_flag": False, "threads": 1, "time_limit": seconds_max}.items():
         solver.setOptionValue(option, value)
     for upper in uppers:

@@ -6,7 +6,8 @@ next try and for explanations. When gangs are decided and how decisions become c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -21,14 +22,18 @@ from grove_server.control.decisions import (
 )
 from grove_server.control.drafts import CopyDraft, CopyKey
 from grove_server.control.events import EventRecorder
+from grove_server.control.gang_order import placement_order
 from grove_server.control.indexes import GANGS_BY_COPY
 from grove_server.control.notes import waiting_note
 from grove_server.control.scenes import Scenes
+from grove_server.control.second_opinions import SecondOpinions
+from grove_server.control.solver_pool import SolverPool
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.gangs import Ask, GangScene, ask_minimum, ask_surplus, is_complete, is_placed
 from grove_server.placement.place import place
 from grove_server.placement.results import Verdict
 from grove_server.placement.standing import is_constrained
+from grove_server.placement.wake_ups import WakeUps
 from grove_server.resources.meta import Key, key_of
 from grove_server.resources.workload import PodGang
 from grove_server.store.interface import Store
@@ -42,9 +47,21 @@ _SECONDS: Final = {
 
 
 class GangDesk:
-    """Decides gangs on one cluster. *stopwatch* gives seconds that only differences are taken of."""
+    """Decides gangs on one cluster. *stopwatch* gives seconds that only differences are taken of.
 
-    def __init__(self, store: Store, clock: Clock, events: EventRecorder, stopwatch: Callable[[], float]) -> None:
+    *pool* is the exact solver, if there is one; *bring_back* has a gang decided anew that it has an answer for.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        events: EventRecorder,
+        stopwatch: Callable[[], float],
+        *,
+        pool: SolverPool | None,
+        bring_back: Callable[[Key], None],
+    ) -> None:
         self._store = store
         self._clock = clock
         self._events = events
@@ -54,27 +71,24 @@ class GangDesk:
         self.scenes = Scenes(store, self.cluster)
         self.waiting: dict[Key, Decision] = {}
         self.placed: dict[Key, Decision] = {}
-        self._shown_waiting = False
+        self.wake_ups: WakeUps[Key] = WakeUps(self.cluster)
+        self.opinions = SecondOpinions(self.cluster, pool, bring_back)
+        self._waiting_counts: Counter[str] = Counter()
+        self._is_shown = True
 
     # What is known of gangs.
 
     def forget(self, key: Key) -> None:
         """Drop what is kept of a gang that is gone."""
-        self.waiting.pop(key, None)
+        self._wait_no_more(key, is_gone=True)
         self.placed.pop(key, None)
 
-    def helped(self, but: Mapping[Key, None]) -> list[Key]:
-        """Return the waiting gangs, without those in *but*, that what grew since they failed may help."""
-        return [key for key, decision in self.waiting.items() if key not in but and self._may_help(decision)]
-
-    def _may_help(self, decision: Decision) -> bool:
-        """Return whether what grew may help any part of what waits."""
-        return any(
-            isinstance(each.outcome, Verdict)
-            and each.request is not None
-            and self.cluster.may_help(each.request, each.outcome.generation)
-            for each in (decision, *decision.others)
-        )
+    def helped(self, since: int) -> list[Key]:
+        """Return the waiting gangs that what grew after a generation of the cluster may help."""
+        found = self.wake_ups.woken(since)
+        for key in found:
+            self.opinions.grew(key)
+        return found
 
     def waiting_for_base(self, copy: CopyKey) -> list[Key]:
         """Return the scaled gangs of a copy that wait for its base gang."""
@@ -83,14 +97,24 @@ class GangDesk:
         return [key for key, decision in decisions if decision and decision.waiting_reason == WAITING_FOR_BASE]
 
     def show_waiting(self) -> None:
-        """Show how many gangs wait, by reason."""
-        if not self.waiting and not self._shown_waiting:
-            return
-        self._shown_waiting = bool(self.waiting)
-        counts: dict[str, int] = {}
-        for decision in self.waiting.values():
-            counts[decision.reason] = counts.get(decision.reason, 0) + 1
-        metrics.show_pending_gangs(counts)
+        """Show how many gangs wait, by reason, if that changed."""
+        if not self._is_shown:
+            self._is_shown = True
+            metrics.show_pending_gangs(+self._waiting_counts)
+
+    def _count(self, before: Decision | None, after: Decision | None) -> None:
+        if (before and before.reason) != (after and after.reason):
+            self._is_shown = False
+            self._waiting_counts.subtract([before.reason] if before else [])
+            self._waiting_counts.update([after.reason] if after else [])
+
+    def _wait_no_more(self, key: Key, *, is_gone: bool = False) -> None:
+        """Drop why a gang waits; *is_gone*: and it takes no room."""
+        before = self.waiting.pop(key, None)
+        if before is not None:
+            self._count(before, None)
+            self.wake_ups.drop(key, is_gone=is_gone)
+        self.opinions.forget(key)
 
     # One gang.
 
@@ -99,7 +123,7 @@ class GangDesk:
         key = key_of(gang)
         if gang.metadata.deleted_at is not None:
             # It waits for its last pods to stop, and lacks nothing.
-            self.waiting.pop(key, None)
+            self._wait_no_more(key, is_gone=True)
             return
         scene = self.scenes.scene(gang, draft)
         if is_placed(gang, scene.pods):
@@ -115,7 +139,7 @@ class GangDesk:
         if after.pods.unbound:
             draft.surplus[key] = True
         else:
-            self.waiting.pop(key, None)
+            self._wait_no_more(key)
 
     def _decide_placed(self, gang: PodGang, scene: GangScene, draft: CopyDraft) -> None:
         """Note what is left to do for a gang whose minimum has its nodes."""
@@ -123,7 +147,7 @@ class GangDesk:
         if is_constrained(gang) and self._has_moved(gang, scene):
             draft.tell_place(gang)
         if not scene.pods.unbound:
-            self.waiting.pop(key, None)
+            self._wait_no_more(key)
         elif gang.topology_error:
             # Without its topology nobody knows where the surplus would have to be; what runs keeps running.
             decision = Decision(waiting_reason=TOPOLOGY_UNAVAILABLE, waiting_message=gang.topology_error)
@@ -146,7 +170,7 @@ class GangDesk:
         if not draft.surplus.get(key):
             return
         if self._place_parts(gang, draft, ask_surplus) is not None:
-            self.waiting.pop(key, None)
+            self._wait_no_more(key)
 
     def _place_parts(
         self, gang: PodGang, draft: CopyDraft, asks_of: Callable[[GangScene], Sequence[Ask]]
@@ -188,7 +212,10 @@ class GangDesk:
     def _decide(self, gang: PodGang, draft: CopyDraft, ask: Ask) -> Decision:
         """Ask once, and take the places if there are any."""
         began_s = self._stopwatch()
-        outcome = place(self.cluster, ask.request)
+        key = key_of(gang)
+        outcome = self.opinions.take(key, ask.request) or self.wake_ups.known(ask.request)
+        if outcome is None:
+            outcome = place(self.cluster, ask.request)
         _SECONDS[isinstance(outcome, Verdict)].observe(self._stopwatch() - began_s)
         now = self._clock.now()
         decision = Decision(
@@ -199,12 +226,13 @@ class GangDesk:
             level_names=self.scenes.level_names(gang.topology_name),
         )
         if isinstance(outcome, Verdict):
+            self.opinions.want(key, ask.request, outcome)
             return decision
         taken = draft.take(gang, ask, outcome, now)
         self.cluster.reserve(taken)
         for pod, shape in draft.last_taken:
             self.holdings.note(key_of(pod), Holding(pod.node, shape, pod.gpu_ids))
-        draft.remember(key_of(gang), ask, decision, self.placed)
+        draft.remember(key, ask, decision, self.placed)
         return decision
 
     def _wait(self, gang: PodGang, scene: GangScene, draft: CopyDraft, decision: Decision) -> None:
@@ -224,4 +252,11 @@ class GangDesk:
             evaluated_at=now,
             level_names=decision.level_names or self.scenes.level_names(gang.topology_name),
         )
+        self._count(old, decision)
+        failed = [
+            (each.request, each.outcome)
+            for each in (decision, *decision.others)
+            if each.request is not None and isinstance(each.outcome, Verdict)
+        ]
+        self.wake_ups.file(key, failed, order=placement_order(gang))
         draft.wait(gang, scene, decision, now)

@@ -29,6 +29,7 @@ from grove_server.control.gang_order import asks_differ, placement_order
 from grove_server.control.indexes import PODS_BY_NODE
 from grove_server.control.notes import node_note, placed_note
 from grove_server.control.pace import Pace
+from grove_server.control.solver_pool import SolverPool
 from grove_server.control.supervision import Supervised
 from grove_server.resources.cluster import ClusterTopologyBinding, Node
 from grove_server.resources.meta import Key, Kind, key_of
@@ -49,13 +50,15 @@ _log = get_logger("control")
 class PlacementLoop(Supervised):
     """Gives every gang its nodes."""
 
-    def __init__(self, store: Store, clock: Clock, pace: Pace, events: EventRecorder) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, pace: Pace, events: EventRecorder, *, pool: SolverPool | None = None
+    ) -> None:
         super().__init__("placement-loop")
         self._store = store
         self._clock = clock
         self._pace = pace
         self._events = events
-        self.desk = GangDesk(store, clock, events, pace.stopwatch)
+        self.desk = GangDesk(store, clock, events, pace.stopwatch, pool=pool, bring_back=self._bring_back)
         self.cluster = self.desk.cluster
         self.scenes = self.desk.scenes
         self._dirty: dict[Key, None] = {}
@@ -83,12 +86,13 @@ class PlacementLoop(Supervised):
         """Stop deciding; commits on their way still happen."""
         if self._unsubscribe is not None:
             self._unsubscribe()
+        await self.desk.opinions.close()
         await self.stop_task()
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits to be decided and nothing decided waits for the disk."""
-        return not (self._dirty or self._relabelled or self._drafts_in_flight)
+        return not (self._dirty or self._relabelled or self._drafts_in_flight) and self.desk.opinions.is_idle
 
     def decision(self, key: Key) -> Decision | None:
         """Return the last decision on a gang."""
@@ -199,12 +203,12 @@ class PlacementLoop(Supervised):
     def _may_retry(self) -> bool:
         if self._is_resting or not self.desk.waiting:
             return False
-        return self.cluster.capacity_grew_since(self._retry_generation)
+        return self.desk.wake_ups.has_due or self.cluster.capacity_grew_since(self._retry_generation)
 
     async def _round(self) -> None:
         """Decide everything that is due once, in order."""
         dirty, self._dirty = self._dirty, {}
-        candidates = dict.fromkeys([*dirty, *self._helped(dirty)])
+        candidates = dict.fromkeys([*dirty, *self._helped()])
         candidates.update(dict.fromkeys(self._following(candidates)))
         drafts = self._drafts
         gangs = self._in_order(candidates)
@@ -225,12 +229,12 @@ class PlacementLoop(Supervised):
             self._submit(drafts.pop(key))
         self.desk.show_waiting()
 
-    def _helped(self, dirty: dict[Key, None]) -> list[Key]:
-        """Return the waiting gangs that what grew since they failed may help."""
+    def _helped(self) -> list[Key]:
+        """Return the waiting gangs that what grew since the last look may help."""
         if not self._may_retry():
             return []
-        self._retry_generation = self.cluster.generation
-        return self.desk.helped(dirty)
+        since, self._retry_generation = self._retry_generation, self.cluster.generation
+        return [*self.desk.wake_ups.take_due(), *self.desk.helped(since)]
 
     def _following(self, candidates: Iterable[Key]) -> list[Key]:
         """Return the gangs that wait for a base gang among *candidates*.
@@ -326,6 +330,11 @@ class PlacementLoop(Supervised):
     def _wake_scaled(self, copy: CopyKey) -> None:
         """Bring back the scaled gangs of a copy whose base may have been placed just now."""
         self._dirty.update(dict.fromkeys(self.desk.waiting_for_base(copy)))
+
+    def _bring_back(self, key: Key) -> None:
+        """Decide a gang anew, now."""
+        self._dirty[key] = None
+        self._wake.set()
 
     def _later(self, key: Key, delay_s: float) -> None:
         if not delay_s:

@@ -16,6 +16,7 @@ from grove_server.control.pace import Pace
 from grove_server.control.placement_loop import PlacementLoop
 from grove_server.control.planning import Planning
 from grove_server.control.routers import Routers
+from grove_server.control.solver_pool import SolverPool
 from grove_server.control.workload_loop import WorkloadLoop
 from grove_server.lifecycle.rollout.progress import SETTLE_S
 from grove_server.store.interface import Store
@@ -24,7 +25,10 @@ DEFAULT_PATIENCE: Final = Patience()
 
 
 class ControlPlane:
-    """Workload loop, placement loop, events and the answers of placement. *busy* says whether calls are in flight."""
+    """Workload loop, placement loop, events and the answers of placement. *busy* says whether calls are in flight.
+
+    *solver* is asked about gangs that the search gives up on; whoever opened it closes it.
+    """
 
     def __init__(
         self,
@@ -35,11 +39,12 @@ class ControlPlane:
         *,
         patience: Patience = DEFAULT_PATIENCE,
         update_settle_s: float = SETTLE_S,
+        solver: SolverPool | None = None,
     ) -> None:
         self._store = store
         self.events = EventRecorder(store, clock)
         self.chronicle = Chronicle(store, clock, self.events)
-        self.placement = PlacementLoop(store, clock, Pace(busy, stopwatch), self.events)
+        self.placement = PlacementLoop(store, clock, Pace(busy, stopwatch), self.events, pool=solver)
         self.routers = Routers(store, clock)
         self.nodes = NodeTroubles(store, clock)
         self.freed = FreedPlaces(store)

@@ -71,7 +71,7 @@ def _solve_one(program: Program, seconds_max: float) -> tuple[tuple[int, ...] | 
     model.a_matrix_.index_ = np.array(program.indices, dtype=np.int32)
     model.a_matrix_.value_ = np.array(program.values, dtype=np.float64)
     model.integrality_ = [highspy.HighsVarType.kInteger] * columns
-    solver = highspy.Highs()
+    solver = highspy.Highs()  # type: ignore[no-untyped-call]  # its __init__ lacks a type
     for option, value in {"output_flag": False, "threads": 1, "random_seed": 1, "time_limit": seconds_max}.items():
         solver.setOptionValue(option, value)
     solver.passModel(model)

@@ -143,6 +143,12 @@ PLACEMENT_SECONDS: Final = Histogram(
     buckets=_PLAN_BUCKETS_S,
     registry=REGISTRY,
 )
+SOLVER_QUESTIONS: Final = Counter(
+    "grove_solver_questions_total",
+    "Gangs that the exact solver was asked about, by outcome.",
+    ("outcome",),
+    registry=REGISTRY,
+)
 
 STORY_RESOURCES: Final = Gauge("grove_story_resources", "Resources with a remembered story.", registry=REGISTRY)
 STORY_TRANSITIONS: Final = Gauge("grove_story_transitions", "Transitions remembered in all stories.", registry=REGISTRY)
