@@ -15,8 +15,8 @@ from typing import Final
 
 from grove_server.placement.requests import GPU_RESOURCE
 from grove_server.placement.shapes import amount
-from grove_server.resources.gpu_annotations import GPU_MILLI
 from grove_server.resources.gang_parts import PodGroup
+from grove_server.resources.gpu_annotations import GPU_MILLI
 from grove_server.resources.meta import Key, Kind, Resource, key_of
 from grove_server.resources.workload import (
     Pod,
