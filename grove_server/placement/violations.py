@@ -43,6 +43,17 @@ def violations(cluster: Cluster, request: GangRequest, result: Placement | Verdi
     ]
 
 
+def unkept(cluster: Cluster, request: GangRequest, placement: Placement) -> list[str]:
+    """Return what of a request places do not keep, whatever is free there now; UnknownNodeError if a node is gone."""
+    placed = {clique.name: clique for clique in placement.cliques}
+    return [
+        *_wrong_counts(request, placed),
+        *_wrong_nodes(cluster, placement),
+        *_wrong_domains(cluster, request, request.topology, placed, ()),
+        *_broken_rules(cluster, request, placed),
+    ]
+
+
 def _cliques(request: GangRequest | GroupRequest | CliqueRequest) -> Iterator[CliqueRequest]:
     if isinstance(request, CliqueRequest):
         yield request
