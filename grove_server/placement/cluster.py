@@ -351,7 +351,14 @@ class Cluster:
         if not slots:
             return False
         layout = self.layout(request.topology)
-        positions = layout.positions[np.fromiter(slots, dtype=np.int64, count=len(slots))]
+        grown = np.fromiter(slots, dtype=np.int64, count=len(slots))
+        for key in sorted({rule.key for rule in request.rules}):
+            # A pod that went may open its whole domain; of a node that is gone too, nobody knows the domain any more.
+            codes = self.rules.column(key).codes
+            if any(self.rules.states[slot] is None for slot in slots):
+                return True
+            grown = np.union1d(grown, np.flatnonzero((codes >= 0) & np.isin(codes, codes[grown])))
+        positions = layout.positions[grown]
         positions = positions[positions >= 0]
         return any(
             bool((self.request_class(shape, layout).everywhere[-1][positions] > 0).any())

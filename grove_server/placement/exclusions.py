@@ -15,8 +15,9 @@ from grove_server.placement.counts import RequestClass
 from grove_server.placement.ledger import GPU_ROW
 from grove_server.placement.matching import UNSCHEDULABLE_TAINT, effective_taints, untolerated
 from grove_server.placement.nodes import NodeState
-from grove_server.placement.requests import GPU_RESOURCE, GPU_SHARE, PodShape
+from grove_server.placement.requests import GPU_RESOURCE, GPU_SHARE, PodShape, RuleKind
 from grove_server.placement.results import Exclusion, ExclusionKind, amount_text
+from grove_server.placement.ruled_counts import RuledClass
 from grove_server.placement.topology import BoolArray, IntArray
 
 EXCLUSIONS_MAX = 16
@@ -55,6 +56,11 @@ def count_exclusions(
     if shape.affinity is not None:
         eligible, _ = rules.eligibility(PodShape(affinity=shape.affinity, tolerations=shape.tolerations))
         tally.take(ExclusionKind.AFFINITY, "", ~eligible)
+    for rule, hit in request_class.closed_nodes() if isinstance(request_class, RuledClass) else ():
+        kind = ExclusionKind.POD_ANTI_AFFINITY if rule.kind == RuleKind.APART else ExclusionKind.POD_AFFINITY
+        by_slot = np.zeros(len(rules.states), dtype=np.bool_)
+        by_slot[request_class.layout.slots] = hit
+        tally.take(kind, rule.about(), by_slot)
     for key in keys:
         tally.take(ExclusionKind.MISSING_LABEL, key, rules.column(key).codes < 0)
     tally.take(ExclusionKind.OUTSIDE_DOMAIN, binding, ~inside)

@@ -13,7 +13,7 @@ Not here: the counts that follow (`ruled_counts`), whose labels match whose sele
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -62,6 +62,7 @@ class RuleBook:
         self.layout = layout
         self.version = 0
         self._rules = request.rules
+        self._made_of = rules, request
         self._check(request)
         self._domains: dict[str, _Domains] = {}
         self._outside: dict[int, IntArray] = {}
@@ -91,6 +92,15 @@ class RuleBook:
     def concerns(self, clique: str) -> bool:
         """Return whether any rule is about a clique's pods."""
         return any(clique in rule.cliques or clique in rule.others for rule in self._rules)
+
+    def required(self, clique: str) -> list[PodRule]:
+        """Return the required rules about a clique's pods."""
+        return [rule for rule in self._rules if not rule.weight and (clique in rule.cliques or clique in rule.others)]
+
+    def without(self, rule: PodRule) -> RuleBook:
+        """Return the book of a request that does not have one of the rules, with no pod put down."""
+        rules, request = self._made_of
+        return RuleBook(rules, self.layout, replace(request, rules=tuple(r for r in request.rules if r is not rule)))
 
     def move(self, clique: str, positions: IntArray, counts: IntArray) -> None:
         """Note that pods were put on nodes; negative counts take them back. Each position once."""

@@ -3,7 +3,8 @@
 Rules: each kind is tried by itself against the same necessary tests that failed, on all constraints at once: a node
 that a taint and a selector keep out gains nothing from a toleration. For scopes of one shape these tests are exact, so
 the change is enough (`is_certain`); for several shapes it is only what the tests ask for at least, of each shape. A pod
-that is too large is told the size of the largest node that matches. Used after a failure only, and bounded: a few
+that is too large is told the size of the largest node that matches. Where rules between pods bind, what helps is that
+one of them is dropped. Used after a failure only, and bounded: a few
 taints, a few domains.
 
 Not here: evicting others; that comes with preemption.
@@ -22,8 +23,9 @@ from grove_server.placement.counts import RequestClass
 from grove_server.placement.ledger import GPU_ROW
 from grove_server.placement.matching import UNSCHEDULABLE_TAINT, effective_taints, tolerates, untolerated
 from grove_server.placement.nodes import Effect, Taint
-from grove_server.placement.requests import GPU_SHARE, PodShape, Toleration
+from grove_server.placement.requests import GPU_SHARE, PodShape, RuleKind, Toleration
 from grove_server.placement.results import DomainReport, LevelReport, Remedy, RemedyKind, short_level
+from grove_server.placement.ruled_counts import RuledClass
 from grove_server.placement.topology import BoolArray, IntArray, Layout
 from grove_server.resources.gpu_annotations import GPU_MILLI
 
@@ -54,6 +56,11 @@ def find_remedies(cluster: Cluster, layout: Layout, need: Need, levels: tuple[Le
     found = [
         *_fewer_pods(need, levels),
         *_relaxed_level(need, levels),
+    ]
+    if any(isinstance(each, RuledClass) for each in need.demand):
+        # What nodes would do for the pods depends on the rules as well: only these are tried.
+        return (*found, *_dropped_rule(cluster, layout, need))
+    found += [
         *_uncordoned(cluster, layout, need),
         *_tolerated(cluster, layout, need),
         *_ready_again(cluster, layout, need),
@@ -61,6 +68,17 @@ def find_remedies(cluster: Cluster, layout: Layout, need: Need, levels: tuple[Le
         *_freed(need, levels),
     ]
     return tuple(found)
+
+
+def _dropped_rule(cluster: Cluster, layout: Layout, need: Need) -> Iterator[Remedy]:
+    """Yield the rules between pods of which each, dropped alone, would make room."""
+    ruled, level = need.request_class, layout.levels[need.level]
+    for rule, without in ruled.without_each_rule(cluster.ledger) if isinstance(ruled, RuledClass) else ():
+        open_to = np.logical_and.reduceat(need.inside, level.starts[:-1]) & level.is_named
+        if bool((without.everywhere[need.level] * open_to >= need.pods).any()):
+            verb = "apart from" if rule.kind == RuleKind.APART else "together with"
+            is_certain = need.is_certain and without.is_exact
+            yield Remedy(kind=RemedyKind.DROP_RULE, target=f"{verb} {rule.about()}", is_certain=is_certain)
 
 
 def _best(levels: tuple[LevelReport, ...]) -> DomainReport | None:

@@ -132,6 +132,11 @@ class PodRule:
     needs_key: bool = False
     text: str = ""
 
+    def about(self) -> str:
+        """Return what the rule is about, for people: "pods of app=x (anti-affinity on rack)"."""
+        word = "anti-affinity" if self.kind == RuleKind.APART else "affinity"
+        return f"{self.text or 'other pods'} ({word} on {self.key.rpartition('/')[2]})"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CliqueRequest:

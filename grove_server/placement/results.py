@@ -161,6 +161,8 @@ class ExclusionKind(StrEnum):
     TAINT = "Taint"
     NODE_SELECTOR = "NodeSelector"
     AFFINITY = "Affinity"
+    POD_ANTI_AFFINITY = "PodAntiAffinity"
+    POD_AFFINITY = "PodAffinity"
     MISSING_LABEL = "MissingTopologyLabel"
     OUTSIDE_DOMAIN = "OutsideDomain"
     TOO_SMALL = "TooSmall"
@@ -169,7 +171,7 @@ class ExclusionKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exclusion:
-    """How many nodes one constraint kept out; `detail` is the taint, key=value, label key or resource."""
+    """How many nodes one constraint kept out; `detail` is the taint, key=value, label key, resource, or pods."""
 
     kind: ExclusionKind
     detail: str
@@ -186,6 +188,7 @@ class RemedyKind(StrEnum):
     UNCORDON = "Uncordon"
     READY_AGAIN = "ReadyAgain"
     SMALLER_PODS = "SmallerPods"
+    DROP_RULE = "DropRule"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +198,7 @@ class Remedy:
     `is_certain` is True if the change is enough by proof; otherwise it is the least that has to change.
 
     `count`: pods fewer or pods' worth of room; `amounts`: resources to free, or the most that a pod may ask for;
-    `target`: domain, level, taint, or the largest matching node; `nodes`: nodes to uncordon, or to be ready again.
+    `target`: domain, level, taint, rule, or largest matching node; `nodes`: nodes to uncordon, or to be ready again.
     """
 
     kind: RemedyKind
@@ -221,6 +224,8 @@ class Remedy:
                 return f"{_some(self.nodes)} uncordoned"
             case RemedyKind.READY_AGAIN:
                 return f"{'node' if len(self.nodes) == 1 else 'nodes'} {_some(self.nodes)} ready again"
+            case RemedyKind.DROP_RULE:
+                return f"the rule dropped that keeps its pods {self.target}"
             case RemedyKind.SMALLER_PODS:
                 most = ", ".join(amount_text(resource, amount) for resource, amount in self.amounts if amount)
                 none = ", ".join(resource for resource, amount in self.amounts if not amount)
@@ -306,6 +311,8 @@ def _phrase(exclusion: Exclusion) -> str:
         ExclusionKind.TAINT: f"tainted {exclusion.detail}",
         ExclusionKind.NODE_SELECTOR: f"without {exclusion.detail}",
         ExclusionKind.AFFINITY: "outside the node affinity",
+        ExclusionKind.POD_ANTI_AFFINITY: f"closed by {exclusion.detail}",
+        ExclusionKind.POD_AFFINITY: f"far from {exclusion.detail}",
         ExclusionKind.MISSING_LABEL: f"without label {exclusion.detail}",
         ExclusionKind.OUTSIDE_DOMAIN: f"outside {exclusion.detail}",
         ExclusionKind.TOO_SMALL: f"too small ({exclusion.detail})",

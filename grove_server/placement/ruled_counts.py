@@ -10,14 +10,16 @@ Not here: what rules mean (`pod_rules`), how quotas count (`quotas`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 
 from grove_server.placement.counts import RequestClass, Tree, tree_of
 from grove_server.placement.ledger import Ledger
-from grove_server.placement.pod_rules import RuleBook
+from grove_server.placement.pod_rules import Closed, RuleBook
 from grove_server.placement.quotas import Pieces, Quota, counted, kept, pieces_of
+from grove_server.placement.requests import PodRule
 from grove_server.placement.topology import BoolArray, IntArray
 
 TIERS_MAX: Final = 4
@@ -81,6 +83,19 @@ class RuledClass(RequestClass):
             wished = wished or (self._tree(fits, self._wishes),)
         self.choices = wished
         return True
+
+    def closed_nodes(self) -> list[Closed]:
+        """Return which nodes, by position, required rules close, rule by rule."""
+        return self._book.closed(self.name)
+
+    def without_each_rule(self, ledger: Ledger) -> Iterator[tuple[PodRule, RuledClass]]:
+        """Yield for each required rule about the pods the counts as they would be without it."""
+        for rule in self._book.required(self.name):
+            base = RequestClass.__new__(RequestClass)
+            base.shape, base.layout, base.costs = self.shape, self.layout, self.costs
+            base.eligible, base.tiers, base.everywhere = self._enters, self._own_tiers, self.everywhere
+            base._rules_read = self._rules_read  # noqa: SLF001 -- a class of its own kind
+            yield rule, RuledClass(base, self.name, self._book.without(rule), ledger)
 
     def room_in(self, start: int, end: int, pods: int, *, is_tight: bool = False) -> list[IntArray]:
         """Return the room that the quotas leave on nodes start .. end - 1 for so many pods, by tiers added up.
