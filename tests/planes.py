@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 from grove_server.control.indexes import store_indexes
 from grove_server.control.plane import ControlPlane
+from grove_server.control.solver_pool import SolverPool
 from grove_server.resources import codec
 from grove_server.resources.cluster import ClusterTopologyBinding, Node
 from grove_server.resources.manifest import ClusterTopologyBindingSpec, TopologyLevel
@@ -145,8 +146,9 @@ class GatedJournal:
 class Plane:
     """Store, loops and runtime of one server; ``restart`` keeps the database alone."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, solver: SolverPool | None = None) -> None:
         self._path = path
+        self._solver = solver
         self.clock = MovableClock()
 
     async def start(self, *, has_runtime: bool = True, listener: Listener | None = None) -> None:
@@ -156,7 +158,7 @@ class Plane:
         await self.store.open()
         if listener is not None:
             self.store.subscribe(listener)
-        self.control = ControlPlane(self.store, self.clock, lambda: False, update_settle_s=0.0)
+        self.control = ControlPlane(self.store, self.clock, lambda: False, update_settle_s=0.0, solver=self._solver)
         self.control.start()
         self.runtime = FakeRuntime(self.store, self.clock, note=self.control.events.note)
         if has_runtime:
