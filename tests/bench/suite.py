@@ -7,7 +7,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from tests.bench import deploy, mirrors, openb, place, preemption, quality, reconcile, rpc, simulated, store, update
+from tests.bench import (
+    deploy,
+    mirrors,
+    openb,
+    pending,
+    place,
+    preemption,
+    quality,
+    reconcile,
+    rpc,
+    simulated,
+    store,
+    update,
+)
 from tests.bench.figures import Figure
 
 
@@ -30,6 +43,7 @@ SUITE: Final[tuple[Benchmark, ...]] = (
     Benchmark(name="store.put", run=store.store_put),
     Benchmark(name="store.fanout", run=store.store_fanout),
     Benchmark(name="place", run=place.run),
+    Benchmark(name="place.pending", run=pending.run),
     Benchmark(name="place.evict", run=preemption.run),
     Benchmark(name="place.w", run=mirrors.run),
     Benchmark(name="place.oracle", run=quality.run),
