@@ -232,6 +232,7 @@ class GangDesk:
         self.cluster.reserve(taken)
         for pod, shape in draft.last_taken:
             self.holdings.note(key_of(pod), Holding(pod.node, shape, pod.gpu_ids))
+            self.scenes.peers.note(pod)
         draft.remember(key, ask, decision, self.placed)
         return decision
 

@@ -1,13 +1,14 @@
 """The placement loop: store → placement → bindings.
 
-A round takes the gangs that have something to place, in Grove's order over all sets: base gangs (oldest set, lowest
-copy first), then scaled gangs whose base is placed, then surplus pods. All that a round decides for one copy becomes
-one atomic commit: pods get their nodes and the gang says that it is placed, or nothing happens and the copy is
-decided anew.
+A round takes the gangs that have something to place: queue by queue as their turns come, by priority, and at equal
+priority in Grove's order over all sets: base gangs (oldest set, lowest copy first), then scaled gangs whose base is
+placed, then surplus pods. All that a round decides for one copy becomes one atomic commit: pods get their nodes and the
+gang says that it is placed, or nothing happens and the copy is decided anew. If others have to leave for a gang, they
+are told in the commit of its copy.
 
 Gangs that do not fit wait with their verdict. They are tried again when nodes or pods change in a way that may help
-them, never on a timer. What is decided is reserved at once, so rounds may overlap with commits on their way to the
-disk.
+them, and once when they have waited so long that a domain is set aside for them. What is decided is reserved at once,
+so rounds may overlap with commits on their way to the disk.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from grove_server.control.gang_order import asks_differ, placement_order
 from grove_server.control.indexes import PODS_BY_NODE
 from grove_server.control.notes import node_note, placed_note
 from grove_server.control.pace import Pace
+from grove_server.control.peers import Followers, forget_pods
 from grove_server.control.solver_pool import SolverPool
 from grove_server.control.supervision import Supervised
 from grove_server.resources.cluster import ClusterTopologyBinding, Node
@@ -51,21 +53,33 @@ class PlacementLoop(Supervised):
     """Gives every gang its nodes."""
 
     def __init__(
-        self, store: Store, clock: Clock, pace: Pace, events: EventRecorder, *, pool: SolverPool | None = None
+        self,
+        store: Store,
+        clock: Clock,
+        pace: Pace,
+        events: EventRecorder,
+        *,
+        pool: SolverPool | None = None,
+        orders_of: OrdersOf = no_orders,
     ) -> None:
         super().__init__("placement-loop")
         self._store = store
         self._clock = clock
         self._pace = pace
         self._events = events
-        self.desk = GangDesk(store, clock, events, pace.stopwatch, pool=pool, bring_back=self._bring_back)
+        self.desk = GangDesk(
+            store, clock, events, pace.stopwatch, pool=pool, bring_back=self._bring_back, orders_of=orders_of
+        )
+        self.room = self.desk.room
         self.cluster = self.desk.cluster
         self.scenes = self.desk.scenes
+        self._followers = Followers(self.scenes.peers)
         self._dirty: dict[Key, None] = {}
         self._relabelled: dict[str, None] = {}
         self._drafts: dict[CopyKey, CopyDraft] = {}
         self._drafts_in_flight: dict[CopyKey, CopyDraft] = {}
         self._retry_generation = 0
+        self._timed_for: float | None = None
         # Set while the store takes no changes: giving back what could not be written must not look like help.
         self._is_resting = False
         self._wake = asyncio.Event()
@@ -79,7 +93,11 @@ class PlacementLoop(Supervised):
         for pod in reader.list(Pod):
             if pod.node and pod.phase not in (PodPhase.FAILED, PodPhase.SUCCEEDED):
                 self._adopt(pod)
-        self._dirty.update(dict.fromkeys(key_of(gang) for gang in reader.list(PodGang)))
+        for gang in reader.sorted_list(PodGang):
+            self.room.follow_gang(gang, None)
+            if gang.status.nomination is not None:
+                self.room.restore(gang)
+            self._dirty[key_of(gang)] = None
         self.run_task(self._run)
 
     async def stop(self) -> None:
@@ -115,6 +133,8 @@ class PlacementLoop(Supervised):
                 self._observe_pod(resource, notice, released, adopted)
             elif isinstance(resource, PodGang):
                 self._observe_gang(resource, notice)
+            elif isinstance(resource, Queue | PodCliqueSet):
+                self._observe_queues(resource, notice)
             elif isinstance(resource, Node):
                 nodes[resource.metadata.name] = None if notice.kind is ChangeType.DELETED else resource
                 previous = notice.previous
@@ -130,7 +150,7 @@ class PlacementLoop(Supervised):
         if nodes:
             self._set_nodes(nodes)
         if released:
-            self.desk.holdings.release(released)
+            self._release(released)
         for pod in adopted.values():
             self._adopt(pod)
         self._wake.set()
@@ -164,9 +184,16 @@ class PlacementLoop(Supervised):
             self._dirty[key] = None
 
     def _adopt(self, pod: Pod) -> None:
+        self.scenes.peers.note(pod)
         holding = Holding(pod.node, self.scenes.shape_of(pod.template), pod.gpu_ids)
         if not self.desk.holdings.adopt(key_of(pod), holding):
             _log.warning("bound_pod_not_accounted", pod=pod.metadata.name, node=pod.node)
+
+    def _release(self, pods: Iterable[Key]) -> None:
+        """Give back what pods hold, and forget where they were."""
+        keys = tuple(pods)
+        forget_pods(self.scenes.peers, keys)
+        self.desk.holdings.release(keys)
 
     # The loop.
 
@@ -196,7 +223,7 @@ class PlacementLoop(Supervised):
     def _start_over(self) -> None:
         """Give back what a round that broke off had decided and not sent, and look at every gang again."""
         for draft in self._drafts.values():
-            self.desk.holdings.release(key_of(pod) for pod in draft.pods.values())
+            self._release(key_of(pod) for pod in draft.pods.values())
         self._drafts.clear()
         self._dirty.update(dict.fromkeys(key_of(gang) for gang in self._store.read().list(PodGang)))
 
@@ -208,7 +235,7 @@ class PlacementLoop(Supervised):
     async def _round(self) -> None:
         """Decide everything that is due once, in order."""
         dirty, self._dirty = self._dirty, {}
-        candidates = dict.fromkeys([*dirty, *self._helped()])
+        candidates = dict.fromkeys([*dirty, *self._helped(), *self._followers.due(self.desk.waiting)])
         candidates.update(dict.fromkeys(self._following(candidates)))
         drafts = self._drafts
         gangs = self._in_order(candidates)
@@ -292,7 +319,7 @@ class PlacementLoop(Supervised):
         except Exception:  # noqa: BLE001 -- a supervised loop: one copy's fault must not stop the others
             metrics.INTERNAL_ERRORS.labels("placement").inc()
             _log.exception("draft_failed", set_uid=draft.key.set_uid, copy=draft.key.copy)
-            self.desk.holdings.release(key_of(pod) for pod in draft.pods.values())
+            self._release(key_of(pod) for pod in draft.pods.values())
             for key in draft.touched:
                 self._later(key, _FAULT_RETRY_S)
             return
@@ -312,7 +339,7 @@ class PlacementLoop(Supervised):
             if draft.newly_placed:
                 self._wake_scaled(draft.key)
         else:
-            self.desk.holdings.release(key_of(pod) for pod in draft.pods.values())
+            self._release(key_of(pod) for pod in draft.pods.values())
             is_down = isinstance(error, StoreUnavailableError)
             metrics.PLAN_REJECTED.labels("store_unavailable" if is_down else "conflict").inc()
             for key in draft.touched | draft.again:

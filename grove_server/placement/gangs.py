@@ -12,6 +12,8 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from grove_server.placement.nearness import near_cliques, path_around
+from grove_server.placement.peers import PeerBook, Spread
 from grove_server.placement.requests import CliqueRequest, DomainPath, GangRequest, GroupRequest, PodShape
 from grove_server.placement.results import PodBinding
 from grove_server.resources.gang_parts import LevelConstraint, PodGroup
@@ -50,7 +52,11 @@ class Ask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GangScene:
-    """All that is needed to ask for a gang: its pods, its copy's bound pods, the topology, and shapes of templates."""
+    """All that is needed to ask for a gang: its pods, its copy's bound pods, the topology, and shapes of templates.
+
+    ``peers`` are all pods with nodes, for rules between pods; ``spread`` is what the set says about its copies. Without
+    them there are no such rules.
+    """
 
     gang: PodGang
     pods: GangPods
@@ -58,6 +64,12 @@ class GangScene:
     topology: tuple[str, ...]
     labels_of: NodeLabels
     shape_of: Callable[[SharedTemplate], PodShape]
+    peers: PeerBook | None = None
+    spread: Spread | None = None
+
+    def pod_of(self, group: PodGroup) -> Pod:
+        """Return a pod of a pod group, one without a node if there is any."""
+        return (self.pods.unbound.get(group.name) or self.pods.bound[group.name])[0]
 
 
 def split_pods(pods: Sequence[Pod]) -> GangPods:
@@ -141,7 +153,7 @@ def _ask(scene: GangScene, groups: Sequence[PodGroup], name: str) -> Ask:
 
 def _clique(scene: GangScene, group: PodGroup, *, minimum: int, optional: int) -> CliqueRequest:
     constraint = group.topology_constraint
-    pod = scene.pods.unbound[group.name][0] if group.name in scene.pods.unbound else scene.pods.bound[group.name][0]
+    pod = scene.pod_of(group)
     bound = scene.pods.bound.get(group.name, ())
     return CliqueRequest(
         name=group.name,
@@ -151,7 +163,8 @@ def _clique(scene: GangScene, group: PodGroup, *, minimum: int, optional: int) -
         required=constraint.required if constraint else None,
         preferred=constraint.preferred if constraint else None,
         within=_chosen(scene, constraint.required if constraint else None, bound),
-        prefer=_old_place(scene, group, _chosen(scene, constraint.preferred if constraint else None, bound)),
+        prefer=_old_place(scene, group, _chosen(scene, constraint.preferred if constraint else None, bound))
+        or path_around(pod, scene.copy_bound, scene.topology, scene.labels_of),
     )
 
 
@@ -184,7 +197,11 @@ def in_old_places(pods: Sequence[Pod], bindings: Sequence[PodBinding]) -> list[P
 
 def _gang_request(scene: GangScene, name: str, members: Sequence[tuple[PodGroup, CliqueRequest]]) -> GangRequest:
     gang = scene.gang
-    cliques = {group.name: clique for group, clique in members}
+    asked = {group.name: scene.pod_of(group) for group, _ in members}
+    cliques = {
+        group.name: replace(clique, near=near) if (near := near_cliques(asked[group.name], asked)) else clique
+        for group, clique in members
+    }
     nested: list[CliqueRequest | GroupRequest] = []
     grouped: set[str] = set()
     for topology_group in gang.topology_groups:
@@ -196,14 +213,18 @@ def _gang_request(scene: GangScene, name: str, members: Sequence[tuple[PodGroup,
         nested.append(_group_request(scene, topology_group.name, inside, topology_group.topology_constraint, bound))
     alone = [clique for clique in cliques.values() if clique.name not in grouped]
     constraint = gang.topology_constraint
+    preferred = constraint.preferred if constraint else None
+    if preferred is None and scene.spread is not None and scene.spread.key in scene.topology:
+        preferred = scene.spread.key  # Copies can only lie apart if each is in as few domains as can be.
     return GangRequest(
         name=name,
         members=(*alone, *nested),
         topology=scene.topology,
         required=constraint.required if constraint else None,
-        preferred=constraint.preferred if constraint else None,
+        preferred=preferred,
         within=_chosen(scene, constraint.required if constraint else None, scene.copy_bound),
-        prefer=_chosen(scene, constraint.preferred if constraint else None, scene.copy_bound),
+        prefer=_chosen(scene, preferred, scene.copy_bound),
+        rules=() if scene.peers is None else scene.peers.rules(asked, scene.labels_of, scene.spread),
     )
 
 
