@@ -12,12 +12,18 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from grove_server.control.dump import DumpWriter
+from grove_server.control.planning import ClusterView, PlannedMoves
 from grove_server.control.story import Story
 from grove_server.lifecycle.orders import CopyOrders
+from grove_server.placement.alternatives import Alternative
+from grove_server.placement.fragmentation import Fragmentation, Room
+from grove_server.placement.preemption import Preemption
 from grove_server.placement.requests import GangRequest
 from grove_server.placement.results import Placement, Verdict
+from grove_server.placement.whatif import NO_CHANGE, ClusterChange
 from grove_server.resources.cluster import ClusterTopologyBinding
 from grove_server.resources.meta import Key
+from grove_server.resources.priority import PriorityClass
 from grove_server.resources.routing import RouterRegistration
 from grove_server.resources.workload import PodCliqueSet
 
@@ -89,6 +95,18 @@ class SimulatedGang(Protocol):
     def decision(self) -> Decision:
         """What would happen to it."""
 
+    @property
+    def fits(self) -> bool:
+        """Whether all its minimums would get places, without evictions."""
+
+    @property
+    def is_displaced(self) -> bool:
+        """Whether it runs now and lost pods by the question itself."""
+
+    @property
+    def eviction(self) -> Preemption | None:
+        """Who would have to leave so that it gets places; None if it fits, or nobody could."""
+
 
 class Simulation(Protocol):
     """The answer to a what-if question."""
@@ -100,6 +118,18 @@ class Simulation(Protocol):
     @property
     def gang_count(self) -> int:
         """How many gangs the question has."""
+
+    @property
+    def rooms(self) -> Sequence[Room]:
+        """Largest gangs of the sets' own shapes that fit before any is placed."""
+
+    @property
+    def figures(self) -> Fragmentation | None:
+        """How GPUs are used afterwards; None when there are more gangs than were allowed."""
+
+    @property
+    def pods_displaced(self) -> int:
+        """Pods that drained nodes lose."""
 
 
 class PlacementPort(Protocol):
@@ -117,11 +147,28 @@ class PlacementPort(Protocol):
         bindings: Sequence[ClusterTopologyBinding],
         *,
         gang_count_max: int,
+        classes: Sequence[PriorityClass] = (),
+        change: ClusterChange = NO_CHANGE,
     ) -> Simulation:
-        """Return what would happen to these admitted sets on a copy of the cluster as it is.
+        """Return what would happen to these admitted sets on a copy of the cluster after *change*.
 
-        Sets that exist are taken as replaced, bindings likewise. Yields to the loop; may be cancelled.
+        Sets that exist are taken as replaced, bindings and classes likewise. Yields to the loop; may be cancelled.
+        UnknownNodeError and NodeInvalidError for nodes that cannot be drained or added.
         """
+
+    async def alternatives(self, namespace: str, name: str) -> Sequence[Alternative]:
+        """Return the next best domains of a placed gang, as things are now; empty if it is in no domain."""
+
+    async def draw(self, topology_name: str = "") -> ClusterView | None:
+        """Return the cluster as it is, by a topology (or the first by name); None if there is none of that name."""
+
+    async def make_room(self, request: GangRequest, *, pods_max: int = 0) -> PlannedMoves:
+        """Return which gangs to move so that a waiting gang gets what it asks for; 0 means the limit."""
+
+    async def clear(
+        self, topology_name: str = "", level: str = "", *, domains_max: int = 0, pods_max: int = 0
+    ) -> PlannedMoves | None:
+        """Return which gangs to move so that domains of a level (or nodes) come free; None if there is no such one."""
 
 
 class RegisteredRouter(Protocol):

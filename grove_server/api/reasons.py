@@ -39,6 +39,7 @@ class Reason(enum.StrEnum):
     BUILT_IN = "BUILT_IN"
     QUEUE_IN_USE = "QUEUE_IN_USE"
     NODES_NOT_SIMULATED = "NODES_NOT_SIMULATED"
+    GANG_NOT_WAITING = "GANG_NOT_WAITING"
     PAGE_TOKEN_EXPIRED = "PAGE_TOKEN_EXPIRED"  # noqa: S105 -- a word, not a secret
     RESUME_TOKEN_EXPIRED = "RESUME_TOKEN_EXPIRED"  # noqa: S105 -- a word, not a secret
     WATCH_TOO_SLOW = "WATCH_TOO_SLOW"
@@ -70,6 +71,7 @@ CODES: Final[Mapping[Reason, grpc.StatusCode]] = {
     Reason.BUILT_IN: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.QUEUE_IN_USE: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.NODES_NOT_SIMULATED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.GANG_NOT_WAITING: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.PAGE_TOKEN_EXPIRED: grpc.StatusCode.OUT_OF_RANGE,
     Reason.RESUME_TOKEN_EXPIRED: grpc.StatusCode.OUT_OF_RANGE,
     Reason.WATCH_TOO_SLOW: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -221,6 +223,17 @@ def queue_in_use(name: str, kind: str, users: Sequence[str]) -> ApiError:
         },
         subject=Subject("Queue", name),
         preconditions=(("QUEUE_IN_USE", name, f"used by {kind} {shown}{more}"),),
+    )
+
+
+def gang_not_waiting(namespace: str, name: str) -> ApiError:
+    """Return the refusal to plan moves for a gang that asks for no places."""
+    return ApiError(
+        reason=Reason.GANG_NOT_WAITING,
+        message=f"PodGang {namespace}/{name} does not wait for places: it has them, or cannot be asked for yet",
+        metadata={"kind": "PodGang", "namespace": namespace, "name": name},
+        subject=Subject("PodGang", f"{namespace}/{name}"),
+        preconditions=(("GANG_NOT_WAITING", name, "the gang does not wait for places"),),
     )
 
 

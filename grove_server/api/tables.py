@@ -117,7 +117,11 @@ _SERVICES: Final[Mapping[str, Mapping[str, tuple[Access, Deadline]]]] = {
         "Apply": (Access.WRITE, _CHANGE),
         "Delete": (Access.WRITE, _CHANGE),
     },
-    "PlacementService": {"Simulate": (Access.READ, _QUESTION)},
+    "PlacementService": {
+        "Simulate": (Access.READ, _QUESTION),
+        "GetMap": (Access.READ, _QUESTION),
+        "PlanConsolidation": (Access.READ, _QUESTION),
+    },
     "StoryService": {"Get": (Access.READ, _READ)},
     # A dump shows every pod's specification, and whatever secrets people wrote there.
     "DebugService": {"Dump": (Access.ADMIN, _ENDLESS)},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -18,6 +18,9 @@ from grove_server.resources.meta import Key
 
 WAITING_FOR_BASE: Final = "WaitingForBaseGang"
 WAITING_FOR_PODS: Final = "WaitingForPods"
+WAITING_FOR_VICTIMS: Final = "WaitingForVictims"
+QUEUE_LIMIT: Final = "QueueLimit"
+QUEUE_BLOCKED: Final = "QueueBlocked"
 TOPOLOGY_UNAVAILABLE: Final = "TopologyUnavailable"
 
 # A gang that lost many parts one by one is explained by the latest of them.
@@ -32,7 +35,8 @@ class Decision:
 
     ``others`` are further parts of the gang that have no room either: growth may help them and not the first.
     ``later`` are parts of the minimum that were placed after the whole of it: they came back from size 0 or were lost.
-    ``surplus`` says why pods beyond the minimum of a placed gang wait.
+    ``surplus`` says why pods beyond the minimum of a placed gang wait. ``nominated`` are places that are kept until
+    those who sit there are gone.
     """
 
     request: GangRequest | None = None
@@ -45,6 +49,12 @@ class Decision:
     others: tuple[Decision, ...] = ()
     later: tuple[Decision, ...] = ()
     surplus: Decision | None = None
+    nominated: Placement | None = None
+
+    @property
+    def is_placed(self) -> bool:
+        """Return whether what was asked for has its places."""
+        return isinstance(self.outcome, Placement)
 
     @property
     def reason(self) -> str:
@@ -74,11 +84,19 @@ class Holding(NamedTuple):
     gpu_ids: tuple[int, ...]
 
 
+def _tell_nobody(_keys: Iterable[Key]) -> None:
+    """Listen to nothing."""
+
+
 class Holdings:
-    """What each pod holds in the cluster. A pod is in here from the decision on, not only once it is durable."""
+    """What each pod holds in the cluster. A pod is in here from the decision on, not only once it is durable.
+
+    ``tell`` hears of each pod whose holding changed.
+    """
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
+        self.tell: Callable[[Iterable[Key]], None] = _tell_nobody
         self._held: dict[Key, Holding] = {}
 
     def __contains__(self, key: object) -> bool:
@@ -86,6 +104,18 @@ class Holdings:
 
     def __len__(self) -> int:
         return len(self._held)
+
+    def keys(self) -> Iterable[Key]:
+        """Return all pods that hold something."""
+        return self._held.keys()
+
+    def get(self, key: Key) -> Holding | None:
+        """Return what a pod holds."""
+        return self._held.get(key)
+
+    def snapshot(self) -> dict[Key, Holding]:
+        """Return what each pod holds, as a copy that stays as it is."""
+        return dict(self._held)
 
     def set_nodes(self, nodes: Mapping[str, Node | None]) -> dict[str, str]:
         """Take over what nodes are now as one change, None for those that are gone; what pods hold stays.
@@ -118,6 +148,7 @@ class Holdings:
     def note(self, key: Key, holding: Holding) -> None:
         """Enter what the cluster has reserved already."""
         self._held[key] = holding
+        self.tell((key,))
 
     def adopt(self, key: Key, holding: Holding) -> bool:
         """Enter a pod that runs already and reserve for it; return whether its node is known and its GPUs were free."""
@@ -126,10 +157,12 @@ class Holdings:
         except ClusterError:
             return False
         self._held[key] = Holding(holding.node, holding.shape, gpu_ids)
+        self.tell((key,))
         return True
 
     def release(self, keys: Iterable[Key]) -> None:
         """Give back what these pods hold, as one change; unknown ones hold nothing."""
+        keys = list(keys)
         batches: dict[PodShape, list[PodBinding]] = {}
         for key in keys:
             holding = self._held.pop(key, None)
@@ -137,3 +170,4 @@ class Holdings:
                 batches.setdefault(holding.shape, []).append(PodBinding(holding.node, holding.gpu_ids))
         if batches:
             self.cluster.release_pods(batches.items())
+        self.tell(keys)

@@ -1,44 +1,69 @@
-"""Questions to placement that change nothing: why a gang waits or runs where it does, and what would happen to a set.
+"""Questions to placement that change nothing: why a gang waits or runs where it does, and what would happen if.
 
-What-ifs run the real planner on an independent copy of the cluster: the same passes make the same gangs, and the same
-placement answers. Waiting gangs of other sets are left out: the answer is about the capacity that is there.
+What-ifs run the real planner on a copy of the cluster with all that runs on it: the same passes make the same gangs,
+and the same placement answers. Waiting gangs of other sets are left out: the answer is about the capacity that is
+there. The copy is made at once, on the loop; the thinking is done in a thread, one question at a time, so that calls
+and loops go on meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final, TypeVar
 
 from grove_server.control.clock import Clock
-from grove_server.control.decisions import WAITING_FOR_BASE, Decision
-from grove_server.control.indexes import PODS_BY_COPY
+from grove_server.control.decisions import Decision
 from grove_server.control.placement_loop import PlacementLoop
-from grove_server.control.set_state import topology_levels
-from grove_server.lifecycle.blueprint import TopologyLevels, draw_blueprint
-from grove_server.lifecycle.copy import CopyView
-from grove_server.lifecycle.copy_pass import plan_copy
-from grove_server.lifecycle.set_pass import pod_template
-from grove_server.placement.cluster import Cluster, UnknownNodeError
-from grove_server.placement.gangs import Ask, GangScene, ask_minimum, split_pods
-from grove_server.placement.place import place
-from grove_server.placement.results import Placement, PodBinding
-from grove_server.placement.shapes import shape_of
+from grove_server.control.set_state import priority_classes, topology_levels
+from grove_server.lifecycle.blueprint import TopologyLevels
+from grove_server.placement.alternatives import Alternative, alternatives
+from grove_server.placement.clearing import plan_clearing
+from grove_server.placement.consolidation import ConsolidationLimits, Moves, plan_consolidation
+from grove_server.placement.fragmentation import (
+    PROBE_GPU_COUNTS,
+    Fragmentation,
+    Room,
+    fragmentation,
+    probe,
+    rooms,
+)
+from grove_server.placement.moment import Moment, PodMove, Running
+from grove_server.placement.picture import ClusterMap, map_of
+from grove_server.placement.preemption import Preemption
+from grove_server.placement.requests import DomainPath, GangRequest
+from grove_server.placement.results import Placement, ScopeKind, Verdict
+from grove_server.placement.trial import TrialAnswer, gang_count
+from grove_server.placement.whatif import NO_CHANGE, ClusterChange, WhatIf, WhatIfAnswer, ask_what_if
 from grove_server.resources.cluster import ClusterTopologyBinding
+from grove_server.resources.manifest import TopologyLevel
 from grove_server.resources.meta import Key, Kind
+from grove_server.resources.priority import PriorityClass
 from grove_server.resources.workload import Pod, PodCliqueSet, PodGang
 from grove_server.store.interface import Store
+
+T = TypeVar("T")
+
+HOSTNAME: Final = "kubernetes.io/hostname"
+
+MOVED_PODS_MAX: Final = 1_000
+"""Most pods that one plan of moves may name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedGang:
-    """One gang of a what-if question."""
+    """One gang of a what-if question; `is_displaced`: it runs now and lost pods by the question itself."""
 
     namespace: str
     name: str
     set_name: str
     is_base: bool
     decision: Decision
+    fits: bool
+    is_displaced: bool
+    eviction: Preemption | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +72,28 @@ class PlannedSets:
 
     gangs: Sequence[PlannedGang]
     gang_count: int
+    rooms: Sequence[Room] = ()
+    figures: Fragmentation | None = None
+    pods_displaced: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterView:
+    """The cluster as it is, to be drawn."""
+
+    topology_name: str
+    map: ClusterMap
+    figures: Fragmentation
+    rooms: Sequence[Room]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedMoves:
+    """Which pods would move where and what for; `verdict` if nothing helps the gang."""
+
+    moves: Sequence[PodMove]
+    plan: Moves | None
+    verdict: Verdict | None
 
 
 class Planning:
@@ -56,6 +103,7 @@ class Planning:
         self._store = store
         self._loop = loop
         self._clock = clock
+        self._turn = asyncio.Lock()
 
     def explain(self, namespace: str, name: str) -> Decision | None:
         """Return the last decision on a gang; None if there is no such gang.
@@ -74,124 +122,180 @@ class Planning:
         placed = placed or Decision(since=gang.status.scheduled_at, level_names=level_names)
         return replace(placed, surplus=decision)
 
+    async def alternatives(self, namespace: str, name: str) -> Sequence[Alternative]:
+        """Return the next best domains of a placed gang, as things are now; () for one that is in no domain."""
+        gang = self._store.read().get(PodGang, namespace, name)
+        placed = self._loop.placed_decision(Key(Kind.POD_GANG, namespace, name))
+        if gang is None or placed is None or placed.request is None or not isinstance(placed.outcome, Placement):
+            return ()
+        path = _path(placed.outcome)
+        if not path:
+            return ()
+        request, moment = placed.request, self._moment()
+        return await self._think(lambda _: alternatives(moment.without_gang(gang), request, path))
+
     async def simulate(
         self,
         sets: Sequence[PodCliqueSet],
         bindings: Sequence[ClusterTopologyBinding],
         *,
         gang_count_max: int,
+        classes: Sequence[PriorityClass] = (),
+        change: ClusterChange = NO_CHANGE,
     ) -> PlannedSets:
-        """Return what would happen to *sets* on a copy of the cluster as it is; sets that exist are replaced."""
-        cluster = self._loop.cluster.fork()
-        topologies: dict[str, ClusterTopologyBinding] = {
-            b.metadata.name: b for b in (*self._store.read().list(ClusterTopologyBinding), *bindings)
-        }
-        levels = topology_levels(self._store.read())
-        levels.update({b.metadata.name: b.spec.levels for b in bindings})
-        planned: list[tuple[PodGang, list[Pod]]] = []
-        for owner in sets:
-            self._release(owner, cluster)
-            for copy in range(owner.spec.replicas or 0):
-                planned += _plan(owner, copy, levels, self._clock.now())
-                if len(planned) > gang_count_max:
-                    return PlannedSets(gangs=(), gang_count=_gang_count(sets))
-            await asyncio.sleep(0)
-        planned.sort(key=lambda item: bool(item[0].base_gang))
-        question = _Question(cluster, topologies, self._clock.now())
-        gangs = []
-        for gang, pods in planned:
-            gangs.append(question.ask(gang, pods))
-            await asyncio.sleep(0)
-        return PlannedSets(gangs=gangs, gang_count=len(gangs))
+        """Return what would happen to *sets* on a copy of the cluster after *change*; sets that exist are replaced.
 
-    def _release(self, owner: PodCliqueSet, cluster: Cluster) -> None:
-        """Take away what the set that is replaced holds."""
-        reader = self._store.read()
-        known = reader.get(PodCliqueSet, owner.metadata.namespace, owner.metadata.name)
-        if known is None:
-            return
-        for copy in range(max(known.spec.replicas or 0, known.status.replicas)):
-            for pod in reader.indexed(PODS_BY_COPY, (known.metadata.uid, copy)):
-                if pod.node and pod.is_active:
-                    shape = self._loop.scenes.shape_of(pod.template)
-                    cluster.release_pods(((shape, (PodBinding(pod.node, pod.gpu_ids),)),))
-
-
-def _plan(owner: PodCliqueSet, copy: int, levels: TopologyLevels, now: float) -> list[tuple[PodGang, list[Pod]]]:
-    """Return the gangs and pods that a fresh copy would have."""
-    templates = {c.name: pod_template(owner, c, now) for c in owner.spec.template.cliques}
-    plan, _ = plan_copy(draw_blueprint(owner, templates, levels), CopyView(copy=copy), now=now)
-    pods: dict[str, list[Pod]] = {}
-    for resource in plan.creates:
-        if isinstance(resource, Pod):
-            pods.setdefault(resource.identity.gang, []).append(resource)
-    return [(r, pods.get(r.metadata.name, [])) for r in plan.creates if isinstance(r, PodGang)]
-
-
-def _gang_count(sets: Sequence[PodCliqueSet]) -> int:
-    """Return the number of gangs of *sets*: per copy one, and one for each group replica beyond the minimum."""
-    total = 0
-    for owner in sets:
-        groups = owner.spec.template.pod_clique_scaling_groups
-        scaled = sum(max(0, (g.replicas or 0) - (g.min_available or 0)) for g in groups)
-        total += (owner.spec.replicas or 0) * (1 + scaled)
-    return total
-
-
-class _Question:
-    """One what-if, gang after gang on the same copy of the cluster."""
-
-    def __init__(self, cluster: Cluster, topologies: Mapping[str, ClusterTopologyBinding], now: float) -> None:
-        self._cluster = cluster
-        self._topologies = topologies
-        self._now = now
-        self._bound: dict[tuple[str, int], list[Pod]] = {}
-        self._placed: set[tuple[str, str]] = set()
-
-    def ask(self, gang: PodGang, pods: list[Pod]) -> PlannedGang:
-        """Place one gang if it can be placed, and say what happened."""
-        binding = self._topologies.get(gang.topology_name)
-        level_names = {} if binding is None else {level.key: level.domain for level in binding.spec.levels}
-        decision = self._decide(gang, pods, tuple(level_names))
-        return PlannedGang(
-            namespace=gang.metadata.namespace,
-            name=gang.metadata.name,
-            set_name=gang.set_name,
-            is_base=not gang.base_gang,
-            decision=replace(decision, level_names=level_names, since=self._now, evaluated_at=self._now),
+        UnknownNodeError, NodeInvalidError for nodes that cannot be drained or added.
+        """
+        count = sum(map(gang_count, sets))
+        if count > gang_count_max:
+            return PlannedSets(gangs=(), gang_count=count)
+        moment = self._moment(bindings)
+        now = self._clock.now()
+        question = WhatIf(
+            sets=sets,
+            change=change,
+            classes={**priority_classes(self._store.read()), **{each.metadata.name: each for each in classes}},
+            keys=_keys(_first(moment.levels)[1]),
+            now=now,
+        )
+        answer: WhatIfAnswer = await self._think(lambda is_abandoned: ask_what_if(moment, question, is_abandoned))
+        gangs = [
+            _told(each, moment, now, is_displaced=number < answer.displaced_count)
+            for number, each in enumerate(answer.answers)
+        ]
+        return PlannedSets(
+            gangs=gangs,
+            gang_count=len(gangs),
+            rooms=answer.rooms,
+            figures=answer.figures,
+            pods_displaced=answer.pods_displaced,
         )
 
-    def _decide(self, gang: PodGang, pods: list[Pod], topology: tuple[str, ...]) -> Decision:
-        if gang.topology_error:
-            return Decision(waiting_reason="TopologyUnavailable", waiting_message=gang.topology_error)
-        if gang.base_gang and (gang.set_uid, gang.base_gang) not in self._placed:
-            return Decision(
-                waiting_reason=WAITING_FOR_BASE, waiting_message=f"its base gang {gang.base_gang} would not be placed"
-            )
-        bound = self._bound.setdefault((gang.set_uid, gang.copy), [])
-        scene = GangScene(
-            gang=gang,
-            pods=split_pods(pods),
-            copy_bound=bound,
-            topology=topology,
-            labels_of=self._labels_of,
-            shape_of=lambda template: shape_of(template.pod_spec, template.annotations),
-        )
-        asks = ask_minimum(scene)
-        outcome = place(self._cluster, asks[0].request)
-        if isinstance(outcome, Placement):
-            self._take(gang, asks[0], outcome, bound)
-        return Decision(request=asks[0].request, outcome=outcome)
-
-    def _take(self, gang: PodGang, ask: Ask, placement: Placement, bound: list[Pod]) -> None:
-        self._cluster.reserve(placement)
-        self._placed.add((gang.set_uid, gang.metadata.name))
-        for clique in placement.cliques:
-            for pod, binding in zip(ask.pods[clique.name], clique.bindings, strict=False):
-                bound.append(replace(pod, node=binding.node))
-
-    def _labels_of(self, node: str) -> Mapping[str, str] | None:
-        try:
-            return self._cluster.node(node).labels
-        except UnknownNodeError:
+    async def draw(self, topology_name: str = "") -> ClusterView | None:
+        """Return the cluster as it is, by a topology or the first by name; None if there is none of that name."""
+        moment = self._moment()
+        if topology_name and topology_name not in moment.levels:
             return None
+        name = topology_name or _first(moment.levels)[0]
+        keys = _keys(moment.levels.get(name, ()))
+
+        def look(_: Callable[[], bool]) -> ClusterView:
+            return ClusterView(
+                topology_name=name,
+                map=map_of(moment.cluster, keys),
+                figures=fragmentation(moment.cluster, keys, moment.mix()),
+                rooms=rooms(moment.cluster, keys, [probe(count) for count in PROBE_GPU_COUNTS]),
+            )
+
+        return await self._think(look)
+
+    async def make_room(self, request: GangRequest, *, pods_max: int = 0) -> PlannedMoves:
+        """Return which gangs to move so that a waiting gang gets what it asks for."""
+        moment = self._moment()
+        limits = ConsolidationLimits(pods_max=pods_max or MOVED_PODS_MAX)
+
+        def plan(_: Callable[[], bool]) -> PlannedMoves:
+            occupancy = moment.occupancy()
+            found = plan_consolidation(moment.cluster, occupancy, request, request_of=moment.request_of, limits=limits)
+            return _moves(moment, found)
+
+        return await self._think(plan)
+
+    async def clear(
+        self, topology_name: str = "", level: str = "", *, domains_max: int = 0, pods_max: int = 0
+    ) -> PlannedMoves | None:
+        """Return which gangs to move so that whole domains of a level (or nodes) come free; None for an unknown one."""
+        moment = self._moment()
+        levels = moment.levels.get(topology_name or _first(moment.levels)[0], ())
+        if topology_name and topology_name not in moment.levels:
+            return None
+        key = next((each.key for each in levels if level in {each.domain, each.key}), "")
+        if level and not key:
+            return None
+        keys = _keys(levels) if level else (HOSTNAME,)
+        limits = ConsolidationLimits(pods_max=pods_max or MOVED_PODS_MAX)
+
+        def plan(_: Callable[[], bool]) -> PlannedMoves:
+            found = plan_clearing(
+                moment.cluster,
+                moment.occupancy(),
+                keys,
+                key or HOSTNAME,
+                request_of=moment.request_of,
+                domains_max=domains_max or None,
+                limits=limits,
+            )
+            return _moves(moment, found)
+
+        return await self._think(plan)
+
+    # Inside.
+
+    def _moment(self, bindings: Sequence[ClusterTopologyBinding] = ()) -> Moment:
+        """Return a copy of all that is there, of one instant."""
+        reader = self._store.read()
+        levels = topology_levels(reader)
+        levels.update({each.metadata.name: each.spec.levels for each in bindings})
+        held = self._loop.desk.holdings.snapshot()
+        running = [
+            Running(pod, *holding)
+            for pod in reader.list(Pod)
+            if pod.node and (holding := held.get(Key(Kind.POD, pod.metadata.namespace, pod.metadata.name))) is not None
+        ]
+        return Moment(self._loop.cluster.fork(), reader.list(PodGang), running, levels)
+
+    async def _think(self, body: Callable[[Callable[[], bool]], T]) -> T:
+        """Do *body* in a thread when it is its turn; a caller who goes away lets it end early where it asks."""
+        is_abandoned = threading.Event()
+        async with self._turn:
+            try:
+                return await asyncio.to_thread(body, is_abandoned.is_set)
+            finally:
+                is_abandoned.set()
+
+
+def _first(levels: TopologyLevels) -> tuple[str, Sequence[TopologyLevel]]:
+    """Return name and levels of the first topology by name; nothing if there is none."""
+    return min(levels.items(), default=("", ()), key=lambda each: each[0])
+
+
+def _keys(levels: Sequence[TopologyLevel]) -> tuple[str, ...]:
+    return tuple(level.key for level in levels)
+
+
+def _path(placement: Placement) -> DomainPath:
+    """Return the narrowest domain that the whole gang was put in; () if there is none."""
+    paths = [choice.path for choice in placement.domains if choice.kind is ScopeKind.GANG and choice.level]
+    return max(paths, key=len, default=())
+
+
+def _told(answer: TrialAnswer, moment: Moment, now: float, *, is_displaced: bool) -> PlannedGang:
+    gang = answer.planned.gang
+    part = answer.telling
+    level_names = {level.key: level.domain for level in moment.levels.get(gang.topology_name, ())}
+    return PlannedGang(
+        namespace=gang.metadata.namespace,
+        name=gang.metadata.name,
+        set_name=gang.set_name,
+        is_base=not gang.base_gang,
+        fits=answer.fits,
+        is_displaced=is_displaced,
+        eviction=answer.eviction,
+        decision=Decision(
+            request=None if part is None else part.request,
+            outcome=None if part is None else part.outcome,
+            waiting_reason=answer.waiting_reason,
+            waiting_message=answer.waiting_message,
+            level_names=level_names,
+            since=now,
+            evaluated_at=now,
+        ),
+    )
+
+
+def _moves(moment: Moment, found: Moves | Verdict) -> PlannedMoves:
+    if isinstance(found, Verdict):
+        return PlannedMoves(moves=(), plan=None, verdict=found)
+    moves = [each for move in found.moves for each in moment.moved(move)]
+    return PlannedMoves(moves=moves, plan=found, verdict=None)

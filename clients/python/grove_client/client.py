@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -21,7 +21,11 @@ from grove.v1.node_pb2 import (
     NodeServiceMarkUpResponse,
     NodeServiceUncordonResponse,
 )
-from grove.v1.placement_pb2 import PlacementServiceSimulateResponse
+from grove.v1.placement_pb2 import (
+    PlacementServiceGetMapResponse,
+    PlacementServicePlanConsolidationResponse,
+    PlacementServiceSimulateResponse,
+)
 from grove.v1.pod_clique_pb2 import PodClique
 from grove.v1.pod_clique_scaling_group_pb2 import PodCliqueScalingGroup
 from grove.v1.pod_clique_set_pb2 import (
@@ -169,12 +173,64 @@ class GroveClient:
         )
         return cast("ManifestServiceDeleteResponse", answer)
 
-    async def simulate(self, manifest: str, *, default_namespace: str = "") -> PlacementServiceSimulateResponse:
-        """Return what would happen to the gangs of *manifest* now; changes nothing."""
+    async def simulate(
+        self,
+        manifest: str = "",
+        *,
+        default_namespace: str = "",
+        drained_nodes: Sequence[str] = (),
+        added_nodes: str = "",
+        without: Sequence[str] = (),
+    ) -> PlacementServiceSimulateResponse:
+        """Return what would happen to the gangs of *manifest* if the cluster were changed so; changes nothing.
+
+        *added_nodes*: Node and NodePool manifests. *without*: "pcs/NAME" or "pg/NAME".
+        """
         answer = await self._caller.call(
-            "/grove.v1.PlacementService/Simulate", {"manifest": manifest, "default_namespace": default_namespace}
+            "/grove.v1.PlacementService/Simulate",
+            {
+                "manifest": manifest,
+                "default_namespace": default_namespace,
+                "drained_nodes": list(drained_nodes),
+                "added_nodes": added_nodes,
+                "without": list(without),
+            },
         )
         return cast("PlacementServiceSimulateResponse", answer)
+
+    async def get_map(
+        self, picture: str = "text", *, topology_name: str = "", width: int = 0, colours: bool = False
+    ) -> PlacementServiceGetMapResponse:
+        """Return a picture of the cluster, "text" or "svg", and how its GPUs are used."""
+        answer = await self._caller.call(
+            "/grove.v1.PlacementService/GetMap",
+            {"format": picture, "topology_name": topology_name, "width": width, "colours": colours},
+        )
+        return cast("PlacementServiceGetMapResponse", answer)
+
+    async def plan_consolidation(
+        self,
+        pod_gang: str = "",
+        *,
+        namespace: str = "",
+        topology_name: str = "",
+        level: str = "",
+        domain_count_max: int = 0,
+        pod_count_max: int = 0,
+    ) -> PlacementServicePlanConsolidationResponse:
+        """Return which gangs to move so that a waiting gang fits, or that domains come free; moves nothing."""
+        answer = await self._caller.call(
+            "/grove.v1.PlacementService/PlanConsolidation",
+            {
+                "pod_gang": pod_gang,
+                "namespace": namespace,
+                "topology_name": topology_name,
+                "level": level,
+                "domain_count_max": domain_count_max,
+                "pod_count_max": pod_count_max,
+            },
+        )
+        return cast("PlacementServicePlanConsolidationResponse", answer)
 
     async def story(
         self, kind: str, name: str, *, namespace: str = "", uid: str = "", limit: int = 0

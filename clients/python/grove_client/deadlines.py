@@ -40,6 +40,8 @@ _DEADLINE_BY_VERB: Final = {
     "RenewLease": WRITE_S,
     "EndLease": WRITE_S,
     "Simulate": BATCH_S,
+    "GetMap": LIST_S,
+    "PlanConsolidation": BATCH_S,
 }
 _DEADLINE_BY_METHOD: Final = {
     "/grove.v1.ManifestService/Apply": BATCH_S,
@@ -62,6 +64,8 @@ _IDEMPOTENT_VERBS: Final = frozenset(
         "MarkDown",
         "MarkUp",
         "Simulate",
+        "GetMap",
+        "PlanConsolidation",
         "ListRouters",
         "AcknowledgeDrain",
         "RenewLease",

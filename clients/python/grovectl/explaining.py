@@ -1,4 +1,4 @@
-"""`explain` and `simulate`: why a gang waits or is where it is, and what would happen to one not applied yet."""
+"""`explain`: why a gang waits or is where it is, on one screen."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from grove.v1.explanation_pb2 import NodeExclusion, PlacementExplanation, PlacementLevelRow, PlacementNeeds
-from grove.v1.placement_pb2 import PlacementServiceSimulateResponse, SimulatedGang
+from grove.v1.explanation_pb2 import (
+    NodeExclusion,
+    PlacementAlternative,
+    PlacementExplanation,
+    PlacementLevelRow,
+    PlacementNeeds,
+)
 from grove.v1.pod_gang_pb2 import PodGang, PodGangServiceExplainResponse
 from grove_client.objects import Json, to_object
 from grovectl.ages import age
-from grovectl.changing import read_manifests
-from grovectl.columns import domains, gang_domains
+from grovectl.columns import domains
 from grovectl.failures import EXIT_NOT_FOUND, Failure, usage
 from grovectl.kinds import KindInfo, single_target
 from grovectl.output import Format, now, parse_format, print_document
 from grovectl.reading import PAGE_SIZE, get_one
 from grovectl.session import Session, connected_command
-from grovectl.table import lines
 from grovectl.tree import GANG, PART_OF
 
 if TYPE_CHECKING:
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
 # A set may have thousands of gangs; the first ones tell the story, the count tells the rest.
 GANGS_SHOWN_MAX: Final = 10
+# One line per tier; what is left out is counted.
+EXCLUSIONS_SHOWN_MAX: Final = 4
 _LABEL_WIDTH: Final = 14
 
 
@@ -43,7 +48,7 @@ def explain(session: Session, *, words: tuple[str, ...], output: str | None) -> 
     """
     info, name = single_target(words)
     chosen = parse_format(output)
-    _no_table_options(chosen)
+    no_table_options(chosen)
 
     async def body(grove: GroveClient) -> tuple[list[PodGangServiceExplainResponse], int]:
         names = await _gangs_of(grove, session.namespace, info, name)
@@ -65,7 +70,8 @@ def explain(session: Session, *, words: tuple[str, ...], output: str | None) -> 
         click.echo(f"\n{left_out} more gangs are not shown; name one: grovectl explain pg NAME")
 
 
-def _no_table_options(output: Format) -> None:
+def no_table_options(output: Format) -> None:
+    """Refuse formats that only tables of resources have."""
     if output.name in {"wide", "name"}:
         raise usage("-o is json, yaml or jsonpath=TEMPLATE here")
 
@@ -99,55 +105,6 @@ def _telling(gangs: list[PodGang]) -> list[str]:
     return waiting or [gang.metadata.name for gang in gangs]
 
 
-@click.command()
-@click.option("-f", "--filename", "names", multiple=True, required=True, metavar="FILE", help="File, directory or -.")
-@click.option("-R", "--recursive", is_flag=True, help="Directories with all below them.")
-@click.option("-o", "--output", metavar="FORMAT", help="json, yaml or jsonpath=TEMPLATE.")
-@connected_command
-def simulate(session: Session, *, names: tuple[str, ...], recursive: bool, output: str | None) -> None:
-    """Show what placement would do with manifests now: fits or not, where, what is missing. Changes nothing."""
-    chosen = parse_format(output)
-    _no_table_options(chosen)
-    manifests = list(read_manifests(names, recursive=recursive))
-    # One question for all files, so that they compete for the same room. Documents are separated as in YAML.
-    text = manifests[0].text if len(manifests) == 1 else "\n---\n".join(manifest.text for manifest in manifests)
-    answer = session.run(lambda grove: grove.simulate(text, default_namespace=session.namespace))
-    for warning in answer.warnings:
-        click.echo(f"Warning: {warning}", err=True)
-    if chosen.name:
-        print_document(to_object(answer), chosen)
-    else:
-        click.echo("\n".join(simulation_lines(answer, now())))
-
-
-def simulation_lines(answer: PlacementServiceSimulateResponse, moment: datetime) -> Iterator[str]:
-    """Yield a table of the gangs, then the explanation of those that do not fit."""
-    rows = [_simulated_row(gang) for gang in answer.gangs]
-    if rows:
-        yield from lines(("GANG", "ROLE", "FITS", "SURPLUS", "REASON", "SCORE", "TOPOLOGY"), rows)
-    missing = [gang for gang in answer.gangs if not gang.fits]
-    yield ""
-    yield f"{len(answer.gangs) - len(missing)} of {len(answer.gangs)} gangs would be placed now; nothing was changed."
-    for gang in missing[:GANGS_SHOWN_MAX]:
-        yield ""
-        yield from explanation_lines(f"podgang/{gang.name}", gang.explanation, moment)
-    if len(missing) > GANGS_SHOWN_MAX:
-        yield f"\n{len(missing) - GANGS_SHOWN_MAX} more that do not fit are not shown; see -o json"
-
-
-def _simulated_row(gang: SimulatedGang) -> list[str]:
-    explanation = gang.explanation
-    return [
-        gang.name,
-        gang.role or "<none>",
-        "yes" if gang.fits else "no",
-        f"{gang.surplus_pod_count_placed}/{gang.surplus_pod_count}",
-        explanation.reason or "<none>",
-        f"{explanation.placement_score:.2f}" if explanation.HasField("placement_score") else "<none>",
-        gang_domains(explanation.topology, gang.name),
-    ]
-
-
 def explanation_lines(label: str, explanation: PlacementExplanation, moment: datetime) -> Iterator[str]:
     """Yield one screen: the sentence, what is asked for, what the cluster has, level by level, and what would help."""
     times = []
@@ -174,7 +131,7 @@ def _details(explanation: PlacementExplanation) -> Iterator[str]:
     if explanation.HasField("needs"):
         yield from _labelled("needs", _needs(explanation.needs))
     if explanation.HasField("cluster"):
-        yield from _labelled("cluster", [_cluster(explanation)])
+        yield from _labelled("cluster", _cluster(explanation))
     yield from _labelled("levels", [_level(row) for row in explanation.levels])
     if explanation.failed_scope:
         yield from _labelled("did not fit", [explanation.failed_scope])
@@ -186,6 +143,7 @@ def _details(explanation: PlacementExplanation) -> Iterator[str]:
     if explanation.HasField("placement_score"):
         yield from _labelled("score", [f"{explanation.placement_score:.2f}"])
     yield from _labelled("why here", explanation.why_here)
+    yield from _labelled("instead of", [_alternative(other) for other in explanation.alternatives])
 
 
 def _labelled(label: str, texts: Iterable[str]) -> Iterator[str]:
@@ -209,11 +167,27 @@ def _needs(needs: PlacementNeeds) -> Iterator[str]:
         yield one + (f", in one {clique.required_level}" if clique.required_level else "")
 
 
-def _cluster(explanation: PlacementExplanation) -> str:
+def _cluster(explanation: PlacementExplanation) -> Iterator[str]:
+    """Yield how many nodes there are and fit, then the others by tier: kept out, never large enough, full now."""
     cluster = explanation.cluster
-    text = f"{cluster.node_count} nodes: {cluster.node_count_fitting} fit"
-    excluded = [_exclusion(entry) for entry in cluster.excluded]
-    return f"{text}; {', '.join(excluded)}" if excluded else text
+    yield f"{cluster.node_count} nodes: {cluster.node_count_fitting} fit"
+    kept_out = [entry for entry in cluster.excluded if entry.reason not in {"TooSmall", "Full"}]
+    tiers = (
+        ("take no such pod", kept_out),
+        ("too small even if empty", [entry for entry in cluster.excluded if entry.reason == "TooSmall"]),
+        ("full now", [entry for entry in cluster.excluded if entry.reason == "Full"]),
+    )
+    for words, entries in tiers:
+        if entries:
+            count = sum(entry.node_count for entry in entries)
+            told = [_exclusion(entry) for entry in entries[:EXCLUSIONS_SHOWN_MAX]]
+            if len(entries) > EXCLUSIONS_SHOWN_MAX:
+                told.append(f"{len(entries) - EXCLUSIONS_SHOWN_MAX} reasons more")
+            yield f"{count} {words}: {', '.join(told)}"
+
+
+def _alternative(other: PlacementAlternative) -> str:
+    return f"{other.level or other.key or 'node'} {other.domain}: {other.why}"
 
 
 def _exclusion(entry: NodeExclusion) -> str:

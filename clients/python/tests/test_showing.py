@@ -173,7 +173,7 @@ def test_explain(server: SmallServer, grovectl: Grovectl) -> None:
     assert out.splitlines()[0] == "podgang/chat-0 is pending: Fragmented"
     assert "24 pods, all in one rack" in out
     assert "31 nodes: 23 fit, " not in out
-    assert "31 nodes: 23 fit; 8 Taint (dedicated=train:NoSchedule)" in out
+    assert "31 nodes: 23 fit\n                8 take no such pod: 8 Taint (dedicated=train:NoSchedule)\n" in out
     assert "0 of 4 fit; best r7 fits 20 of 24 pods, lacks 32 nvidia.com/gpu" in out
     assert "                chat-0: whole cluster: fits\n" in out
     assert "                chat-0: whole cluster: too small, fits 23 of 24 pods, lacks 2 cpu\n" in out

@@ -169,7 +169,7 @@ def _level_row(report: LevelReport, scope: str, verdict: Verdict, names: Mapping
     best = report.best
     return pb.PlacementLevelRow(
         scope=scope,
-        level=_level_name(report.level, names),
+        level=level_name(report.level, names),
         key=report.level,
         required=report.level == verdict.level,
         domain_count=report.domains_considered,
@@ -183,7 +183,7 @@ def _level_row(report: LevelReport, scope: str, verdict: Verdict, names: Mapping
 
 def _chosen(choice: DomainChoice, names: Mapping[str, str]) -> topology_pb2.ChosenDomain:
     return topology_pb2.ChosenDomain(
-        scope=choice.scope, level=_level_name(choice.level, names), key=choice.level, domain=choice.value
+        scope=choice.scope, level=level_name(choice.level, names), key=choice.level, domain=choice.value
     )
 
 
@@ -191,7 +191,8 @@ def _scope(kind: ScopeKind, name: str) -> str:
     return "gang" if kind is ScopeKind.GANG else f"{kind.value.lower()}/{name}"
 
 
-def _level_name(key: str, names: Mapping[str, str]) -> str:
+def level_name(key: str, names: Mapping[str, str]) -> str:
+    """Return how people call a level: by its domain name where the topology is known."""
     return names.get(key) or short_level(key)
 
 
@@ -213,14 +214,14 @@ def _needs(decision: Decision, names: Mapping[str, str]) -> pb.PlacementNeeds | 
                 name=clique.name,
                 pod_count_min=clique.minimum,
                 pod_count=clique.minimum + clique.optional,
-                requests=_requests(clique.shape),
-                required_level=_level_name(clique.required or "", names),
-                preferred_level=_level_name(clique.preferred or "", names),
+                requests=shape_requests(clique.shape),
+                required_level=level_name(clique.required or "", names),
+                preferred_level=level_name(clique.preferred or "", names),
             )
             for clique in cliques
         ],
-        required_level=_level_name(request.required or "", names),
-        preferred_level=_level_name(request.preferred or "", names),
+        required_level=level_name(request.required or "", names),
+        preferred_level=level_name(request.preferred or "", names),
         within=_within(request.within, names),
     )
 
@@ -238,7 +239,8 @@ def _missing(lacks: Sequence[tuple[str, int]]) -> dict[str, str]:
     return {GPU_RESOURCE if name == GPU_SHARE else name: amount_text(name, amount) for name, amount in lacks}
 
 
-def _requests(shape: PodShape) -> dict[str, str]:
+def shape_requests(shape: PodShape) -> dict[str, str]:
+    """Return what one pod asks for, as quantities; a share of a GPU under the name that people know GPUs by."""
     amounts = {resource: amount_text(resource, amount) for resource, amount in shape.requests}
     if shape.gpu_milli:
         amounts[GPU_RESOURCE] = amount_text(GPU_SHARE, shape.gpu_milli)
@@ -247,6 +249,6 @@ def _requests(shape: PodShape) -> dict[str, str]:
 
 def _within(path: DomainPath, names: Mapping[str, str]) -> list[topology_pb2.ChosenDomain]:
     return [
-        topology_pb2.ChosenDomain(scope="gang", level=_level_name(key, names), key=key, domain=value)
+        topology_pb2.ChosenDomain(scope="gang", level=level_name(key, names), key=key, domain=value)
         for key, value in path
     ]

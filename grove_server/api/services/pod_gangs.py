@@ -9,6 +9,7 @@ from grove.v1 import pod_gang_pb2 as pb
 from grove_server.api.backend import Backend
 from grove_server.api.conversions.explanations import PLACED, PodPlace, explanation, node_assignments
 from grove_server.api.conversions.metadata import chosen_domains
+from grove_server.api.conversions.planning import alternative
 from grove_server.api.pipeline import Awaited, Call, Method
 from grove_server.api.ports import Decision
 from grove_server.api.reading import DEFAULT_NAMESPACE, Reading, Requests, demand_name
@@ -50,6 +51,8 @@ class PodGangService:
         is_placed = gang.status.scheduled_at is not None and not decision.waiting_reason
         if is_placed and not isinstance(decision.outcome, Verdict):
             message = self._placed(gang, decision)
+            others = await self._backend.placement.alternatives(namespace, request.name)
+            message.alternatives.extend(alternative(other, decision) for other in others)
         else:
             message = explanation(decision)
         return pb.PodGangServiceExplainResponse(

@@ -44,6 +44,7 @@ class PlacementExplanation(_message.Message):
     ASSIGNMENTS_FIELD_NUMBER: _builtins.int
     SURPLUS_FIELD_NUMBER: _builtins.int
     SURPLUS_POD_COUNT_WAITING_FIELD_NUMBER: _builtins.int
+    ALTERNATIVES_FIELD_NUMBER: _builtins.int
     state: _builtins.str
     """"Pending", "Placed" (all minimums have places) or "Gated" (not considered yet)."""
     reason: _builtins.str
@@ -96,6 +97,10 @@ class PlacementExplanation(_message.Message):
     def surplus(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlacementExplanation]:
         """Of a placed gang: why pods beyond its minimum wait, one entry per clique with a reason of its own."""
 
+    @_builtins.property
+    def alternatives(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlacementAlternative]:
+        """Of a placed gang: the next best domains, asked about now as if the gang were not there, and why each lost."""
+
     def __init__(
         self,
         *,
@@ -116,10 +121,11 @@ class PlacementExplanation(_message.Message):
         assignments: _abc.Iterable[Global___NodeAssignment] | None = ...,
         surplus: _abc.Iterable[Global___PlacementExplanation] | None = ...,
         surplus_pod_count_waiting: _builtins.int | None = ...,
+        alternatives: _abc.Iterable[Global___PlacementAlternative] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_placement_score", b"_placement_score", "_proof", b"_proof", "_surplus_pod_count_waiting", b"_surplus_pod_count_waiting", "cluster", b"cluster", "needs", b"needs", "placement_score", b"placement_score", "proof", b"proof", "surplus_pod_count_waiting", b"surplus_pod_count_waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_placement_score", b"_placement_score", "_proof", b"_proof", "_surplus_pod_count_waiting", b"_surplus_pod_count_waiting", "assignments", b"assignments", "cluster", b"cluster", "evaluated_at", b"evaluated_at", "failed_scope", b"failed_scope", "levels", b"levels", "needs", b"needs", "placement_score", b"placement_score", "proof", b"proof", "reason", b"reason", "sentence", b"sentence", "since", b"since", "state", b"state", "surplus", b"surplus", "surplus_pod_count_waiting", b"surplus_pod_count_waiting", "topology", b"topology", "why_here", b"why_here", "would_fit_if", b"would_fit_if"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_placement_score", b"_placement_score", "_proof", b"_proof", "_surplus_pod_count_waiting", b"_surplus_pod_count_waiting", "alternatives", b"alternatives", "assignments", b"assignments", "cluster", b"cluster", "evaluated_at", b"evaluated_at", "failed_scope", b"failed_scope", "levels", b"levels", "needs", b"needs", "placement_score", b"placement_score", "proof", b"proof", "reason", b"reason", "sentence", b"sentence", "since", b"since", "state", b"state", "surplus", b"surplus", "surplus_pod_count_waiting", b"surplus_pod_count_waiting", "topology", b"topology", "why_here", b"why_here", "would_fit_if", b"would_fit_if"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__placement_score: _TypeAlias = _typing.Literal["placement_score"]  # noqa: Y015
     _WhichOneofArgType__placement_score: _TypeAlias = _typing.Literal["_placement_score", b"_placement_score"]  # noqa: Y015
@@ -135,6 +141,63 @@ class PlacementExplanation(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__surplus_pod_count_waiting) -> _WhichOneofReturnType__surplus_pod_count_waiting | None: ...
 
 Global___PlacementExplanation: _TypeAlias = PlacementExplanation  # noqa: Y015
+
+@_typing.final
+class PlacementAlternative(_message.Message):
+    """Another domain that a gang could have been put in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEVEL_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    DOMAIN_FIELD_NUMBER: _builtins.int
+    FITS_FIELD_NUMBER: _builtins.int
+    PLACEMENT_SCORE_FIELD_NUMBER: _builtins.int
+    NODE_COUNT_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    level: _builtins.str
+    """Level by its domain name."""
+    key: _builtins.str
+    """Node label key of the level."""
+    domain: _builtins.str
+    """The domain."""
+    fits: _builtins.bool
+    """Whether all minimums would fit there now."""
+    placement_score: _builtins.float
+    """How good the places there would be, 0 to 1; absent if it does not fit."""
+    node_count: _builtins.int
+    """Nodes that the gang would be on there."""
+    why: _builtins.str
+    """Why it lost, for people."""
+    def __init__(
+        self,
+        *,
+        level: _builtins.str = ...,
+        key: _builtins.str = ...,
+        domain: _builtins.str = ...,
+        fits: _builtins.bool | None = ...,
+        placement_score: _builtins.float | None = ...,
+        node_count: _builtins.int | None = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fits", b"_fits", "_node_count", b"_node_count", "_placement_score", b"_placement_score", "fits", b"fits", "node_count", b"node_count", "placement_score", b"placement_score"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fits", b"_fits", "_node_count", b"_node_count", "_placement_score", b"_placement_score", "domain", b"domain", "fits", b"fits", "key", b"key", "level", b"level", "node_count", b"node_count", "placement_score", b"placement_score", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fits: _TypeAlias = _typing.Literal["fits"]  # noqa: Y015
+    _WhichOneofArgType__fits: _TypeAlias = _typing.Literal["_fits", b"_fits"]  # noqa: Y015
+    _WhichOneofReturnType__node_count: _TypeAlias = _typing.Literal["node_count"]  # noqa: Y015
+    _WhichOneofArgType__node_count: _TypeAlias = _typing.Literal["_node_count", b"_node_count"]  # noqa: Y015
+    _WhichOneofReturnType__placement_score: _TypeAlias = _typing.Literal["placement_score"]  # noqa: Y015
+    _WhichOneofArgType__placement_score: _TypeAlias = _typing.Literal["_placement_score", b"_placement_score"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fits) -> _WhichOneofReturnType__fits | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__node_count) -> _WhichOneofReturnType__node_count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__placement_score) -> _WhichOneofReturnType__placement_score | None: ...
+
+Global___PlacementAlternative: _TypeAlias = PlacementAlternative  # noqa: Y015
 
 @_typing.final
 class PlacementNeeds(_message.Message):

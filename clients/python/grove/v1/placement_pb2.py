@@ -25,19 +25,41 @@ _sym_db = _symbol_database.Default()
 from grove.v1 import explanation_pb2 as grove_dot_v1_dot_explanation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18grove/v1/placement.proto\x12\x08grove.v1\x1a\x1agrove/v1/explanation.proto\"\xa1\x02\n\rSimulatedGang\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x16\n\x0epod_clique_set\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x11\n\x04\x66its\x18\x05 \x01(\x08H\x00\x88\x01\x01\x12%\n\x18surplus_pod_count_placed\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12\x1e\n\x11surplus_pod_count\x18\x07 \x01(\x05H\x02\x88\x01\x01\x12\x33\n\x0b\x65xplanation\x18\x08 \x01(\x0b\x32\x1e.grove.v1.PlacementExplanationB\x07\n\x05_fitsB\x1b\n\x19_surplus_pod_count_placedB\x14\n\x12_surplus_pod_count\"N\n\x1fPlacementServiceSimulateRequest\x12\x10\n\x08manifest\x18\x01 \x01(\t\x12\x19\n\x11\x64\x65\x66\x61ult_namespace\x18\x02 \x01(\t\"\x92\x01\n PlacementServiceSimulateResponse\x12&\n\x05gangs\x18\x01 \x03(\x0b\x32\x17.grove.v1.SimulatedGang\x12\x11\n\x04\x66its\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x10\n\x08warnings\x18\x03 \x03(\t\x12\x18\n\x10resource_version\x18\x04 \x01(\tB\x07\n\x05_fits2u\n\x10PlacementService\x12\x61\n\x08Simulate\x12).grove.v1.PlacementServiceSimulateRequest\x1a*.grove.v1.PlacementServiceSimulateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18grove/v1/placement.proto\x12\x08grove.v1\x1a\x1agrove/v1/explanation.proto\"\xf7\x02\n\rSimulatedGang\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x16\n\x0epod_clique_set\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x11\n\x04\x66its\x18\x05 \x01(\x08H\x00\x88\x01\x01\x12%\n\x18surplus_pod_count_placed\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12\x1e\n\x11surplus_pod_count\x18\x07 \x01(\x05H\x02\x88\x01\x01\x12\x33\n\x0b\x65xplanation\x18\x08 \x01(\x0b\x32\x1e.grove.v1.PlacementExplanation\x12.\n\tevictions\x18\t \x03(\x0b\x32\x1b.grove.v1.SimulatedEviction\x12\x16\n\tdisplaced\x18\n \x01(\x08H\x03\x88\x01\x01\x42\x07\n\x05_fitsB\x1b\n\x19_surplus_pod_count_placedB\x14\n\x12_surplus_pod_countB\x0c\n\n_displaced\"t\n\x11SimulatedEviction\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x15\n\x08priority\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x0c\n\x04pods\x18\x05 \x03(\tB\x0b\n\t_priority\"\xf8\x01\n\x0e\x43lusterFigures\x12\x17\n\nnode_count\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\tgpu_count\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12 \n\x13gpu_count_allocated\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x1f\n\x12gpu_count_unusable\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12&\n\x06levels\x18\x05 \x03(\x0b\x32\x16.grove.v1.LevelFiguresB\r\n\x0b_node_countB\x0c\n\n_gpu_countB\x16\n\x14_gpu_count_allocatedB\x15\n\x13_gpu_count_unusable\"\xcd\x01\n\x0cLevelFigures\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1f\n\x12\x64omain_count_empty\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12%\n\x18\x64omain_count_partly_used\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x1e\n\x11\x64omain_count_full\x18\x04 \x01(\x05H\x02\x88\x01\x01\x42\x15\n\x13_domain_count_emptyB\x1b\n\x19_domain_count_partly_usedB\x14\n\x12_domain_count_full\"\xd4\x01\n\x0bLargestGang\x12\x35\n\x08requests\x18\x01 \x03(\x0b\x32#.grove.v1.LargestGang.RequestsEntry\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x11\n\x04node\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\x0e\n\x06\x64omain\x18\x04 \x01(\t\x12\x16\n\tpod_count\x18\x05 \x01(\x05H\x01\x88\x01\x01\x1a/\n\rRequestsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05_nodeB\x0c\n\n_pod_count\"t\n\x0bPlannedMove\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x10\n\x08pod_gang\x18\x02 \x01(\t\x12\x0b\n\x03pod\x18\x03 \x01(\t\x12\x11\n\tfrom_node\x18\x04 \x01(\t\x12\x0f\n\x07to_node\x18\x05 \x01(\t\x12\x0f\n\x07gpu_ids\x18\x06 \x03(\x05\"f\n\x1dPlacementServiceGetMapRequest\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\t\x12\x15\n\rtopology_name\x18\x02 \x01(\t\x12\r\n\x05width\x18\x03 \x01(\x05\x12\x0f\n\x07\x63olours\x18\x04 \x01(\x08\"\xcd\x01\n\x1ePlacementServiceGetMapResponse\x12\x0f\n\x07picture\x18\x01 \x01(\t\x12\x10\n\x08sentence\x18\x02 \x01(\t\x12)\n\x07\x66igures\x18\x03 \x01(\x0b\x32\x18.grove.v1.ClusterFigures\x12,\n\rlargest_gangs\x18\x04 \x03(\x0b\x32\x15.grove.v1.LargestGang\x12\x15\n\rtopology_name\x18\x05 \x01(\t\x12\x18\n\x10resource_version\x18\x06 \x01(\t\"\xa6\x01\n(PlacementServicePlanConsolidationRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x10\n\x08pod_gang\x18\x02 \x01(\t\x12\x15\n\rtopology_name\x18\x03 \x01(\t\x12\r\n\x05level\x18\x04 \x01(\t\x12\x18\n\x10\x64omain_count_max\x18\x05 \x01(\x05\x12\x15\n\rpod_count_max\x18\x06 \x01(\x05\"\x80\x03\n)PlacementServicePlanConsolidationResponse\x12\x12\n\x05helps\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x10\n\x08sentence\x18\x02 \x01(\t\x12\x15\n\rdomains_freed\x18\x03 \x03(\t\x12\x1d\n\x10pod_count_placed\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x1c\n\x0fpod_count_moved\x18\x05 \x01(\x05H\x02\x88\x01\x01\x12\x1d\n\x10gang_count_moved\x18\x06 \x01(\x05H\x03\x88\x01\x01\x12\x1d\n\x10priority_highest\x18\x07 \x01(\x05H\x04\x88\x01\x01\x12$\n\x05moves\x18\x08 \x03(\x0b\x32\x15.grove.v1.PlannedMove\x12\x18\n\x10resource_version\x18\t \x01(\tB\x08\n\x06_helpsB\x13\n\x11_pod_count_placedB\x12\n\x10_pod_count_movedB\x13\n\x11_gang_count_movedB\x13\n\x11_priority_highest\"\x8b\x01\n\x1fPlacementServiceSimulateRequest\x12\x10\n\x08manifest\x18\x01 \x01(\t\x12\x19\n\x11\x64\x65\x66\x61ult_namespace\x18\x02 \x01(\t\x12\x15\n\rdrained_nodes\x18\x03 \x03(\t\x12\x13\n\x0b\x61\x64\x64\x65\x64_nodes\x18\x04 \x01(\t\x12\x0f\n\x07without\x18\x05 \x03(\t\"\xa5\x02\n PlacementServiceSimulateResponse\x12&\n\x05gangs\x18\x01 \x03(\x0b\x32\x17.grove.v1.SimulatedGang\x12\x11\n\x04\x66its\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x10\n\x08warnings\x18\x03 \x03(\t\x12\x18\n\x10resource_version\x18\x04 \x01(\t\x12,\n\rlargest_gangs\x18\x05 \x03(\x0b\x32\x15.grove.v1.LargestGang\x12)\n\x07\x66igures\x18\x06 \x01(\x0b\x32\x18.grove.v1.ClusterFigures\x12 \n\x13pod_count_displaced\x18\x07 \x01(\x05H\x01\x88\x01\x01\x42\x07\n\x05_fitsB\x16\n\x14_pod_count_displaced2\xd0\x02\n\x10PlacementService\x12\x61\n\x08Simulate\x12).grove.v1.PlacementServiceSimulateRequest\x1a*.grove.v1.PlacementServiceSimulateResponse\x12[\n\x06GetMap\x12\'.grove.v1.PlacementServiceGetMapRequest\x1a(.grove.v1.PlacementServiceGetMapResponse\x12|\n\x11PlanConsolidation\x12\x32.grove.v1.PlacementServicePlanConsolidationRequest\x1a\x33.grove.v1.PlacementServicePlanConsolidationResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'grove.v1.placement_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_LARGESTGANG_REQUESTSENTRY']._loaded_options = None
+  _globals['_LARGESTGANG_REQUESTSENTRY']._serialized_options = b'8\001'
   _globals['_SIMULATEDGANG']._serialized_start=67
-  _globals['_SIMULATEDGANG']._serialized_end=356
-  _globals['_PLACEMENTSERVICESIMULATEREQUEST']._serialized_start=358
-  _globals['_PLACEMENTSERVICESIMULATEREQUEST']._serialized_end=436
-  _globals['_PLACEMENTSERVICESIMULATERESPONSE']._serialized_start=439
-  _globals['_PLACEMENTSERVICESIMULATERESPONSE']._serialized_end=585
-  _globals['_PLACEMENTSERVICE']._serialized_start=587
-  _globals['_PLACEMENTSERVICE']._serialized_end=704
+  _globals['_SIMULATEDGANG']._serialized_end=442
+  _globals['_SIMULATEDEVICTION']._serialized_start=444
+  _globals['_SIMULATEDEVICTION']._serialized_end=560
+  _globals['_CLUSTERFIGURES']._serialized_start=563
+  _globals['_CLUSTERFIGURES']._serialized_end=811
+  _globals['_LEVELFIGURES']._serialized_start=814
+  _globals['_LEVELFIGURES']._serialized_end=1019
+  _globals['_LARGESTGANG']._serialized_start=1022
+  _globals['_LARGESTGANG']._serialized_end=1234
+  _globals['_LARGESTGANG_REQUESTSENTRY']._serialized_start=1164
+  _globals['_LARGESTGANG_REQUESTSENTRY']._serialized_end=1211
+  _globals['_PLANNEDMOVE']._serialized_start=1236
+  _globals['_PLANNEDMOVE']._serialized_end=1352
+  _globals['_PLACEMENTSERVICEGETMAPREQUEST']._serialized_start=1354
+  _globals['_PLACEMENTSERVICEGETMAPREQUEST']._serialized_end=1456
+  _globals['_PLACEMENTSERVICEGETMAPRESPONSE']._serialized_start=1459
+  _globals['_PLACEMENTSERVICEGETMAPRESPONSE']._serialized_end=1664
+  _globals['_PLACEMENTSERVICEPLANCONSOLIDATIONREQUEST']._serialized_start=1667
+  _globals['_PLACEMENTSERVICEPLANCONSOLIDATIONREQUEST']._serialized_end=1833
+  _globals['_PLACEMENTSERVICEPLANCONSOLIDATIONRESPONSE']._serialized_start=1836
+  _globals['_PLACEMENTSERVICEPLANCONSOLIDATIONRESPONSE']._serialized_end=2220
+  _globals['_PLACEMENTSERVICESIMULATEREQUEST']._serialized_start=2223
+  _globals['_PLACEMENTSERVICESIMULATEREQUEST']._serialized_end=2362
+  _globals['_PLACEMENTSERVICESIMULATERESPONSE']._serialized_start=2365
+  _globals['_PLACEMENTSERVICESIMULATERESPONSE']._serialized_end=2658
+  _globals['_PLACEMENTSERVICE']._serialized_start=2661
+  _globals['_PLACEMENTSERVICE']._serialized_end=2997
 # @@protoc_insertion_point(module_scope)

@@ -33,6 +33,8 @@ class SimulatedGang(_message.Message):
     SURPLUS_POD_COUNT_PLACED_FIELD_NUMBER: _builtins.int
     SURPLUS_POD_COUNT_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
+    EVICTIONS_FIELD_NUMBER: _builtins.int
+    DISPLACED_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Namespace of the gang."""
     name: _builtins.str
@@ -47,9 +49,17 @@ class SimulatedGang(_message.Message):
     """Surplus pods that would get places, too."""
     surplus_pod_count: _builtins.int
     """Surplus pods in all."""
+    displaced: _builtins.bool
+    """Whether it runs now and asks for new places because the question drains its nodes."""
     @_builtins.property
     def explanation(self) -> _explanation_pb2.PlacementExplanation:
         """Where, or what is missing."""
+
+    @_builtins.property
+    def evictions(self) -> _containers.RepeatedCompositeFieldContainer[Global___SimulatedEviction]:
+        """Of a gang that does not fit and may preempt: who would have to leave so that it gets places. They count as
+        gone for the gangs after it.
+        """
 
     def __init__(
         self,
@@ -62,17 +72,23 @@ class SimulatedGang(_message.Message):
         surplus_pod_count_placed: _builtins.int | None = ...,
         surplus_pod_count: _builtins.int | None = ...,
         explanation: _explanation_pb2.PlacementExplanation | None = ...,
+        evictions: _abc.Iterable[Global___SimulatedEviction] | None = ...,
+        displaced: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_fits", b"_fits", "_surplus_pod_count", b"_surplus_pod_count", "_surplus_pod_count_placed", b"_surplus_pod_count_placed", "explanation", b"explanation", "fits", b"fits", "surplus_pod_count", b"surplus_pod_count", "surplus_pod_count_placed", b"surplus_pod_count_placed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_displaced", b"_displaced", "_fits", b"_fits", "_surplus_pod_count", b"_surplus_pod_count", "_surplus_pod_count_placed", b"_surplus_pod_count_placed", "displaced", b"displaced", "explanation", b"explanation", "fits", b"fits", "surplus_pod_count", b"surplus_pod_count", "surplus_pod_count_placed", b"surplus_pod_count_placed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fits", b"_fits", "_surplus_pod_count", b"_surplus_pod_count", "_surplus_pod_count_placed", b"_surplus_pod_count_placed", "explanation", b"explanation", "fits", b"fits", "name", b"name", "namespace", b"namespace", "pod_clique_set", b"pod_clique_set", "role", b"role", "surplus_pod_count", b"surplus_pod_count", "surplus_pod_count_placed", b"surplus_pod_count_placed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_displaced", b"_displaced", "_fits", b"_fits", "_surplus_pod_count", b"_surplus_pod_count", "_surplus_pod_count_placed", b"_surplus_pod_count_placed", "displaced", b"displaced", "evictions", b"evictions", "explanation", b"explanation", "fits", b"fits", "name", b"name", "namespace", b"namespace", "pod_clique_set", b"pod_clique_set", "role", b"role", "surplus_pod_count", b"surplus_pod_count", "surplus_pod_count_placed", b"surplus_pod_count_placed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__displaced: _TypeAlias = _typing.Literal["displaced"]  # noqa: Y015
+    _WhichOneofArgType__displaced: _TypeAlias = _typing.Literal["_displaced", b"_displaced"]  # noqa: Y015
     _WhichOneofReturnType__fits: _TypeAlias = _typing.Literal["fits"]  # noqa: Y015
     _WhichOneofArgType__fits: _TypeAlias = _typing.Literal["_fits", b"_fits"]  # noqa: Y015
     _WhichOneofReturnType__surplus_pod_count: _TypeAlias = _typing.Literal["surplus_pod_count"]  # noqa: Y015
     _WhichOneofArgType__surplus_pod_count: _TypeAlias = _typing.Literal["_surplus_pod_count", b"_surplus_pod_count"]  # noqa: Y015
     _WhichOneofReturnType__surplus_pod_count_placed: _TypeAlias = _typing.Literal["surplus_pod_count_placed"]  # noqa: Y015
     _WhichOneofArgType__surplus_pod_count_placed: _TypeAlias = _typing.Literal["_surplus_pod_count_placed", b"_surplus_pod_count_placed"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__displaced) -> _WhichOneofReturnType__displaced | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__fits) -> _WhichOneofReturnType__fits | None: ...
     @_typing.overload
@@ -83,6 +99,458 @@ class SimulatedGang(_message.Message):
 Global___SimulatedGang: _TypeAlias = SimulatedGang  # noqa: Y015
 
 @_typing.final
+class SimulatedEviction(_message.Message):
+    """Pods of one gang that would have to leave."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    PODS_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Namespace of the gang."""
+    name: _builtins.str
+    """Name of the gang."""
+    kind: _builtins.str
+    """"Surplus" (pods beyond its minimum) or "Gang" (all of it)."""
+    priority: _builtins.int
+    """Its priority."""
+    @_builtins.property
+    def pods(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the pods."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        priority: _builtins.int | None = ...,
+        pods: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "priority", b"priority"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "kind", b"kind", "name", b"name", "namespace", b"namespace", "pods", b"pods", "priority", b"priority"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
+    _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
+
+Global___SimulatedEviction: _TypeAlias = SimulatedEviction  # noqa: Y015
+
+@_typing.final
+class ClusterFigures(_message.Message):
+    """How GPUs of the cluster are used. Ratios are between 0 and 1."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_COUNT_FIELD_NUMBER: _builtins.int
+    GPU_COUNT_FIELD_NUMBER: _builtins.int
+    GPU_COUNT_ALLOCATED_FIELD_NUMBER: _builtins.int
+    GPU_COUNT_UNUSABLE_FIELD_NUMBER: _builtins.int
+    LEVELS_FIELD_NUMBER: _builtins.int
+    node_count: _builtins.int
+    """Nodes."""
+    gpu_count: _builtins.float
+    """GPUs that work."""
+    gpu_count_allocated: _builtins.float
+    """GPUs, and shares of them, that are allocated or promised."""
+    gpu_count_unusable: _builtins.float
+    """Free GPUs that the pods which run now could not use where they are; absent if no pod has GPUs."""
+    @_builtins.property
+    def levels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LevelFigures]:
+        """Nodes, and domains of each level, by use."""
+
+    def __init__(
+        self,
+        *,
+        node_count: _builtins.int | None = ...,
+        gpu_count: _builtins.float | None = ...,
+        gpu_count_allocated: _builtins.float | None = ...,
+        gpu_count_unusable: _builtins.float | None = ...,
+        levels: _abc.Iterable[Global___LevelFigures] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gpu_count", b"_gpu_count", "_gpu_count_allocated", b"_gpu_count_allocated", "_gpu_count_unusable", b"_gpu_count_unusable", "_node_count", b"_node_count", "gpu_count", b"gpu_count", "gpu_count_allocated", b"gpu_count_allocated", "gpu_count_unusable", b"gpu_count_unusable", "node_count", b"node_count"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gpu_count", b"_gpu_count", "_gpu_count_allocated", b"_gpu_count_allocated", "_gpu_count_unusable", b"_gpu_count_unusable", "_node_count", b"_node_count", "gpu_count", b"gpu_count", "gpu_count_allocated", b"gpu_count_allocated", "gpu_count_unusable", b"gpu_count_unusable", "levels", b"levels", "node_count", b"node_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__gpu_count: _TypeAlias = _typing.Literal["gpu_count"]  # noqa: Y015
+    _WhichOneofArgType__gpu_count: _TypeAlias = _typing.Literal["_gpu_count", b"_gpu_count"]  # noqa: Y015
+    _WhichOneofReturnType__gpu_count_allocated: _TypeAlias = _typing.Literal["gpu_count_allocated"]  # noqa: Y015
+    _WhichOneofArgType__gpu_count_allocated: _TypeAlias = _typing.Literal["_gpu_count_allocated", b"_gpu_count_allocated"]  # noqa: Y015
+    _WhichOneofReturnType__gpu_count_unusable: _TypeAlias = _typing.Literal["gpu_count_unusable"]  # noqa: Y015
+    _WhichOneofArgType__gpu_count_unusable: _TypeAlias = _typing.Literal["_gpu_count_unusable", b"_gpu_count_unusable"]  # noqa: Y015
+    _WhichOneofReturnType__node_count: _TypeAlias = _typing.Literal["node_count"]  # noqa: Y015
+    _WhichOneofArgType__node_count: _TypeAlias = _typing.Literal["_node_count", b"_node_count"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gpu_count) -> _WhichOneofReturnType__gpu_count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gpu_count_allocated) -> _WhichOneofReturnType__gpu_count_allocated | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gpu_count_unusable) -> _WhichOneofReturnType__gpu_count_unusable | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__node_count) -> _WhichOneofReturnType__node_count | None: ...
+
+Global___ClusterFigures: _TypeAlias = ClusterFigures  # noqa: Y015
+
+@_typing.final
+class LevelFigures(_message.Message):
+    """How the domains of one level are used; domains without GPUs are left out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    DOMAIN_COUNT_EMPTY_FIELD_NUMBER: _builtins.int
+    DOMAIN_COUNT_PARTLY_USED_FIELD_NUMBER: _builtins.int
+    DOMAIN_COUNT_FULL_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """Node label key of the level; empty for single nodes."""
+    domain_count_empty: _builtins.int
+    """Domains whose GPUs are all free."""
+    domain_count_partly_used: _builtins.int
+    """Domains with both free and allocated GPUs."""
+    domain_count_full: _builtins.int
+    """Domains without a free GPU."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        domain_count_empty: _builtins.int | None = ...,
+        domain_count_partly_used: _builtins.int | None = ...,
+        domain_count_full: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_domain_count_empty", b"_domain_count_empty", "_domain_count_full", b"_domain_count_full", "_domain_count_partly_used", b"_domain_count_partly_used", "domain_count_empty", b"domain_count_empty", "domain_count_full", b"domain_count_full", "domain_count_partly_used", b"domain_count_partly_used"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_domain_count_empty", b"_domain_count_empty", "_domain_count_full", b"_domain_count_full", "_domain_count_partly_used", b"_domain_count_partly_used", "domain_count_empty", b"domain_count_empty", "domain_count_full", b"domain_count_full", "domain_count_partly_used", b"domain_count_partly_used", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__domain_count_empty: _TypeAlias = _typing.Literal["domain_count_empty"]  # noqa: Y015
+    _WhichOneofArgType__domain_count_empty: _TypeAlias = _typing.Literal["_domain_count_empty", b"_domain_count_empty"]  # noqa: Y015
+    _WhichOneofReturnType__domain_count_full: _TypeAlias = _typing.Literal["domain_count_full"]  # noqa: Y015
+    _WhichOneofArgType__domain_count_full: _TypeAlias = _typing.Literal["_domain_count_full", b"_domain_count_full"]  # noqa: Y015
+    _WhichOneofReturnType__domain_count_partly_used: _TypeAlias = _typing.Literal["domain_count_partly_used"]  # noqa: Y015
+    _WhichOneofArgType__domain_count_partly_used: _TypeAlias = _typing.Literal["_domain_count_partly_used", b"_domain_count_partly_used"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__domain_count_empty) -> _WhichOneofReturnType__domain_count_empty | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__domain_count_full) -> _WhichOneofReturnType__domain_count_full | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__domain_count_partly_used) -> _WhichOneofReturnType__domain_count_partly_used | None: ...
+
+Global___LevelFigures: _TypeAlias = LevelFigures  # noqa: Y015
+
+@_typing.final
+class LargestGang(_message.Message):
+    """The most pods of one kind that fit into one domain now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class RequestsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    DOMAIN_FIELD_NUMBER: _builtins.int
+    POD_COUNT_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """Node label key of the level; empty for the whole cluster, and for single nodes."""
+    node: _builtins.bool
+    """Whether the domains are single nodes."""
+    domain: _builtins.str
+    """The domain in which most fit; empty for the whole cluster, and if none fits anywhere."""
+    pod_count: _builtins.int
+    """Pods that fit there."""
+    @_builtins.property
+    def requests(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What one pod asks for, by resource name; Kubernetes quantities."""
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        key: _builtins.str = ...,
+        node: _builtins.bool | None = ...,
+        domain: _builtins.str = ...,
+        pod_count: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_node", b"_node", "_pod_count", b"_pod_count", "node", b"node", "pod_count", b"pod_count"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_node", b"_node", "_pod_count", b"_pod_count", "domain", b"domain", "key", b"key", "node", b"node", "pod_count", b"pod_count", "requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__node: _TypeAlias = _typing.Literal["node"]  # noqa: Y015
+    _WhichOneofArgType__node: _TypeAlias = _typing.Literal["_node", b"_node"]  # noqa: Y015
+    _WhichOneofReturnType__pod_count: _TypeAlias = _typing.Literal["pod_count"]  # noqa: Y015
+    _WhichOneofArgType__pod_count: _TypeAlias = _typing.Literal["_pod_count", b"_pod_count"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__node) -> _WhichOneofReturnType__node | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pod_count) -> _WhichOneofReturnType__pod_count | None: ...
+
+Global___LargestGang: _TypeAlias = LargestGang  # noqa: Y015
+
+@_typing.final
+class PlannedMove(_message.Message):
+    """One pod that would move."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    POD_GANG_FIELD_NUMBER: _builtins.int
+    POD_FIELD_NUMBER: _builtins.int
+    FROM_NODE_FIELD_NUMBER: _builtins.int
+    TO_NODE_FIELD_NUMBER: _builtins.int
+    GPU_IDS_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Namespace of the pod."""
+    pod_gang: _builtins.str
+    """Name of its gang."""
+    pod: _builtins.str
+    """Name of the pod."""
+    from_node: _builtins.str
+    """Where it runs."""
+    to_node: _builtins.str
+    """Where it would run."""
+    @_builtins.property
+    def gpu_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Ids of the GPUs it would have there."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        pod_gang: _builtins.str = ...,
+        pod: _builtins.str = ...,
+        from_node: _builtins.str = ...,
+        to_node: _builtins.str = ...,
+        gpu_ids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_node", b"from_node", "gpu_ids", b"gpu_ids", "namespace", b"namespace", "pod", b"pod", "pod_gang", b"pod_gang", "to_node", b"to_node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlannedMove: _TypeAlias = PlannedMove  # noqa: Y015
+
+@_typing.final
+class PlacementServiceGetMapRequest(_message.Message):
+    """What to draw."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORMAT_FIELD_NUMBER: _builtins.int
+    TOPOLOGY_NAME_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    COLOURS_FIELD_NUMBER: _builtins.int
+    format: _builtins.str
+    """"text" or "svg"; empty means "text"."""
+    topology_name: _builtins.str
+    """Name of the ClusterTopologyBinding to draw by; empty means the first by name, or none."""
+    width: _builtins.int
+    """Of a text: characters per line, 40 to 1000; 0 means 100."""
+    colours: _builtins.bool
+    """Of a text: whether the place where it is shown takes ANSI colours."""
+    def __init__(
+        self,
+        *,
+        format: _builtins.str = ...,
+        topology_name: _builtins.str = ...,
+        width: _builtins.int = ...,
+        colours: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["colours", b"colours", "format", b"format", "topology_name", b"topology_name", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlacementServiceGetMapRequest: _TypeAlias = PlacementServiceGetMapRequest  # noqa: Y015
+
+@_typing.final
+class PlacementServiceGetMapResponse(_message.Message):
+    """The picture."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PICTURE_FIELD_NUMBER: _builtins.int
+    SENTENCE_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    LARGEST_GANGS_FIELD_NUMBER: _builtins.int
+    TOPOLOGY_NAME_FIELD_NUMBER: _builtins.int
+    RESOURCE_VERSION_FIELD_NUMBER: _builtins.int
+    picture: _builtins.str
+    """The picture: text, or an SVG document."""
+    sentence: _builtins.str
+    """What it shows, in one sentence."""
+    topology_name: _builtins.str
+    """Name of the ClusterTopologyBinding that it is drawn by; empty if there is none."""
+    resource_version: _builtins.str
+    """Version of the store that the answer is about."""
+    @_builtins.property
+    def figures(self) -> Global___ClusterFigures:
+        """How GPUs are used."""
+
+    @_builtins.property
+    def largest_gangs(self) -> _containers.RepeatedCompositeFieldContainer[Global___LargestGang]:
+        """Largest gangs of pods with 1, 2, 4 and 8 GPUs, level by level."""
+
+    def __init__(
+        self,
+        *,
+        picture: _builtins.str = ...,
+        sentence: _builtins.str = ...,
+        figures: Global___ClusterFigures | None = ...,
+        largest_gangs: _abc.Iterable[Global___LargestGang] | None = ...,
+        topology_name: _builtins.str = ...,
+        resource_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures", "largest_gangs", b"largest_gangs", "picture", b"picture", "resource_version", b"resource_version", "sentence", b"sentence", "topology_name", b"topology_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlacementServiceGetMapResponse: _TypeAlias = PlacementServiceGetMapResponse  # noqa: Y015
+
+@_typing.final
+class PlacementServicePlanConsolidationRequest(_message.Message):
+    """What moves are for, and how many there may be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    POD_GANG_FIELD_NUMBER: _builtins.int
+    TOPOLOGY_NAME_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    DOMAIN_COUNT_MAX_FIELD_NUMBER: _builtins.int
+    POD_COUNT_MAX_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Namespace of the gang; empty means "default"."""
+    pod_gang: _builtins.str
+    """Name of a waiting gang that is to get its places; empty: whole domains are to come free."""
+    topology_name: _builtins.str
+    """Name of the ClusterTopologyBinding of the domains; empty means the first by name."""
+    level: _builtins.str
+    """Level whose domains are to come free, by domain name or label key; empty means single nodes."""
+    domain_count_max: _builtins.int
+    """Most domains to free; 0 means as many as can be."""
+    pod_count_max: _builtins.int
+    """Most pods to move; 0 means the server's limit."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        pod_gang: _builtins.str = ...,
+        topology_name: _builtins.str = ...,
+        level: _builtins.str = ...,
+        domain_count_max: _builtins.int = ...,
+        pod_count_max: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["domain_count_max", b"domain_count_max", "level", b"level", "namespace", b"namespace", "pod_count_max", b"pod_count_max", "pod_gang", b"pod_gang", "topology_name", b"topology_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlacementServicePlanConsolidationRequest: _TypeAlias = PlacementServicePlanConsolidationRequest  # noqa: Y015
+
+@_typing.final
+class PlacementServicePlanConsolidationResponse(_message.Message):
+    """The plan: benefit, disruption and moves."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HELPS_FIELD_NUMBER: _builtins.int
+    SENTENCE_FIELD_NUMBER: _builtins.int
+    DOMAINS_FREED_FIELD_NUMBER: _builtins.int
+    POD_COUNT_PLACED_FIELD_NUMBER: _builtins.int
+    POD_COUNT_MOVED_FIELD_NUMBER: _builtins.int
+    GANG_COUNT_MOVED_FIELD_NUMBER: _builtins.int
+    PRIORITY_HIGHEST_FIELD_NUMBER: _builtins.int
+    MOVES_FIELD_NUMBER: _builtins.int
+    RESOURCE_VERSION_FIELD_NUMBER: _builtins.int
+    helps: _builtins.bool
+    """Whether there is something to gain; without it there are no moves."""
+    sentence: _builtins.str
+    """Benefit and disruption, or why nothing helps, in one sentence."""
+    pod_count_placed: _builtins.int
+    """Pods of the waiting gang that would get places."""
+    pod_count_moved: _builtins.int
+    """Pods that would move."""
+    gang_count_moved: _builtins.int
+    """Gangs that would move as a whole, and so stop serving meanwhile."""
+    priority_highest: _builtins.int
+    """Highest priority among them; absent if there are none."""
+    resource_version: _builtins.str
+    """Version of the store that the answer is about."""
+    @_builtins.property
+    def domains_freed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Domains (nodes) that would come free."""
+
+    @_builtins.property
+    def moves(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedMove]:
+        """What moves where."""
+
+    def __init__(
+        self,
+        *,
+        helps: _builtins.bool | None = ...,
+        sentence: _builtins.str = ...,
+        domains_freed: _abc.Iterable[_builtins.str] | None = ...,
+        pod_count_placed: _builtins.int | None = ...,
+        pod_count_moved: _builtins.int | None = ...,
+        gang_count_moved: _builtins.int | None = ...,
+        priority_highest: _builtins.int | None = ...,
+        moves: _abc.Iterable[Global___PlannedMove] | None = ...,
+        resource_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gang_count_moved", b"_gang_count_moved", "_helps", b"_helps", "_pod_count_moved", b"_pod_count_moved", "_pod_count_placed", b"_pod_count_placed", "_priority_highest", b"_priority_highest", "gang_count_moved", b"gang_count_moved", "helps", b"helps", "pod_count_moved", b"pod_count_moved", "pod_count_placed", b"pod_count_placed", "priority_highest", b"priority_highest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gang_count_moved", b"_gang_count_moved", "_helps", b"_helps", "_pod_count_moved", b"_pod_count_moved", "_pod_count_placed", b"_pod_count_placed", "_priority_highest", b"_priority_highest", "domains_freed", b"domains_freed", "gang_count_moved", b"gang_count_moved", "helps", b"helps", "moves", b"moves", "pod_count_moved", b"pod_count_moved", "pod_count_placed", b"pod_count_placed", "priority_highest", b"priority_highest", "resource_version", b"resource_version", "sentence", b"sentence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__gang_count_moved: _TypeAlias = _typing.Literal["gang_count_moved"]  # noqa: Y015
+    _WhichOneofArgType__gang_count_moved: _TypeAlias = _typing.Literal["_gang_count_moved", b"_gang_count_moved"]  # noqa: Y015
+    _WhichOneofReturnType__helps: _TypeAlias = _typing.Literal["helps"]  # noqa: Y015
+    _WhichOneofArgType__helps: _TypeAlias = _typing.Literal["_helps", b"_helps"]  # noqa: Y015
+    _WhichOneofReturnType__pod_count_moved: _TypeAlias = _typing.Literal["pod_count_moved"]  # noqa: Y015
+    _WhichOneofArgType__pod_count_moved: _TypeAlias = _typing.Literal["_pod_count_moved", b"_pod_count_moved"]  # noqa: Y015
+    _WhichOneofReturnType__pod_count_placed: _TypeAlias = _typing.Literal["pod_count_placed"]  # noqa: Y015
+    _WhichOneofArgType__pod_count_placed: _TypeAlias = _typing.Literal["_pod_count_placed", b"_pod_count_placed"]  # noqa: Y015
+    _WhichOneofReturnType__priority_highest: _TypeAlias = _typing.Literal["priority_highest"]  # noqa: Y015
+    _WhichOneofArgType__priority_highest: _TypeAlias = _typing.Literal["_priority_highest", b"_priority_highest"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gang_count_moved) -> _WhichOneofReturnType__gang_count_moved | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__helps) -> _WhichOneofReturnType__helps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pod_count_moved) -> _WhichOneofReturnType__pod_count_moved | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pod_count_placed) -> _WhichOneofReturnType__pod_count_placed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority_highest) -> _WhichOneofReturnType__priority_highest | None: ...
+
+Global___PlacementServicePlanConsolidationResponse: _TypeAlias = PlacementServicePlanConsolidationResponse  # noqa: Y015
+
+@_typing.final
 class PlacementServiceSimulateRequest(_message.Message):
     """Manifests to try."""
 
@@ -90,19 +558,37 @@ class PlacementServiceSimulateRequest(_message.Message):
 
     MANIFEST_FIELD_NUMBER: _builtins.int
     DEFAULT_NAMESPACE_FIELD_NUMBER: _builtins.int
+    DRAINED_NODES_FIELD_NUMBER: _builtins.int
+    ADDED_NODES_FIELD_NUMBER: _builtins.int
+    WITHOUT_FIELD_NUMBER: _builtins.int
     manifest: _builtins.str
-    """YAML or JSON, as in ManifestService.Apply."""
+    """YAML or JSON, as in ManifestService.Apply; may be empty if the cluster is changed."""
     default_namespace: _builtins.str
     """Namespace of manifests that name none; empty means "default"."""
+    added_nodes: _builtins.str
+    """Nodes to add first: Node and NodePool manifests, as in a cluster file."""
+    @_builtins.property
+    def drained_nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of nodes to drain first."""
+
+    @_builtins.property
+    def without(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What to remove first: "pcs/NAME" or "pg/NAME" in the default namespace; a gang goes with the scaled
+        gangs that depend on it.
+        """
+
     def __init__(
         self,
         *,
         manifest: _builtins.str = ...,
         default_namespace: _builtins.str = ...,
+        drained_nodes: _abc.Iterable[_builtins.str] | None = ...,
+        added_nodes: _builtins.str = ...,
+        without: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_namespace", b"default_namespace", "manifest", b"manifest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_nodes", b"added_nodes", "default_namespace", b"default_namespace", "drained_nodes", b"drained_nodes", "manifest", b"manifest", "without", b"without"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -118,10 +604,15 @@ class PlacementServiceSimulateResponse(_message.Message):
     FITS_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     RESOURCE_VERSION_FIELD_NUMBER: _builtins.int
+    LARGEST_GANGS_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    POD_COUNT_DISPLACED_FIELD_NUMBER: _builtins.int
     fits: _builtins.bool
     """True when every gang fits."""
     resource_version: _builtins.str
     """Version of the store that the answer is about."""
+    pod_count_displaced: _builtins.int
+    """Pods that the drained nodes lose."""
     @_builtins.property
     def gangs(self) -> _containers.RepeatedCompositeFieldContainer[Global___SimulatedGang]:
         """One entry per gang, in the order of placement."""
@@ -130,6 +621,14 @@ class PlacementServiceSimulateResponse(_message.Message):
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Things that are legal but hardly meant."""
 
+    @_builtins.property
+    def largest_gangs(self) -> _containers.RepeatedCompositeFieldContainer[Global___LargestGang]:
+        """Largest gangs of the manifests' pods that would fit before any of them is placed, level by level."""
+
+    @_builtins.property
+    def figures(self) -> Global___ClusterFigures:
+        """How GPUs would be used afterwards."""
+
     def __init__(
         self,
         *,
@@ -137,13 +636,21 @@ class PlacementServiceSimulateResponse(_message.Message):
         fits: _builtins.bool | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         resource_version: _builtins.str = ...,
+        largest_gangs: _abc.Iterable[Global___LargestGang] | None = ...,
+        figures: Global___ClusterFigures | None = ...,
+        pod_count_displaced: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_fits", b"_fits", "fits", b"fits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fits", b"_fits", "_pod_count_displaced", b"_pod_count_displaced", "figures", b"figures", "fits", b"fits", "pod_count_displaced", b"pod_count_displaced"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fits", b"_fits", "fits", b"fits", "gangs", b"gangs", "resource_version", b"resource_version", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fits", b"_fits", "_pod_count_displaced", b"_pod_count_displaced", "figures", b"figures", "fits", b"fits", "gangs", b"gangs", "largest_gangs", b"largest_gangs", "pod_count_displaced", b"pod_count_displaced", "resource_version", b"resource_version", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__fits: _TypeAlias = _typing.Literal["fits"]  # noqa: Y015
     _WhichOneofArgType__fits: _TypeAlias = _typing.Literal["_fits", b"_fits"]  # noqa: Y015
+    _WhichOneofReturnType__pod_count_displaced: _TypeAlias = _typing.Literal["pod_count_displaced"]  # noqa: Y015
+    _WhichOneofArgType__pod_count_displaced: _TypeAlias = _typing.Literal["_pod_count_displaced", b"_pod_count_displaced"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__fits) -> _WhichOneofReturnType__fits | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pod_count_displaced) -> _WhichOneofReturnType__pod_count_displaced | None: ...
 
 Global___PlacementServiceSimulateResponse: _TypeAlias = PlacementServiceSimulateResponse  # noqa: Y015

@@ -40,6 +40,16 @@ class PlacementServiceStub:
                 request_serializer=grove_dot_v1_dot_placement__pb2.PlacementServiceSimulateRequest.SerializeToString,
                 response_deserializer=grove_dot_v1_dot_placement__pb2.PlacementServiceSimulateResponse.FromString,
                 _registered_method=True)
+        self.GetMap = channel.unary_unary(
+                '/grove.v1.PlacementService/GetMap',
+                request_serializer=grove_dot_v1_dot_placement__pb2.PlacementServiceGetMapRequest.SerializeToString,
+                response_deserializer=grove_dot_v1_dot_placement__pb2.PlacementServiceGetMapResponse.FromString,
+                _registered_method=True)
+        self.PlanConsolidation = channel.unary_unary(
+                '/grove.v1.PlacementService/PlanConsolidation',
+                request_serializer=grove_dot_v1_dot_placement__pb2.PlacementServicePlanConsolidationRequest.SerializeToString,
+                response_deserializer=grove_dot_v1_dot_placement__pb2.PlacementServicePlanConsolidationResponse.FromString,
+                _registered_method=True)
 
 
 class PlacementServiceServicer:
@@ -49,9 +59,30 @@ class PlacementServiceServicer:
     def Simulate(self, request, context):
         """Says what would happen to the gangs of these manifests if they were applied now, in the order in
         which placement would take them, on a copy of the cluster as it is. Sets that exist already are
-        taken as replaced. ClusterTopologyBindings in the manifest count for the question.
-        Codes: INVALID_ARGUMENT (as ManifestService.Apply), RESOURCE_EXHAUSTED (more gangs than the
-        server looks at in one question).
+        taken as replaced. ClusterTopologyBindings in the manifest count for the question. First the
+        cluster is changed as asked: nodes added, sets and gangs removed, nodes drained; gangs that lose
+        pods by that ask for new places before the gangs of the manifests.
+        Codes: INVALID_ARGUMENT (as ManifestService.Apply; a node added that exists), NOT_FOUND (a node to
+        drain, or what is to be removed), RESOURCE_EXHAUSTED (more gangs than the server looks at in one
+        question).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMap(self, request, context):
+        """Draws the cluster as it is, and tells how its GPUs are used.
+        Codes: INVALID_ARGUMENT (an unknown format), NOT_FOUND (the topology).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PlanConsolidation(self, request, context):
+        """Plans which gangs to move so that a waiting gang fits, or so that whole domains come free. Every
+        pod that moves has its new place; whole gangs move, or surplus pods. Nothing is moved.
+        Codes: NOT_FOUND (the gang, the topology or its level), FAILED_PRECONDITION (the gang does not
+        wait for places).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -64,6 +95,16 @@ def add_PlacementServiceServicer_to_server(servicer, server):
                     servicer.Simulate,
                     request_deserializer=grove_dot_v1_dot_placement__pb2.PlacementServiceSimulateRequest.FromString,
                     response_serializer=grove_dot_v1_dot_placement__pb2.PlacementServiceSimulateResponse.SerializeToString,
+            ),
+            'GetMap': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMap,
+                    request_deserializer=grove_dot_v1_dot_placement__pb2.PlacementServiceGetMapRequest.FromString,
+                    response_serializer=grove_dot_v1_dot_placement__pb2.PlacementServiceGetMapResponse.SerializeToString,
+            ),
+            'PlanConsolidation': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanConsolidation,
+                    request_deserializer=grove_dot_v1_dot_placement__pb2.PlacementServicePlanConsolidationRequest.FromString,
+                    response_serializer=grove_dot_v1_dot_placement__pb2.PlacementServicePlanConsolidationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -94,6 +135,60 @@ class PlacementService:
             '/grove.v1.PlacementService/Simulate',
             grove_dot_v1_dot_placement__pb2.PlacementServiceSimulateRequest.SerializeToString,
             grove_dot_v1_dot_placement__pb2.PlacementServiceSimulateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMap(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/grove.v1.PlacementService/GetMap',
+            grove_dot_v1_dot_placement__pb2.PlacementServiceGetMapRequest.SerializeToString,
+            grove_dot_v1_dot_placement__pb2.PlacementServiceGetMapResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanConsolidation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/grove.v1.PlacementService/PlanConsolidation',
+            grove_dot_v1_dot_placement__pb2.PlacementServicePlanConsolidationRequest.SerializeToString,
+            grove_dot_v1_dot_placement__pb2.PlacementServicePlanConsolidationResponse.FromString,
             options,
             channel_credentials,
             insecure,

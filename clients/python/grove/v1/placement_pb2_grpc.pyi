@@ -36,9 +36,22 @@ class PlacementServiceStub:
     Simulate: _grpc.UnaryUnaryMultiCallable[_placement_pb2.PlacementServiceSimulateRequest, _placement_pb2.PlacementServiceSimulateResponse]
     """Says what would happen to the gangs of these manifests if they were applied now, in the order in
     which placement would take them, on a copy of the cluster as it is. Sets that exist already are
-    taken as replaced. ClusterTopologyBindings in the manifest count for the question.
-    Codes: INVALID_ARGUMENT (as ManifestService.Apply), RESOURCE_EXHAUSTED (more gangs than the
-    server looks at in one question).
+    taken as replaced. ClusterTopologyBindings in the manifest count for the question. First the
+    cluster is changed as asked: nodes added, sets and gangs removed, nodes drained; gangs that lose
+    pods by that ask for new places before the gangs of the manifests.
+    Codes: INVALID_ARGUMENT (as ManifestService.Apply; a node added that exists), NOT_FOUND (a node to
+    drain, or what is to be removed), RESOURCE_EXHAUSTED (more gangs than the server looks at in one
+    question).
+    """
+    GetMap: _grpc.UnaryUnaryMultiCallable[_placement_pb2.PlacementServiceGetMapRequest, _placement_pb2.PlacementServiceGetMapResponse]
+    """Draws the cluster as it is, and tells how its GPUs are used.
+    Codes: INVALID_ARGUMENT (an unknown format), NOT_FOUND (the topology).
+    """
+    PlanConsolidation: _grpc.UnaryUnaryMultiCallable[_placement_pb2.PlacementServicePlanConsolidationRequest, _placement_pb2.PlacementServicePlanConsolidationResponse]
+    """Plans which gangs to move so that a waiting gang fits, or so that whole domains come free. Every
+    pod that moves has its new place; whole gangs move, or surplus pods. Nothing is moved.
+    Codes: NOT_FOUND (the gang, the topology or its level), FAILED_PRECONDITION (the gang does not
+    wait for places).
     """
 
 @_typing.type_check_only
@@ -49,9 +62,22 @@ class PlacementServiceAsyncStub(PlacementServiceStub):
     Simulate: _aio.UnaryUnaryMultiCallable[_placement_pb2.PlacementServiceSimulateRequest, _placement_pb2.PlacementServiceSimulateResponse]  # type: ignore[assignment]
     """Says what would happen to the gangs of these manifests if they were applied now, in the order in
     which placement would take them, on a copy of the cluster as it is. Sets that exist already are
-    taken as replaced. ClusterTopologyBindings in the manifest count for the question.
-    Codes: INVALID_ARGUMENT (as ManifestService.Apply), RESOURCE_EXHAUSTED (more gangs than the
-    server looks at in one question).
+    taken as replaced. ClusterTopologyBindings in the manifest count for the question. First the
+    cluster is changed as asked: nodes added, sets and gangs removed, nodes drained; gangs that lose
+    pods by that ask for new places before the gangs of the manifests.
+    Codes: INVALID_ARGUMENT (as ManifestService.Apply; a node added that exists), NOT_FOUND (a node to
+    drain, or what is to be removed), RESOURCE_EXHAUSTED (more gangs than the server looks at in one
+    question).
+    """
+    GetMap: _aio.UnaryUnaryMultiCallable[_placement_pb2.PlacementServiceGetMapRequest, _placement_pb2.PlacementServiceGetMapResponse]  # type: ignore[assignment]
+    """Draws the cluster as it is, and tells how its GPUs are used.
+    Codes: INVALID_ARGUMENT (an unknown format), NOT_FOUND (the topology).
+    """
+    PlanConsolidation: _aio.UnaryUnaryMultiCallable[_placement_pb2.PlacementServicePlanConsolidationRequest, _placement_pb2.PlacementServicePlanConsolidationResponse]  # type: ignore[assignment]
+    """Plans which gangs to move so that a waiting gang fits, or so that whole domains come free. Every
+    pod that moves has its new place; whole gangs move, or surplus pods. Nothing is moved.
+    Codes: NOT_FOUND (the gang, the topology or its level), FAILED_PRECONDITION (the gang does not
+    wait for places).
     """
 
 class PlacementServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -65,9 +91,34 @@ class PlacementServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_placement_pb2.PlacementServiceSimulateResponse, _abc.Awaitable[_placement_pb2.PlacementServiceSimulateResponse]]:
         """Says what would happen to the gangs of these manifests if they were applied now, in the order in
         which placement would take them, on a copy of the cluster as it is. Sets that exist already are
-        taken as replaced. ClusterTopologyBindings in the manifest count for the question.
-        Codes: INVALID_ARGUMENT (as ManifestService.Apply), RESOURCE_EXHAUSTED (more gangs than the
-        server looks at in one question).
+        taken as replaced. ClusterTopologyBindings in the manifest count for the question. First the
+        cluster is changed as asked: nodes added, sets and gangs removed, nodes drained; gangs that lose
+        pods by that ask for new places before the gangs of the manifests.
+        Codes: INVALID_ARGUMENT (as ManifestService.Apply; a node added that exists), NOT_FOUND (a node to
+        drain, or what is to be removed), RESOURCE_EXHAUSTED (more gangs than the server looks at in one
+        question).
+        """
+
+    @_abc_1.abstractmethod
+    def GetMap(
+        self,
+        request: _placement_pb2.PlacementServiceGetMapRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_placement_pb2.PlacementServiceGetMapResponse, _abc.Awaitable[_placement_pb2.PlacementServiceGetMapResponse]]:
+        """Draws the cluster as it is, and tells how its GPUs are used.
+        Codes: INVALID_ARGUMENT (an unknown format), NOT_FOUND (the topology).
+        """
+
+    @_abc_1.abstractmethod
+    def PlanConsolidation(
+        self,
+        request: _placement_pb2.PlacementServicePlanConsolidationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_placement_pb2.PlacementServicePlanConsolidationResponse, _abc.Awaitable[_placement_pb2.PlacementServicePlanConsolidationResponse]]:
+        """Plans which gangs to move so that a waiting gang fits, or so that whole domains come free. Every
+        pod that moves has its new place; whole gangs move, or surplus pods. Nothing is moved.
+        Codes: NOT_FOUND (the gang, the topology or its level), FAILED_PRECONDITION (the gang does not
+        wait for places).
         """
 
 def add_PlacementServiceServicer_to_server(servicer: PlacementServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
