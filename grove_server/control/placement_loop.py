@@ -1,14 +1,13 @@
 """The placement loop: store → placement → bindings.
 
-A round takes the gangs that have something to place: queue by queue as their turns come, by priority, and at equal
-priority in Grove's order over all sets: base gangs (oldest set, lowest copy first), then scaled gangs whose base is
-placed, then surplus pods. All that a round decides for one copy becomes one atomic commit: pods get their nodes and the
-gang says that it is placed, or nothing happens and the copy is decided anew. If others have to leave for a gang, they
-are told in the commit of its copy.
+A round takes the gangs that have something to place, in Grove's order over all sets: base gangs (oldest set, lowest
+copy first), then scaled gangs whose base is placed, then surplus pods. All that a round decides for one copy becomes
+one atomic commit: pods get their nodes and the gang says that it is placed, or nothing happens and the copy is
+decided anew.
 
 Gangs that do not fit wait with their verdict. They are tried again when nodes or pods change in a way that may help
-them, and once when they have waited so long that a domain is set aside for them. What is decided is reserved at once,
-so rounds may overlap with commits on their way to the disk.
+them, never on a timer. What is decided is reserved at once, so rounds may overlap with commits on their way to the
+disk.
 """
 
 from __future__ import annotations
@@ -53,24 +52,14 @@ class PlacementLoop(Supervised):
     """Gives every gang its nodes."""
 
     def __init__(
-        self,
-        store: Store,
-        clock: Clock,
-        pace: Pace,
-        events: EventRecorder,
-        *,
-        pool: SolverPool | None = None,
-        orders_of: OrdersOf = no_orders,
+        self, store: Store, clock: Clock, pace: Pace, events: EventRecorder, *, pool: SolverPool | None = None
     ) -> None:
         super().__init__("placement-loop")
         self._store = store
         self._clock = clock
         self._pace = pace
         self._events = events
-        self.desk = GangDesk(
-            store, clock, events, pace.stopwatch, pool=pool, bring_back=self._bring_back, orders_of=orders_of
-        )
-        self.room = self.desk.room
+        self.desk = GangDesk(store, clock, events, pace.stopwatch, pool=pool, bring_back=self._bring_back)
         self.cluster = self.desk.cluster
         self.scenes = self.desk.scenes
         self._followers = Followers(self.scenes.peers)
@@ -79,7 +68,6 @@ class PlacementLoop(Supervised):
         self._drafts: dict[CopyKey, CopyDraft] = {}
         self._drafts_in_flight: dict[CopyKey, CopyDraft] = {}
         self._retry_generation = 0
-        self._timed_for: float | None = None
         # Set while the store takes no changes: giving back what could not be written must not look like help.
         self._is_resting = False
         self._wake = asyncio.Event()
@@ -93,11 +81,7 @@ class PlacementLoop(Supervised):
         for pod in reader.list(Pod):
             if pod.node and pod.phase not in (PodPhase.FAILED, PodPhase.SUCCEEDED):
                 self._adopt(pod)
-        for gang in reader.sorted_list(PodGang):
-            self.room.follow_gang(gang, None)
-            if gang.status.nomination is not None:
-                self.room.restore(gang)
-            self._dirty[key_of(gang)] = None
+        self._dirty.update(dict.fromkeys(key_of(gang) for gang in reader.list(PodGang)))
         self.run_task(self._run)
 
     async def stop(self) -> None:
@@ -133,8 +117,6 @@ class PlacementLoop(Supervised):
                 self._observe_pod(resource, notice, released, adopted)
             elif isinstance(resource, PodGang):
                 self._observe_gang(resource, notice)
-            elif isinstance(resource, Queue | PodCliqueSet):
-                self._observe_queues(resource, notice)
             elif isinstance(resource, Node):
                 nodes[resource.metadata.name] = None if notice.kind is ChangeType.DELETED else resource
                 previous = notice.previous
