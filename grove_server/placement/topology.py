@@ -12,7 +12,8 @@ labels of a level. Not here: what is free (`counts`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -120,6 +121,27 @@ class Layout:
         return tuple((level, int(domain)) for domain in np.flatnonzero(holds))
 
 
+class CodesOf(Mapping[str, int]):
+    """Codes by value, looked up in the sorted values: a node's new label then costs no table of all the others."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: tuple[str, ...]) -> None:
+        self._values = values
+
+    def __getitem__(self, value: str) -> int:
+        code = bisect_left(self._values, value)
+        if code == len(self._values) or self._values[code] != value:
+            raise KeyError(value)
+        return code
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelColumn:
     """One label over all slots: `codes` int64[slots], -1 = missing; values in text order, so codes sort as names do."""
@@ -132,10 +154,9 @@ class LabelColumn:
 def label_column(labels: Sequence[str | None]) -> LabelColumn:
     """Return the column of one label's values by slot (None = missing or no node)."""
     values = tuple(sorted(dict.fromkeys(value for value in labels if value is not None)))
-    codes_of = dict(zip(values, range(len(values)), strict=True))
     lookup: dict[str | None, int] = dict(zip((*values, None), (*range(len(values)), -1), strict=True))
     codes = np.fromiter(map(lookup.__getitem__, labels), dtype=np.int64, count=len(labels))
-    return LabelColumn(codes=codes, values=values, codes_of=codes_of)
+    return LabelColumn(codes=codes, values=values, codes_of=CodesOf(values))
 
 
 def patched_column(column: LabelColumn, slot_count: int, labels: Mapping[int, str | None]) -> LabelColumn:
@@ -143,12 +164,12 @@ def patched_column(column: LabelColumn, slot_count: int, labels: Mapping[int, st
     codes = np.full(slot_count, -1, dtype=np.int64)
     codes[: len(column.codes)] = column.codes
     values, codes_of = column.values, column.codes_of
-    fresh = dict.fromkeys(value for value in labels.values() if value is not None and value not in codes_of)
+    fresh = sorted({value for value in labels.values() if value is not None and value not in codes_of})
     if fresh:
+        before = np.array([bisect_left(values, value) for value in fresh], dtype=np.int64)
+        codes += (codes >= 0) * np.searchsorted(before, codes, side="right")
         values = tuple(sorted((*values, *fresh)))
-        codes_of = dict(zip(values, range(len(values)), strict=True))
-        moved = np.fromiter(map(codes_of.__getitem__, column.values), dtype=np.int64, count=len(column.values))
-        codes = np.append(moved, -1)[codes]  # The last entry answers code -1, a missing label.
+        codes_of = CodesOf(values)
     for slot, value in labels.items():
         codes[slot] = -1 if value is None else codes_of[value]
     return LabelColumn(codes=codes, values=values, codes_of=codes_of)

@@ -43,6 +43,7 @@ SUITE: Final[tuple[Benchmark, ...]] = (
     Benchmark(name="store.put", run=store.store_put),
     Benchmark(name="store.fanout", run=store.store_fanout),
     Benchmark(name="place", run=place.run),
+    Benchmark(name="place.nodes", run=nodes.run),
     Benchmark(name="place.pending", run=pending.run),
     Benchmark(name="place.evict", run=preemption.run),
     Benchmark(name="place.w", run=mirrors.run),
