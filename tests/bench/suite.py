@@ -10,6 +10,7 @@ from typing import Final
 from tests.bench import (
     deploy,
     mirrors,
+    nodes,
     openb,
     pending,
     place,
