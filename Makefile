@@ -40,6 +40,12 @@ SEEDS ?= 200
 sim: setup ## Simulate the server on virtual time, SEEDS=200 times, each with its own faults (no network, no disk)
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
 
+# How many events one history of nodes and gangs has; CI runs shorter ones as tests.
+EVENTS ?= 100000
+.PHONY: churn
+churn: setup ## Let nodes and gangs come, go and change on placement, EVENTS=100000 times, checked after every one
+	$(BIN)/python -m tests.churn --events $(EVENTS) $(ARGS)
+
 .PHONY: test-crash
 test-crash: setup ## Kill the server under load, 50 times, and look what is left (minutes)
 	$(BIN)/pytest -q -m crash tests/crash $(PYTEST)
