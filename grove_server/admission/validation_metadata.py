@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from grove_server.admission.findings import Findings
+from grove_server.admission.validation_affinity import check_spread
 from grove_server.admission.validation_gpus import warn_of_gpu_share
 from grove_server.resources.duration import DurationError, format_duration, parse_duration
 from grove_server.resources.labels import (
@@ -65,6 +66,7 @@ def check_metadata(metadata: ManifestMetadata, labels_max: int, findings: Findin
     if metadata.annotations:
         check_annotations(metadata.annotations, "metadata.annotations", labels_max, findings)
         warn_of_gpu_share(metadata.annotations, "metadata.annotations", findings)
+        check_spread(metadata.annotations, findings)
         if DRAIN_TIMEOUT in metadata.annotations:
             _check_drain_timeout(metadata.annotations[DRAIN_TIMEOUT], findings)
         policy = metadata.annotations.get(STUCK_TERMINATING_POLICY)

@@ -1,7 +1,6 @@
 """Rules for what narrows the nodes of a pod: node selector, tolerations, affinity; their meaning is Kubernetes'.
 
-Placement acts on node selectors, tolerations and required node affinity. Preferred node affinity and (anti-)affinity
-between pods are kept for Kubernetes, with a warning that the built-in placement does not look at them.
+Placement acts on all of them. The rules for wishes and for affinity between pods are `validation_affinity`'s.
 """
 
 from __future__ import annotations
@@ -11,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from grove_server.admission.findings import Findings
+from grove_server.admission.parts import maps_in
+from grove_server.admission.validation_affinity import check_pod_affinity, check_preferred_nodes
 from grove_server.resources.labels import label_key_problem, label_value_problem
 
 _EFFECTS: Final = ("NoSchedule", "PreferNoSchedule", "NoExecute")
@@ -21,7 +22,6 @@ _AFFINITY_FIELDS: Final = frozenset({"nodeAffinity", "podAffinity", "podAntiAffi
 _REQUIRED: Final = "requiredDuringSchedulingIgnoredDuringExecution"
 _PREFERRED: Final = "preferredDuringSchedulingIgnoredDuringExecution"
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,18}")
-_ENTRIES_MAX: Final = 256
 
 
 def check_node_selector(selector: object, path: str, findings: Findings) -> None:
@@ -41,7 +41,7 @@ def check_node_selector(selector: object, path: str, findings: Findings) -> None
 
 def check_tolerations(tolerations: object, path: str, findings: Findings) -> None:
     """Check ``tolerations``."""
-    for index, toleration in _maps(tolerations, path, findings):
+    for index, toleration in maps_in(tolerations, path, findings):
         at = f"{path}[{index}]"
         for name in toleration:
             if name not in _TOLERATION_FIELDS:
@@ -62,23 +62,22 @@ def check_tolerations(tolerations: object, path: str, findings: Findings) -> Non
 
 
 def check_affinity(affinity: object, path: str, findings: Findings) -> None:
-    """Check ``affinity``; required node affinity in depth, because placement acts on it."""
+    """Check ``affinity``."""
     if not isinstance(affinity, dict):
         findings.wrong_type(path, "a map", affinity)
         return
     for name in affinity:
         if name not in _AFFINITY_FIELDS:
             findings.unknown(f"{path}.{name}")
-        elif name != "nodeAffinity" and affinity[name]:
-            findings.warn(f"{path}.{name} is kept, but the built-in placement does not look at it")
+        elif name != "nodeAffinity":
+            check_pod_affinity(affinity[name], f"{path}.{name}", findings)
     node = affinity.get("nodeAffinity")
     if node is None:
         return
     if not isinstance(node, dict):
         findings.wrong_type(f"{path}.nodeAffinity", "a map", node)
         return
-    if node.get(_PREFERRED):
-        findings.warn(f"{path}.nodeAffinity.{_PREFERRED} is kept, but the built-in placement does not look at it")
+    check_preferred_nodes(node.get(_PREFERRED), f"{path}.nodeAffinity.{_PREFERRED}", _check_term, findings)
     required = node.get(_REQUIRED)
     if required is None:
         return
@@ -88,7 +87,7 @@ def check_affinity(affinity: object, path: str, findings: Findings) -> None:
     elif not required.get("nodeSelectorTerms"):
         findings.required(terms_path, "must have at least one term")
     else:
-        for index, term in _maps(required["nodeSelectorTerms"], terms_path, findings):
+        for index, term in maps_in(required["nodeSelectorTerms"], terms_path, findings):
             _check_term(term, f"{terms_path}[{index}]", findings)
 
 
@@ -96,9 +95,9 @@ def _check_term(term: Mapping[str, Any], path: str, findings: Findings) -> None:
     for name in term:
         if name not in ("matchExpressions", "matchFields"):
             findings.unknown(f"{path}.{name}")
-    for index, expression in _maps(term.get("matchExpressions"), f"{path}.matchExpressions", findings):
+    for index, expression in maps_in(term.get("matchExpressions"), f"{path}.matchExpressions", findings):
         _check_expression(expression, f"{path}.matchExpressions[{index}]", findings)
-    for index, expression in _maps(term.get("matchFields"), f"{path}.matchFields", findings):
+    for index, expression in maps_in(term.get("matchFields"), f"{path}.matchFields", findings):
         at = f"{path}.matchFields[{index}]"
         if expression.get("key") != "metadata.name":
             findings.not_supported(f"{at}.key", expression.get("key"), ("metadata.name",))
@@ -129,22 +128,3 @@ def _check_expression(expression: Mapping[str, Any], path: str, findings: Findin
             findings.forbidden(f"{path}.values", f"may not be set when operator is {operator}")
     elif len(values) != 1 or _INTEGER.fullmatch(values[0]) is None:
         findings.invalid(f"{path}.values", f"must be exactly one whole number when operator is {operator}")
-
-
-def _maps(entries: object, path: str, findings: Findings) -> list[tuple[int, Mapping[str, Any]]]:
-    """Return the entries of a list that are maps, with their index, and note those that are not."""
-    if entries is None:
-        return []
-    if not isinstance(entries, list):
-        findings.wrong_type(path, "a list", entries)
-        return []
-    if len(entries) > _ENTRIES_MAX:
-        findings.too_many(path, len(entries), _ENTRIES_MAX)
-        return []
-    maps: list[tuple[int, Mapping[str, Any]]] = []
-    for index, entry in enumerate(entries):
-        if isinstance(entry, dict):
-            maps.append((index, entry))
-        else:
-            findings.wrong_type(f"{path}[{index}]", "a map", entry)
-    return maps

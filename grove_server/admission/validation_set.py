@@ -8,6 +8,7 @@ from grove_server.admission.context import AdmissionContext, Limits
 from grove_server.admission.findings import Findings
 from grove_server.admission.naming import INDEX_MARK, check_collisions, check_lengths
 from grove_server.admission.startup import check_start_order
+from grove_server.admission.validation_affinity import check_near
 from grove_server.admission.validation_gpus import check_gpu_share, warn_of_gpu_share
 from grove_server.admission.validation_metadata import check_annotations, check_clique_labels
 from grove_server.admission.validation_pod_spec import check_pod_spec
@@ -54,6 +55,7 @@ def check_set(
     _check_groups(template, limits, findings)
     check_updates(spec, findings)
     _check_pod_specs_together(template, context, findings)
+    check_near(template, _CLIQUES, findings)
     check_start_order(template, findings)
     check_claims_and_sharing(template, limits, findings)
     check_pod_count(spec, limits, "spec.replicas", findings)

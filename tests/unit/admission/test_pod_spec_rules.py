@@ -320,11 +320,6 @@ def test_accepts(change: Change) -> None:
     [
         (with_pod("restartPolicy", "Never"), "restartPolicy is Never"),
         (with_container("env", [{"name": "GROVE_PCS_NAME", "value": "x"}]), "GROVE_PCS_NAME is set by the server"),
-        (with_pod("affinity", {"podAntiAffinity": {"x": []}}), "affinity.podAntiAffinity is kept"),
-        (
-            with_pod("affinity", {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{}]}}),
-            "preferredDuringSchedulingIgnoredDuringExecution is kept",
-        ),
     ],
 )
 def test_keeps_with_a_warning(change: Change, warning: str) -> None:
