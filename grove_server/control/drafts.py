@@ -7,13 +7,17 @@ from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, TypeAlias
 
 from grove_server.control.decisions import Decision
-from grove_server.lifecycle.gang_status import PodGroupCounts, with_gang_status
+from grove_server.control.evictions import Eviction
+from grove_server.control.nominations import Nominated, as_stored
+from grove_server.control.seats import key_of_name
+from grove_server.lifecycle.gang_status import PodGroupCounts, displaced, with_gang_status
 from grove_server.placement.gangs import Ask, GangScene, in_old_places, is_placed
+from grove_server.placement.preemption import VictimKind
 from grove_server.placement.requests import PodShape, minimum_of
-from grove_server.placement.results import Placement, Verdict
+from grove_server.placement.results import Placement
 from grove_server.placement.standing import Standing
-from grove_server.resources.meta import Key, key_of
-from grove_server.resources.workload import Pod, PodGang
+from grove_server.resources.meta import Key, Kind, key_of
+from grove_server.resources.workload import Nomination, Pod, PodGang
 from grove_server.store.interface import Change, Put, Reader
 
 UNSCHEDULABLE: Final = "Unschedulable"
@@ -40,6 +44,7 @@ class CopyDraft:
     ``pods`` are pods with their new nodes, by name; ``last_taken`` those of the last ``take`` with their shapes.
     ``newly_placed`` are gangs that this draft places, as they were before. ``surplus`` says which gangs may still get
     pods beyond their minimum in this round. ``again`` are gangs that changed while the commit was on its way.
+    ``evictions`` are, by gang, the pods of others that this draft tells to leave for it.
     """
 
     key: CopyKey
@@ -49,6 +54,7 @@ class CopyDraft:
     again: set[Key] = field(default_factory=set)
     newly_placed: list[PodGang] = field(default_factory=list)
     last_taken: list[tuple[Pod, PodShape]] = field(default_factory=list)
+    evictions: dict[Key, Eviction] = field(default_factory=dict)
     _gangs: dict[Key, GangNews] = field(default_factory=dict)
     _waiting: set[Key] = field(default_factory=set)
 
@@ -87,6 +93,12 @@ class CopyDraft:
         news.score = placement.score if news.score is None else min(news.score, placement.score)
         return replace(placement, cliques=tuple(cliques))
 
+    def nominate(self, gang: PodGang, nominated: Nominated | None, now: float) -> None:
+        """Let a gang's status say which places are kept for it, or that none are."""
+        news = self._news(gang)
+        news.is_renominated = True
+        news.nomination = None if nominated is None else as_stored(nominated, now)
+
     def remember(self, key: Key, ask: Ask, decision: Decision, placed: Mapping[Key, Decision]) -> None:
         """Keep why a gang is where it is, beside what *placed* says of it so far.
 
@@ -101,7 +113,7 @@ class CopyDraft:
     def wait(self, gang: PodGang, scene: GangScene, decision: Decision, now: float) -> None:
         """Note that a gang, or what is left of it, has to wait; nothing is written if that was said before."""
         self._waiting.add(key_of(gang))
-        reason = UNSCHEDULABLE if isinstance(decision.outcome, Verdict) else GATED
+        reason = GATED if decision.request is None else UNSCHEDULABLE
         message = decision.message
         for pods in scene.pods.unbound.values():
             for pod in pods:
@@ -119,7 +131,8 @@ class CopyDraft:
     def changes(self, reader: Reader, now: float, standing_of: StandingOf) -> list[Change]:
         """Return the commit: each pod on the version it was decided on, each gang on the newest.
 
-        A gang whose pods got nodes is told where all of its pods stand after the commit.
+        A gang whose pods got nodes is told where all of its pods stand after the commit. Who has to leave is told in
+        the same commit as the gang that gets the places.
         """
         if not (self.pods or self._gangs):
             return []
@@ -136,6 +149,8 @@ class CopyDraft:
                 changes.append(Put(told, gang.resource_version))
             if told.status.scheduled_at is not None and gang.status.scheduled_at is None:
                 self.newly_placed.append(gang)
+        for key, eviction in self.evictions.items():
+            changes += _departures(key, eviction, reader, now)
         return changes
 
     def tell_place(self, gang: PodGang) -> None:
@@ -155,10 +170,13 @@ class GangNews:
     """What a draft says of one gang.
 
     ``score`` is the worst of what it took, None if it took nothing; ``is_moved``: it stands elsewhere all the same.
+    ``is_renominated``: other places are kept for it than before, or none any more.
     """
 
     score: float | None = None
     is_moved: bool = False
+    is_renominated: bool = False
+    nomination: Nomination | None = None
     reason: str = ""
     message: str = ""
 
@@ -183,8 +201,21 @@ class GangNews:
                 message=self.message or status.message,
                 placement_score=score,
                 topology=topology,
+                nomination=self.nomination if self.is_renominated else status.nomination,
             ),
         )
+
+
+def _departures(key: Key, eviction: Eviction, reader: Reader, now: float) -> list[Change]:
+    """Return the changes that tell pods, and the gangs that go as a whole, to leave for a gang."""
+    changes: list[Change] = [Put(pod, pod.resource_version) for pod in eviction.stops]
+    for victim in eviction.plan.victims:
+        name = key_of_name(victim.gang, Kind.POD_GANG)
+        gang = None if victim.gang.startswith("~") else reader.get(PodGang, name.namespace, name.name)
+        if gang is not None and victim.kind is VictimKind.GANG:
+            told = displaced(gang, eviction.why, f"its places go to gang {key.namespace}/{key.name}", now=now)
+            changes.append(Put(told, gang.resource_version))
+    return changes
 
 
 def _census(

@@ -22,16 +22,20 @@ from grove_server.control.decisions import (
 )
 from grove_server.control.drafts import CopyDraft, CopyKey
 from grove_server.control.events import EventRecorder
-from grove_server.control.gang_order import placement_order
+from grove_server.control.evictions import OrdersOf, no_orders
 from grove_server.control.indexes import GANGS_BY_COPY
 from grove_server.control.notes import waiting_note
+from grove_server.control.precedence import rank
+from grove_server.control.room_desk import RoomDesk
 from grove_server.control.scenes import Scenes
+from grove_server.control.seats import full_name
 from grove_server.control.second_opinions import SecondOpinions
 from grove_server.control.solver_pool import SolverPool
 from grove_server.placement.cluster import Cluster
+from grove_server.placement.earmarks import place_around
 from grove_server.placement.gangs import Ask, GangScene, ask_minimum, ask_surplus, is_complete, is_placed
-from grove_server.placement.place import place
-from grove_server.placement.results import Verdict
+from grove_server.placement.requests import minimum_of
+from grove_server.placement.results import Placement, Verdict
 from grove_server.placement.standing import is_constrained
 from grove_server.placement.wake_ups import WakeUps
 from grove_server.resources.meta import Key, key_of
@@ -61,6 +65,7 @@ class GangDesk:
         *,
         pool: SolverPool | None,
         bring_back: Callable[[Key], None],
+        orders_of: OrdersOf = no_orders,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -73,6 +78,9 @@ class GangDesk:
         self.placed: dict[Key, Decision] = {}
         self.wake_ups: WakeUps[Key] = WakeUps(self.cluster)
         self.opinions = SecondOpinions(self.cluster, pool, bring_back)
+        self.room = RoomDesk(
+            store, self.cluster, self.holdings, self.scenes, events, orders_of=orders_of, bring_back=bring_back
+        )
         self._waiting_counts: Counter[str] = Counter()
         self._is_shown = True
 
@@ -81,6 +89,7 @@ class GangDesk:
     def forget(self, key: Key) -> None:
         """Drop what is kept of a gang that is gone."""
         self._wait_no_more(key, is_gone=True)
+        self.room.forget(key)
         self.placed.pop(key, None)
 
     def helped(self, since: int) -> list[Key]:
@@ -114,6 +123,7 @@ class GangDesk:
         if before is not None:
             self._count(before, None)
             self.wake_ups.drop(key, is_gone=is_gone)
+            self.room.wait_no_more(key)
         self.opinions.forget(key)
 
     # One gang.
@@ -124,14 +134,16 @@ class GangDesk:
         if gang.metadata.deleted_at is not None:
             # It waits for its last pods to stop, and lacks nothing.
             self._wait_no_more(key, is_gone=True)
+            self.room.forget(key)
             return
         scene = self.scenes.scene(gang, draft)
         if is_placed(gang, scene.pods):
             self._decide_placed(gang, scene, draft)
             return
         reason, message = self._obstacle(gang, scene, draft)
-        if reason:
-            self._wait(gang, scene, draft, Decision(waiting_reason=reason, waiting_message=message))
+        obstacle = Decision(waiting_reason=reason, waiting_message=message) if reason else None
+        if (obstacle := obstacle or self.room.precedence.obstacle(gang)) is not None:
+            self._wait(gang, scene, draft, obstacle)
             return
         after = self._place_parts(gang, draft, ask_minimum)
         if after is None:
@@ -188,7 +200,7 @@ class GangDesk:
             if ask is None:
                 break
             decision = self._decide(gang, draft, ask)
-            if isinstance(decision.outcome, Verdict):
+            if not decision.is_placed:
                 tried.add(tuple(ask.pods))
                 failed.append(decision)
         if not failed:
@@ -211,30 +223,47 @@ class GangDesk:
 
     def _decide(self, gang: PodGang, draft: CopyDraft, ask: Ask) -> Decision:
         """Ask once, and take the places if there are any."""
+        key, now = key_of(gang), self._clock.now()
+        is_minimum = minimum_of(ask.request) > 0
+        level_names = self.scenes.level_names(gang.topology_name)
+        decision = self.room.kept(gang, draft, ask, now) if is_minimum else None
+        is_kept = decision is not None and decision.is_placed
+        if decision is None:
+            ask, decision = self.room.refusal(gang, ask, is_minimum=is_minimum)
+        if decision is None:
+            outcome: Placement | Verdict | Decision = self._ask(gang, ask, is_minimum=is_minimum)
+            if isinstance(outcome, Verdict) and is_minimum:
+                outcome = self.room.make(gang, draft, ask, outcome, now)
+            if isinstance(outcome, Verdict):
+                self.opinions.want(key, ask.request, outcome)
+            decision = outcome if isinstance(outcome, Decision) else Decision(request=ask.request, outcome=outcome)
+        decision = replace(decision, since=now, evaluated_at=now, level_names=level_names)
+        if isinstance(decision.outcome, Placement):
+            self._take(gang, draft, ask, decision, is_kept=is_kept)
+        return decision
+
+    def _ask(self, gang: PodGang, ask: Ask, *, is_minimum: bool) -> Placement | Verdict:
+        """Return what placement says, or what it said of the same question a moment ago."""
         began_s = self._stopwatch()
-        key = key_of(gang)
-        outcome = self.opinions.take(key, ask.request) or self.wake_ups.known(ask.request)
+        outcome = self.opinions.take(key_of(gang), ask.request)
+        outcome = outcome or self.wake_ups.known(ask.request, self.room.lane(gang))
         if outcome is None:
-            outcome = place(self.cluster, ask.request)
+            earmarks = self.room.around(ask, is_minimum=is_minimum)
+            name = full_name(gang.metadata.namespace, gang.metadata.name)
+            outcome = place_around(self.cluster, ask.request, earmarks, priority=gang.priority, gang=name)
         _SECONDS[isinstance(outcome, Verdict)].observe(self._stopwatch() - began_s)
-        now = self._clock.now()
-        decision = Decision(
-            request=ask.request,
-            outcome=outcome,
-            since=now,
-            evaluated_at=now,
-            level_names=self.scenes.level_names(gang.topology_name),
-        )
-        if isinstance(outcome, Verdict):
-            self.opinions.want(key, ask.request, outcome)
-            return decision
-        taken = draft.take(gang, ask, outcome, now)
-        self.cluster.reserve(taken)
+        return outcome
+
+    def _take(self, gang: PodGang, draft: CopyDraft, ask: Ask, decision: Decision, *, is_kept: bool) -> None:
+        """Take the places of a decision; *is_kept*: they are reserved already."""
+        assert isinstance(decision.outcome, Placement)
+        taken = draft.take(gang, ask, decision.outcome, self._clock.now())
+        if not is_kept:
+            self.cluster.reserve(taken)
         for pod, shape in draft.last_taken:
             self.holdings.note(key_of(pod), Holding(pod.node, shape, pod.gpu_ids))
             self.scenes.peers.note(pod)
-        draft.remember(key, ask, decision, self.placed)
-        return decision
+        draft.remember(key_of(gang), ask, decision, self.placed)
 
     def _wait(self, gang: PodGang, scene: GangScene, draft: CopyDraft, decision: Decision) -> None:
         """Keep the verdict; tell the gang and its pods if the reason is new."""
@@ -259,5 +288,5 @@ class GangDesk:
             for each in (decision, *decision.others)
             if each.request is not None and isinstance(each.outcome, Verdict)
         ]
-        self.wake_ups.file(key, failed, order=placement_order(gang))
+        self.wake_ups.file(key, failed, order=rank(gang), lane=self.room.lane(gang))
         draft.wait(gang, scene, decision, now)

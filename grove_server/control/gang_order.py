@@ -12,6 +12,7 @@ def asks_differ(one: PodGang, other: PodGang) -> bool:
         or one.topology_constraint != other.topology_constraint
         or one.topology_groups != other.topology_groups
         or one.topology_error != other.topology_error
+        or (one.priority, one.preemption_policy) != (other.priority, other.preemption_policy)
     )
 
 

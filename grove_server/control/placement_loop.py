@@ -1,13 +1,14 @@
 """The placement loop: store → placement → bindings.
 
-A round takes the gangs that have something to place, in Grove's order over all sets: base gangs (oldest set, lowest
-copy first), then scaled gangs whose base is placed, then surplus pods. All that a round decides for one copy becomes
-one atomic commit: pods get their nodes and the gang says that it is placed, or nothing happens and the copy is
-decided anew.
+A round takes the gangs that have something to place: queue by queue as their turns come, by priority, and at equal
+priority in Grove's order over all sets: base gangs (oldest set, lowest copy first), then scaled gangs whose base is
+placed, then surplus pods. All that a round decides for one copy becomes one atomic commit: pods get their nodes and the
+gang says that it is placed, or nothing happens and the copy is decided anew. If others have to leave for a gang, they
+are told in the commit of its copy.
 
 Gangs that do not fit wait with their verdict. They are tried again when nodes or pods change in a way that may help
-them, never on a timer. What is decided is reserved at once, so rounds may overlap with commits on their way to the
-disk.
+them, and once when they have waited so long that a domain is set aside for them. What is decided is reserved at once,
+so rounds may overlap with commits on their way to the disk.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from grove_server.control.decisions import (
 )
 from grove_server.control.drafts import CopyDraft, CopyKey
 from grove_server.control.events import EventRecorder
+from grove_server.control.evictions import OrdersOf, no_orders
 from grove_server.control.gang_desk import GangDesk
-from grove_server.control.gang_order import asks_differ, placement_order
+from grove_server.control.gang_order import asks_differ
 from grove_server.control.indexes import PODS_BY_NODE
 from grove_server.control.notes import node_note, placed_note
 from grove_server.control.pace import Pace
@@ -34,7 +36,8 @@ from grove_server.control.solver_pool import SolverPool
 from grove_server.control.supervision import Supervised
 from grove_server.resources.cluster import ClusterTopologyBinding, Node
 from grove_server.resources.meta import Key, Kind, key_of
-from grove_server.resources.workload import Pod, PodGang, PodPhase
+from grove_server.resources.queues import Queue, queue_of
+from grove_server.resources.workload import Pod, PodCliqueSet, PodGang, PodPhase
 from grove_server.store.errors import StoreUnavailableError
 from grove_server.store.interface import Applied, ChangeType, Notice, Outcome, Store
 from grove_server.telemetry import metrics
@@ -52,14 +55,24 @@ class PlacementLoop(Supervised):
     """Gives every gang its nodes."""
 
     def __init__(
-        self, store: Store, clock: Clock, pace: Pace, events: EventRecorder, *, pool: SolverPool | None = None
+        self,
+        store: Store,
+        clock: Clock,
+        pace: Pace,
+        events: EventRecorder,
+        *,
+        pool: SolverPool | None = None,
+        orders_of: OrdersOf = no_orders,
     ) -> None:
         super().__init__("placement-loop")
         self._store = store
         self._clock = clock
         self._pace = pace
         self._events = events
-        self.desk = GangDesk(store, clock, events, pace.stopwatch, pool=pool, bring_back=self._bring_back)
+        self.desk = GangDesk(
+            store, clock, events, pace.stopwatch, pool=pool, bring_back=self._bring_back, orders_of=orders_of
+        )
+        self.room = self.desk.room
         self.cluster = self.desk.cluster
         self.scenes = self.desk.scenes
         self._followers = Followers(self.scenes.peers)
@@ -68,6 +81,7 @@ class PlacementLoop(Supervised):
         self._drafts: dict[CopyKey, CopyDraft] = {}
         self._drafts_in_flight: dict[CopyKey, CopyDraft] = {}
         self._retry_generation = 0
+        self._timed_for: float | None = None
         # Set while the store takes no changes: giving back what could not be written must not look like help.
         self._is_resting = False
         self._wake = asyncio.Event()
@@ -81,7 +95,11 @@ class PlacementLoop(Supervised):
         for pod in reader.list(Pod):
             if pod.node and pod.phase not in (PodPhase.FAILED, PodPhase.SUCCEEDED):
                 self._adopt(pod)
-        self._dirty.update(dict.fromkeys(key_of(gang) for gang in reader.list(PodGang)))
+        for gang in reader.sorted_list(PodGang):
+            self.room.follow_gang(gang, None)
+            if gang.status.nomination is not None:
+                self.room.restore(gang)
+            self._dirty[key_of(gang)] = None
         self.run_task(self._run)
 
     async def stop(self) -> None:
@@ -94,7 +112,8 @@ class PlacementLoop(Supervised):
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits to be decided and nothing decided waits for the disk."""
-        return not (self._dirty or self._relabelled or self._drafts_in_flight) and self.desk.opinions.is_idle
+        is_due = self._dirty or self._relabelled or self._drafts_in_flight or self.room.has_more
+        return not is_due and self.desk.opinions.is_idle
 
     def decision(self, key: Key) -> Decision | None:
         """Return the last decision on a gang."""
@@ -117,28 +136,38 @@ class PlacementLoop(Supervised):
                 self._observe_pod(resource, notice, released, adopted)
             elif isinstance(resource, PodGang):
                 self._observe_gang(resource, notice)
+            elif isinstance(resource, Queue | PodCliqueSet):
+                self._observe_queues(resource, notice)
             elif isinstance(resource, Node):
                 nodes[resource.metadata.name] = None if notice.kind is ChangeType.DELETED else resource
                 previous = notice.previous
                 if previous is not None and previous.metadata.labels != resource.metadata.labels:
                     relabelled[resource.metadata.name] = None
             elif isinstance(resource, ClusterTopologyBinding):
-                self.scenes.forget_topologies()
-                self._dirty.update(dict.fromkeys(self.desk.waiting))
-                name = resource.metadata.name
-                for gang in self._store.read().list(PodGang):
-                    if gang.topology_name == name:
-                        self._dirty[key_of(gang)] = None
+                self._observe_topology(resource.metadata.name)
         if nodes:
             self._set_nodes(nodes)
+            self.room.check_promises()
         if released:
             self._release(released)
+            self._dirty.update(dict.fromkeys(self.room.helped_by_release(self.desk.waiting)))
+        self._dirty.update(dict.fromkeys(self.room.evictions.take_stalled()))
         for pod in adopted.values():
             self._adopt(pod)
         self._wake.set()
 
+    def _observe_topology(self, name: str) -> None:
+        """Look again at what waits, and at the gangs of a topology: they may be elsewhere in it now."""
+        self.scenes.forget_topologies()
+        self._dirty.update(dict.fromkeys(self.desk.waiting))
+        for gang in self._store.read().list(PodGang):
+            if gang.topology_name == name:
+                self._dirty[key_of(gang)] = None
+
     def _observe_pod(self, pod: Pod, notice: Notice, released: list[Key], adopted: dict[Key, Pod]) -> None:
         key = key_of(pod)
+        if not pod.is_active:
+            self.room.seats.touch((key,))
         if notice.kind is ChangeType.DELETED or pod.phase in (PodPhase.FAILED, PodPhase.SUCCEEDED):
             released.append(key)
             adopted.pop(key, None)
@@ -153,8 +182,30 @@ class PlacementLoop(Supervised):
             _log.warning("node_not_usable", node=name, problem=problem)
             self._events.note([node_note(name, problem)])
 
+    def _observe_queues(self, resource: Queue | PodCliqueSet, notice: Notice) -> None:
+        """Look again at the gangs whose queue may be another one now, or may let them in."""
+        previous = notice.previous
+        if isinstance(resource, Queue):
+            if (
+                notice.kind is not ChangeType.MODIFIED
+                or not isinstance(previous, Queue)
+                or previous.spec != resource.spec
+            ):
+                self.room.forget_queues()
+                self._dirty.update(dict.fromkeys(self.desk.waiting))
+        elif isinstance(previous, PodCliqueSet) and queue_of(previous) != queue_of(resource):
+            for gang in self._store.read().list(PodGang, resource.metadata.namespace):
+                if gang.set_uid == resource.metadata.uid:
+                    self.room.seats.touch_gang(key_of(gang))
+                    self._dirty[key_of(gang)] = None
+
     def _observe_gang(self, gang: PodGang, notice: Notice) -> None:
         key = key_of(gang)
+        before = notice.previous if isinstance(notice.previous, PodGang) else None
+        if notice.kind is ChangeType.DELETED:
+            self.room.follow_gang(None, before or gang)
+        else:
+            self.room.follow_gang(gang, before if notice.kind is ChangeType.MODIFIED else None)
         if notice.kind is ChangeType.DELETED:
             self._dirty.pop(key, None)
             self.desk.forget(key)
@@ -181,11 +232,12 @@ class PlacementLoop(Supervised):
 
     async def _run(self) -> None:
         while True:
-            if not self._dirty and not self._relabelled and not self._may_retry():
+            if not (self._dirty or self._relabelled or self.room.has_more) and not self._may_retry():
                 self._wake.clear()
                 await self._wake.wait()
             self._pace.begin()
             await self._queue_relabelled()
+            await self._take_seats()
             try:
                 await self._round()
             except Exception:
@@ -202,10 +254,35 @@ class PlacementLoop(Supervised):
             if self._pace.is_due:
                 await self._pace.breathe()
 
+    async def _take_seats(self) -> None:
+        """Take in who sits where, if decisions depend on what queues use."""
+        while self.room.needs_seats:
+            self.room.seats.take_in()
+            if self._pace.is_due:
+                await self._pace.breathe()
+
+    def _time_earmarks(self) -> None:
+        """Bring gangs back when they have waited so long that a domain is set aside for them."""
+        due_at = self.room.set_asides.next_due_at
+        if due_at is None or (self._timed_for is not None and self._timed_for <= due_at):
+            return
+        self._timed_for = due_at
+
+        async def wait() -> None:
+            await self._clock.sleep_until(due_at)
+            if self._timed_for == due_at:
+                self._timed_for = None
+            for key in self.room.set_asides.take_due(self._clock.now()):
+                self._bring_back(key)
+            self._time_earmarks()
+
+        self.run_aside(wait())
+
     def _start_over(self) -> None:
         """Give back what a round that broke off had decided and not sent, and look at every gang again."""
         for draft in self._drafts.values():
             self._release(key_of(pod) for pod in draft.pods.values())
+            self.room.settle(draft, is_done=False)
         self._drafts.clear()
         self._dirty.update(dict.fromkeys(key_of(gang) for gang in self._store.read().list(PodGang)))
 
@@ -216,7 +293,7 @@ class PlacementLoop(Supervised):
 
     async def _round(self) -> None:
         """Decide everything that is due once, in order."""
-        dirty, self._dirty = self._dirty, {}
+        dirty, self._dirty = self._dirty | self.room.begin_round(self.desk.waiting), {}
         candidates = dict.fromkeys([*dirty, *self._helped(), *self._followers.due(self.desk.waiting)])
         candidates.update(dict.fromkeys(self._following(candidates)))
         drafts = self._drafts
@@ -237,6 +314,7 @@ class PlacementLoop(Supervised):
         for key in list(drafts):
             self._submit(drafts.pop(key))
         self.desk.show_waiting()
+        self._time_earmarks()
 
     def _helped(self) -> list[Key]:
         """Return the waiting gangs that what grew since the last look may help."""
@@ -272,8 +350,7 @@ class PlacementLoop(Supervised):
                 self._drafts_in_flight[_copy_of(gang)].again.add(key)
                 continue
             gangs.append(gang)
-        gangs.sort(key=placement_order)
-        return gangs
+        return self.room.precedence.in_order(gangs)
 
     def _try(self, known: PodGang, decide: Callable[[PodGang, CopyDraft], None]) -> None:
         gang = self._store.read().get(PodGang, known.metadata.namespace, known.metadata.name)
@@ -296,12 +373,14 @@ class PlacementLoop(Supervised):
     # Committing.
 
     def _submit(self, draft: CopyDraft) -> None:
+        self.room.let_go(draft)
         try:
             changes = draft.changes(self._store.read(), self._clock.now(), self.scenes.standing)
         except Exception:  # noqa: BLE001 -- a supervised loop: one copy's fault must not stop the others
             metrics.INTERNAL_ERRORS.labels("placement").inc()
             _log.exception("draft_failed", set_uid=draft.key.set_uid, copy=draft.key.copy)
             self._release(key_of(pod) for pod in draft.pods.values())
+            self.room.settle(draft, is_done=False)
             for key in draft.touched:
                 self._later(key, _FAULT_RETRY_S)
             return
@@ -314,7 +393,10 @@ class PlacementLoop(Supervised):
     def _settle(self, draft: CopyDraft, future: asyncio.Future[tuple[Outcome, ...]]) -> None:
         del self._drafts_in_flight[draft.key]
         error = future.exception()
-        if error is None and all(isinstance(outcome, Applied) for outcome in future.result()):
+        is_done = error is None and all(isinstance(outcome, Applied) for outcome in future.result())
+        self.room.settle(draft, is_done=is_done)
+        self._dirty.update(dict.fromkeys(self.room.evictions.take_stalled()))
+        if is_done:
             self.desk.placed.update(draft.decisions)
             self._note_placed(draft)
             self._dirty.update(dict.fromkeys(draft.again))

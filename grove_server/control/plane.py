@@ -44,11 +44,13 @@ class ControlPlane:
         self._store = store
         self.events = EventRecorder(store, clock)
         self.chronicle = Chronicle(store, clock, self.events)
-        self.placement = PlacementLoop(store, clock, Pace(busy, stopwatch), self.events, pool=solver)
         self.routers = Routers(store, clock)
         self.nodes = NodeTroubles(store, clock)
         self.freed = FreedPlaces(store)
         self.orders = OrdersDesk(store, self.routers, self.nodes, self.freed, patience)
+        self.placement = PlacementLoop(
+            store, clock, Pace(busy, stopwatch), self.events, pool=solver, orders_of=self.orders.for_set
+        )
         self.workload = WorkloadLoop(
             store, clock, Pace(busy, stopwatch), self.events, self.orders, update_settle_s=update_settle_s
         )

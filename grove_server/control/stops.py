@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from grove_server.control.evictions import Eviction
 from grove_server.lifecycle.plan import Plan
 from grove_server.lifecycle.removal import StopReason
 from grove_server.lifecycle.stuck import STUCK_POD_REMOVED
 from grove_server.lifecycle.termination import GANG_TERMINATED, SCOPE_COPY, SCOPE_GROUP_REPLICA
+from grove_server.placement.preemption import VictimKind
 from grove_server.resources.meta import Kind
 from grove_server.resources.workload import Pod
 from grove_server.telemetry import metrics
@@ -18,6 +20,22 @@ _TERMINATIONS: Final = {
     Kind.POD_GANG: metrics.GANG_TERMINATIONS.labels(SCOPE_COPY),
     Kind.POD_CLIQUE_SCALING_GROUP: metrics.GANG_TERMINATIONS.labels(SCOPE_GROUP_REPLICA),
 }
+_PREEMPTIONS: Final = {
+    why: metrics.PREEMPTIONS.labels(why.value) for why in (StopReason.PREEMPTED, StopReason.RECLAIMED)
+}
+_VICTIMS: Final = {kind: metrics.PREEMPTION_VICTIMS.labels(kind.value) for kind in VictimKind}
+
+
+def count_evictions(eviction: Eviction) -> None:
+    """Count what others left for a gang: the pods asked to stop at once, the plan, and its victims."""
+    for pod in eviction.stops:
+        if pod.metadata.deleted_at is not None:
+            _STOPS[eviction.why].inc()
+    if eviction.stops:
+        _PREEMPTIONS[eviction.why].inc()
+        for victim in eviction.plan.victims:
+            if not victim.gang.startswith("~"):
+                _VICTIMS[victim.kind].inc(len(victim.pods))
 
 
 def count_stops(plan: Plan) -> None:

@@ -143,6 +143,15 @@ PLACEMENT_SECONDS: Final = Histogram(
     buckets=_PLAN_BUCKETS_S,
     registry=REGISTRY,
 )
+PREEMPTIONS: Final = Counter(
+    "grove_preemptions_total", "Gangs that others had to leave for, by why.", ("reason",), registry=REGISTRY
+)
+PREEMPTION_VICTIMS: Final = Counter(
+    "grove_preemption_victims_total",
+    "Pods that had to leave for a gang, by whether single pods or whole gangs went.",
+    ("kind",),
+    registry=REGISTRY,
+)
 SOLVER_QUESTIONS: Final = Counter(
     "grove_solver_questions_total",
     "Gangs that the exact solver was asked about, by outcome.",

@@ -1,0 +1,263 @@
+"""Makes room for gangs that have none: others leave, places are kept meanwhile, and at last a domain is set aside.
+
+Everything that priorities and queues change about a decision is here, so that a cluster in which nobody uses them pays
+for a few comparisons. The order in which it is asked: what is kept for the gang already; whether its queue lets it in;
+what is free, around what is set aside for others; who could leave.
+
+Not here: the decisions themselves (``gang_desk``), and who is asked for when (``placement_loop``).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
+
+from grove_server.control.decisions import QUEUE_BLOCKED, QUEUE_LIMIT, WAITING_FOR_VICTIMS, Decision, Holdings
+from grove_server.control.drafts import CopyDraft, CopyKey
+from grove_server.control.events import EventRecorder
+from grove_server.control.evictions import Eviction, Evictions, OrdersOf
+from grove_server.control.nominations import Nominations
+from grove_server.control.notes import earmarked_note, eviction_notes
+from grove_server.control.precedence import Precedence, surplus_shapes, without_surplus
+from grove_server.control.queue_book import QueueBook
+from grove_server.control.scenes import Scenes
+from grove_server.control.seats import Seats
+from grove_server.control.set_asides import SetAsides, domain_text
+from grove_server.control.stops import count_evictions
+from grove_server.placement.cluster import Cluster
+from grove_server.placement.earmarks import Earmark
+from grove_server.placement.gangs import Ask, ask_minimum
+from grove_server.placement.requests import GangRequest
+from grove_server.placement.results import Placement, Verdict
+from grove_server.resources.meta import Key, key_of
+from grove_server.resources.workload import PodGang
+from grove_server.store.interface import Store
+
+
+class RoomDesk:
+    """Room on one cluster. *bring_back* has a gang decided anew."""
+
+    def __init__(
+        self,
+        store: Store,
+        cluster: Cluster,
+        holdings: Holdings,
+        scenes: Scenes,
+        events: EventRecorder,
+        *,
+        orders_of: OrdersOf,
+        bring_back: Callable[[Key], None],
+    ) -> None:
+        self._store = store
+        self._cluster = cluster
+        self._scenes = scenes
+        self._events = events
+        self._bring_back = bring_back
+        self.queues = QueueBook(store)
+        self.seats = Seats(store, holdings, self.queues)
+        holdings.tell = self.seats.touch
+        self.nominations = Nominations(store, cluster, holdings)
+        self.precedence = Precedence(store, cluster, self.queues, self.seats, self.nominations, scenes.shape_of)
+        self.evictions = Evictions(
+            store, cluster, self.seats, self.queues, due=self.precedence.fair, orders_of=orders_of
+        )
+        self.set_asides = SetAsides(cluster, self.queues)
+        self._priorities: Counter[int] = Counter()
+        self._has_opened = False
+        self._has_unblocked = False
+
+    # What changed.
+
+    def follow_gang(self, gang: PodGang | None, previous: PodGang | None) -> None:
+        """Note what a gang is now and what it was: None if it is not there."""
+        if previous is not None:
+            self._priorities[previous.priority] -= 1
+            if not self._priorities[previous.priority]:
+                del self._priorities[previous.priority]
+        if gang is not None:
+            self._priorities[gang.priority] += 1
+        known = gang or previous
+        if known is not None:
+            self.seats.touch_gang(key_of(known))
+
+    def forget_queues(self) -> None:
+        """Read the queues again, and what gangs of them may do."""
+        self.queues.forget()
+        self.evictions.forget_answers()
+
+    def helped_by_release(self, waiting: Mapping[Key, Decision]) -> list[Key]:
+        """Return the gangs that wait for pods to go, or for their queue to use less, whatever was released."""
+        found = list(self.nominations)
+        if self.queues.has_limits:
+            found += [key for key, decision in waiting.items() if _waits_for(QUEUE_LIMIT, decision)]
+        return found
+
+    def forget(self, key: Key) -> None:
+        """Keep nothing for a gang that is gone or waits no more."""
+        self.nominations.withdraw(key)
+        self.wait_no_more(key)
+
+    def wait_no_more(self, key: Key) -> None:
+        """Set nothing aside for a gang that has its places, and hold back nobody for it; the next one may be due."""
+        self._has_unblocked |= self.precedence.wait_no_more(key)
+        self._has_opened |= self.set_asides.of(key) is not None
+        for following in self.set_asides.drop(key):
+            self._bring_back(following)
+
+    def check_promises(self) -> None:
+        """After changes of nodes: look again for gangs whose places cannot be had any more."""
+        for key in self.nominations.broken():
+            self.nominations.withdraw(key)
+            self._bring_back(key)
+
+    def restore(self, gang: PodGang) -> None:
+        """Keep again what a gang's status says is kept for it, after a restart."""
+        scene = self._scenes.scene(gang, CopyDraft(CopyKey(gang.set_uid, gang.copy)))
+        queue = self.queues.name_of(gang)
+        any(self.nominations.restore(gang, ask, queue) for ask in ask_minimum(scene))
+
+    # Rounds.
+
+    @property
+    def has_more(self) -> bool:
+        """Whether gangs are to be decided again although nothing else changed."""
+        return self._has_opened or self._has_unblocked or bool(self.evictions.postponed)
+
+    def begin_round(self, waiting: Mapping[Key, Decision]) -> dict[Key, None]:
+        """Begin a round; return the gangs that the last one did not come to, or that nobody holds back any more."""
+        if not self.seats.is_on and (len(self._priorities) > 1 or self.queues.is_in_use):
+            self.seats.begin()
+        self.precedence.begin_round()
+        again = self.evictions.begin_round()
+        if self._has_opened:
+            again |= dict.fromkeys(waiting)
+        elif self._has_unblocked:
+            again |= dict.fromkeys(k for k, decision in waiting.items() if _waits_for(QUEUE_BLOCKED, decision))
+        self._has_opened = self._has_unblocked = False
+        return again
+
+    @property
+    def needs_seats(self) -> bool:
+        """Whether decisions need to know what queues use, and there is more to take in."""
+        return self.seats.is_on and self.queues.is_in_use and not self.seats.is_current
+
+    def lane(self, gang: PodGang) -> Hashable:
+        """Return with whom a gang may share a verdict: while domains are set aside, with gangs they bind alike."""
+        earmarks = self.set_asides.earmarks
+        if not earmarks:
+            return ()
+        own = self.set_asides.of(key_of(gang))
+        bound = tuple((each.path, each.gang) for each in earmarks if each is not own and gang.priority <= each.priority)
+        return (bound,)
+
+    # One decision.
+
+    def kept(self, gang: PodGang, draft: CopyDraft, ask: Ask, now: float) -> Decision | None:
+        """Return the decision that what is kept for this part of a gang makes: its places, or that it has to wait."""
+        key = key_of(gang)
+        nominated = self.nominations.get(key)
+        if nominated is None:
+            if gang.status.nomination is not None:
+                draft.nominate(gang, None, now)
+            return None
+        if nominated.part != ask.request.name:
+            return None
+        if self.nominations.answers(nominated, ask.request):
+            placement = self.nominations.take(key)
+            if placement is not None:
+                outcome = replace(placement, gang=ask.request.name)
+                return Decision(request=ask.request, outcome=outcome, nominated=placement)
+            if not self.nominations.is_hopeless(nominated):
+                return _waiting(
+                    ask.request, nominated.placement, f"waits until pods on {nominated.on_nodes()} are gone"
+                )
+        self.nominations.withdraw(key)
+        draft.nominate(gang, None, now)
+        return None
+
+    def refusal(self, gang: PodGang, ask: Ask, *, is_minimum: bool) -> tuple[Ask, Decision | None]:
+        """Return what a gang may ask for, and why nothing if so."""
+        if not self.queues.is_in_use and not self.queues.has_strict:
+            return ask, None
+        if is_minimum:
+            return ask, self.precedence.refusal(gang, ask.request, is_whole=ask.is_whole)
+        shape, wanted = surplus_shapes(ask.request.members)
+        within = self.precedence.surplus_within_limit(gang, shape, wanted)
+        request = ask.request if within == wanted else without_surplus(ask.request, within)
+        if within:
+            return replace(ask, request=request), self.precedence.refusal(gang, request, is_surplus=True)
+        return ask, self.precedence.limit_reached(gang, ask.request, shape)
+
+    def around(self, ask: Ask, *, is_minimum: bool) -> Sequence[Earmark]:
+        """Return what is set aside and binds a question: what ran before gets its place back all the same."""
+        return self.set_asides.earmarks if ask.is_whole or not is_minimum else ()
+
+    def make(self, gang: PodGang, draft: CopyDraft, ask: Ask, verdict: Verdict, now: float) -> Decision | Verdict:
+        """Return that others leave for a gang's minimum, or the verdict with why nobody does."""
+        key = key_of(gang)
+        earmarks = self.around(ask, is_minimum=True)
+        found: Eviction | Verdict = verdict
+        if self.nominations.get(key) is None:
+            found = self.evictions.plan(key, gang, ask.request, verdict, earmarks, now)
+        if isinstance(found, Eviction):
+            decision = self._nominate(gang, draft, ask, found, now)
+            if decision is not None:
+                return decision
+            found = verdict
+        self.precedence.wait(gang, ask.request)
+        topology = ask.request.topology or self._scenes.any_levels()
+        earmark = self.set_asides.follow(gang, ask.request, verdict, topology, now) if ask.is_whole else None
+        if earmark is not None:
+            self._events.note([earmarked_note(gang, domain_text(earmark))])
+        own = self.set_asides.of(key)
+        if own is not None:
+            text = f"{domain_text(own)} is set aside for it"
+            found = replace(found, detail=f"{found.detail}; {text}" if found.detail else text)
+        return found
+
+    def let_go(self, draft: CopyDraft) -> None:
+        """Ask nobody to leave for gangs that went while the round was under way."""
+        for key in list(draft.evictions):
+            if self._store.read().get(PodGang, key.namespace, key.name) is None:
+                self._take_back(key, draft.evictions.pop(key))
+
+    def settle(self, draft: CopyDraft, *, is_done: bool) -> None:
+        """Tell what a committed draft made of others' places, or take back what a refused one promised."""
+        for key, eviction in draft.evictions.items():
+            if is_done:
+                self.seats.leaving.difference_update(eviction.going)
+                self.seats.touch(eviction.going)
+                self._events.note(eviction_notes(key, eviction))
+                count_evictions(eviction)
+            else:
+                self._take_back(key, eviction)
+
+    # Inside.
+
+    def _take_back(self, key: Key, eviction: Eviction) -> None:
+        self.seats.leaving.difference_update(eviction.going)
+        self.seats.touch(eviction.going)
+        self.nominations.withdraw(key)
+
+    def _nominate(self, gang: PodGang, draft: CopyDraft, ask: Ask, eviction: Eviction, now: float) -> Decision | None:
+        key = key_of(gang)
+        placement = eviction.plan.placement
+        if not self.nominations.promise(key, ask.request.name, placement, self.queues.name_of(gang)):
+            return None
+        nominated = self.nominations.get(key)
+        draft.nominate(gang, nominated, now)
+        draft.evictions[key] = eviction
+        self.seats.leaving.update(eviction.going)
+        self.seats.touch(eviction.going)
+        reasons = "; ".join(eviction.plan.reasons) or "pods that leave already make room"
+        where = nominated.on_nodes() if nominated is not None else ""
+        return _waiting(ask.request, placement, f"waits for places on {where}: {reasons}")
+
+
+def _waits_for(reason: str, decision: Decision) -> bool:
+    return any(each.waiting_reason == reason for each in (decision, *decision.others))
+
+
+def _waiting(request: GangRequest, placement: Placement, message: str) -> Decision:
+    return Decision(request=request, waiting_reason=WAITING_FOR_VICTIMS, waiting_message=message, nominated=placement)
