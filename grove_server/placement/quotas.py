@@ -11,11 +11,14 @@ Not here: who has a quota (`pod_rules`).
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from grove_server.placement.topology import BoolArray, IntArray, Layout
+
+_CELLS_MAX: Final = 200_000
+"""Up to so many pairs of domain and label value a table is faster than sorting."""
 
 
 class QuotaKind(StrEnum):
@@ -37,8 +40,7 @@ class Quota(NamedTuple):
     @property
     def is_by_node(self) -> bool:
         """Return whether no two nodes share a domain."""
-        known = self.codes[self.codes >= 0]
-        return len(np.unique(known)) == len(known)
+        return int(np.bincount(self.codes[self.codes >= 0]).max(initial=0)) <= 1
 
 
 class Pieces(NamedTuple):
@@ -51,8 +53,18 @@ class Pieces(NamedTuple):
 
 def pieces_of(layout: Layout, level: int, codes: IntArray) -> Pieces:
     """Return the pieces, ascending by domain."""
+    domain_at, count = layout.levels[level].domain_at, layout.levels[level].count
+    if count == len(codes):
+        return Pieces(domain_at, domain_at, codes)
     width = int(codes.max(initial=-1)) + 2
-    keys, at = np.unique(layout.levels[level].domain_at * width + codes + 1, return_inverse=True)
+    keys = domain_at * width + codes + 1
+    if count * width <= _CELLS_MAX:
+        is_there = np.zeros(count * width, dtype=np.bool_)
+        is_there[keys] = True
+        at = (is_there.cumsum() - 1)[keys]
+        keys = is_there.nonzero()[0]
+    else:
+        keys, at = np.unique(keys, return_inverse=True)
     return Pieces(at.astype(np.int64), keys // width, keys % width - 1)
 
 

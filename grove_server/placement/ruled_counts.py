@@ -18,7 +18,7 @@ import numpy as np
 from grove_server.placement.counts import RequestClass, Tree, tree_of
 from grove_server.placement.ledger import Ledger
 from grove_server.placement.pod_rules import Closed, RuleBook
-from grove_server.placement.quotas import Pieces, Quota, counted, kept, pieces_of
+from grove_server.placement.quotas import Pieces, Quota, QuotaKind, counted, kept, pieces_of
 from grove_server.placement.requests import PodRule
 from grove_server.placement.topology import BoolArray, IntArray
 
@@ -122,6 +122,8 @@ class RuledClass(RequestClass):
         return [np.minimum.reduce(level) for level in zip(*trees, strict=True)] if len(trees) > 1 else trees[0]
 
     def _bounded(self, fits: IntArray, quota: Quota) -> Tree:
+        if quota.kind == QuotaKind.ONE_EACH and quota.is_by_node:
+            return tree_of(self.layout, np.where(quota.codes >= 0, np.minimum(fits, 1), fits))
         tree = []
         for number, level in enumerate(self.layout.levels):
             key = (quota.key, number)
