@@ -25,6 +25,7 @@ from grove_server.control.clock import SystemClock
 from grove_server.control.indexes import store_indexes
 from grove_server.control.orders import Patience
 from grove_server.control.pace import Pace
+from grove_server.control.packing_mix import PackingMix
 from grove_server.control.plane import ControlPlane
 from grove_server.control.solver_pool import open_solver
 from grove_server.resources import codec
@@ -162,6 +163,11 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
             stack.push_async_callback(server.solver.close)
         server.plane.start()
         stack.push_async_callback(server.plane.stop)
+        if settings.packing == "least-stranded":
+            desk = server.plane.placement.desk
+            mix = PackingMix(desk.cluster, desk.holdings, desk.wake_ups)
+            mix.start(store)
+            stack.callback(mix.stop)
         await server.runtime.start()
         stack.push_async_callback(server.runtime.stop)
         server.address = str(await server.api.start())

@@ -99,6 +99,10 @@ class Settings(BaseModel):
     solver: Literal["off", "auto"] = Field(
         "auto", description="exact solver for gangs that the search gives up on; auto: if its extra is installed"
     )
+    packing: Literal["tightest", "least-stranded"] = Field(
+        "tightest",
+        description="where few pods go: least room left, or least GPU stranded for the pods that usually come",
+    )
     drain_s: float = Field(4.0, ge=0, le=300, description="time for running calls after SIGTERM")
 
     def shown(self) -> dict[str, object]:

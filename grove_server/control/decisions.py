@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -116,6 +117,17 @@ class Holdings:
     def snapshot(self) -> dict[Key, Holding]:
         """Return what each pod holds, as a copy that stays as it is."""
         return dict(self._held)
+
+    def shapes(self) -> dict[PodShape, int]:
+        """Return how many pods there are of each shape."""
+        # Pods of one template share their shape's object, so that few shapes have to be hashed.
+        counts = Counter(map(id, (holding.shape for holding in self._held.values())))
+        objects = {id(holding.shape): holding.shape for holding in self._held.values()}
+        pods: dict[PodShape, int] = {}
+        for identity, count in counts.items():
+            shape = objects[identity]
+            pods[shape] = pods.get(shape, 0) + count
+        return pods
 
     def set_nodes(self, nodes: Mapping[str, Node | None]) -> dict[str, str]:
         """Take over what nodes are now as one change, None for those that are gone; what pods hold stays.

@@ -172,6 +172,15 @@ class WakeUps(Generic[K]):
                 found.update((key, None) for _, key in record.members[: record.awake])
         return list(found)
 
+    def shapes(self) -> dict[PodShape, int]:
+        """Return how many pods of each shape wait, optional ones included."""
+        pods: dict[PodShape, int] = {}
+        for record in self._records.values():
+            for clique in _cliques(record.request):
+                count = (clique.minimum + clique.optional) * len(record.members)
+                pods[clique.shape] = pods.get(clique.shape, 0) + count
+        return pods
+
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _watch(self, record: _Record[K]) -> None:
@@ -295,6 +304,14 @@ def _only_optional(scope: _Scope) -> dict[PodShape, int]:
 
 def _deeper(topology: tuple[str, ...], one: str, other: str) -> bool:
     return one in topology and (other not in topology or topology.index(one) > topology.index(other))
+
+
+def _cliques(scope: _Scope) -> Iterator[CliqueRequest]:
+    if isinstance(scope, CliqueRequest):
+        yield scope
+        return
+    for member in scope.members:
+        yield from _cliques(member)
 
 
 def signature_of(request: GangRequest) -> Hashable:
