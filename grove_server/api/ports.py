@@ -16,7 +16,7 @@ from grove_server.control.planning import ClusterView, PlannedMoves
 from grove_server.control.story import Story
 from grove_server.lifecycle.orders import CopyOrders
 from grove_server.placement.alternatives import Alternative
-from grove_server.placement.fragmentation import Fragmentation, Room
+from grove_server.placement.fragmentation import Fragmentation, LargestGang
 from grove_server.placement.preemption import Preemption
 from grove_server.placement.requests import GangRequest
 from grove_server.placement.results import Placement, Verdict
@@ -120,7 +120,7 @@ class Simulation(Protocol):
         """How many gangs the question has."""
 
     @property
-    def rooms(self) -> Sequence[Room]:
+    def largest(self) -> Sequence[LargestGang]:
         """Largest gangs of the sets' own shapes that fit before any is placed."""
 
     @property

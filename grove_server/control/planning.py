@@ -25,10 +25,10 @@ from grove_server.placement.consolidation import ConsolidationLimits, Moves, pla
 from grove_server.placement.fragmentation import (
     PROBE_GPU_COUNTS,
     Fragmentation,
-    Room,
+    LargestGang,
     fragmentation,
+    largest_gangs,
     probe,
-    rooms,
 )
 from grove_server.placement.moment import Moment, PodMove, Running
 from grove_server.placement.picture import ClusterMap, map_of
@@ -72,7 +72,7 @@ class PlannedSets:
 
     gangs: Sequence[PlannedGang]
     gang_count: int
-    rooms: Sequence[Room] = ()
+    largest: Sequence[LargestGang] = ()
     figures: Fragmentation | None = None
     pods_displaced: int = 0
 
@@ -84,7 +84,7 @@ class ClusterView:
     topology_name: str
     map: ClusterMap
     figures: Fragmentation
-    rooms: Sequence[Room]
+    largest: Sequence[LargestGang]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,8 +131,8 @@ class Planning:
         path = _path(placed.outcome)
         if not path:
             return ()
-        request, moment = placed.request, self._moment()
-        return await self._think(lambda _: alternatives(moment.without_gang(gang), request, path))
+        request, take = placed.request, self._moment()
+        return await self._think(lambda _: alternatives(take().without_gang(gang), request, path))
 
     async def simulate(
         self,
@@ -150,52 +150,55 @@ class Planning:
         count = sum(map(gang_count, sets))
         if count > gang_count_max:
             return PlannedSets(gangs=(), gang_count=count)
-        moment = self._moment(bindings)
+        levels = {**topology_levels(self._store.read()), **{each.metadata.name: each.spec.levels for each in bindings}}
+        take = self._moment(levels)
         now = self._clock.now()
         question = WhatIf(
             sets=sets,
             change=change,
             classes={**priority_classes(self._store.read()), **{each.metadata.name: each for each in classes}},
-            keys=_keys(_first(moment.levels)[1]),
+            keys=_keys(_first(levels)[1]),
             now=now,
         )
-        answer: WhatIfAnswer = await self._think(lambda is_abandoned: ask_what_if(moment, question, is_abandoned))
+        answer: WhatIfAnswer = await self._think(lambda is_abandoned: ask_what_if(take(), question, is_abandoned))
         gangs = [
-            _told(each, moment, now, is_displaced=number < answer.displaced_count)
+            _told(each, levels, now, is_displaced=number < answer.displaced_count)
             for number, each in enumerate(answer.answers)
         ]
         return PlannedSets(
             gangs=gangs,
             gang_count=len(gangs),
-            rooms=answer.rooms,
+            largest=answer.largest,
             figures=answer.figures,
             pods_displaced=answer.pods_displaced,
         )
 
     async def draw(self, topology_name: str = "") -> ClusterView | None:
         """Return the cluster as it is, by a topology or the first by name; None if there is none of that name."""
-        moment = self._moment()
-        if topology_name and topology_name not in moment.levels:
+        levels = topology_levels(self._store.read())
+        if topology_name and topology_name not in levels:
             return None
-        name = topology_name or _first(moment.levels)[0]
-        keys = _keys(moment.levels.get(name, ()))
+        name = topology_name or _first(levels)[0]
+        keys, take = _keys(levels.get(name, ())), self._moment(levels)
 
         def look(_: Callable[[], bool]) -> ClusterView:
+            moment = take()
             return ClusterView(
                 topology_name=name,
                 map=map_of(moment.cluster, keys),
                 figures=fragmentation(moment.cluster, keys, moment.mix()),
-                rooms=rooms(moment.cluster, keys, [probe(count) for count in PROBE_GPU_COUNTS]),
+                largest=largest_gangs(moment.cluster, keys, [probe(count) for count in PROBE_GPU_COUNTS]),
             )
 
         return await self._think(look)
 
     async def make_room(self, request: GangRequest, *, pods_max: int = 0) -> PlannedMoves:
         """Return which gangs to move so that a waiting gang gets what it asks for."""
-        moment = self._moment()
+        take = self._moment()
         limits = ConsolidationLimits(pods_max=pods_max or MOVED_PODS_MAX)
 
         def plan(_: Callable[[], bool]) -> PlannedMoves:
+            moment = take()
             occupancy = moment.occupancy()
             found = plan_consolidation(moment.cluster, occupancy, request, request_of=moment.request_of, limits=limits)
             return _moves(moment, found)
@@ -206,10 +209,10 @@ class Planning:
         self, topology_name: str = "", level: str = "", *, domains_max: int = 0, pods_max: int = 0
     ) -> PlannedMoves | None:
         """Return which gangs to move so that whole domains of a level (or nodes) come free; None for an unknown one."""
-        moment = self._moment()
-        levels = moment.levels.get(topology_name or _first(moment.levels)[0], ())
-        if topology_name and topology_name not in moment.levels:
+        known = topology_levels(self._store.read())
+        if topology_name and topology_name not in known:
             return None
+        levels, take = known.get(topology_name or _first(known)[0], ()), self._moment(known)
         key = next((each.key for each in levels if level in {each.domain, each.key}), "")
         if level and not key:
             return None
@@ -217,6 +220,7 @@ class Planning:
         limits = ConsolidationLimits(pods_max=pods_max or MOVED_PODS_MAX)
 
         def plan(_: Callable[[], bool]) -> PlannedMoves:
+            moment = take()
             found = plan_clearing(
                 moment.cluster,
                 moment.occupancy(),
@@ -232,18 +236,23 @@ class Planning:
 
     # Inside.
 
-    def _moment(self, bindings: Sequence[ClusterTopologyBinding] = ()) -> Moment:
-        """Return a copy of all that is there, of one instant."""
+    def _moment(self, levels: TopologyLevels | None = None) -> Callable[[], Moment]:
+        """Copy all that is there of one instant; what is returned sorts it, which is the thread's work."""
         reader = self._store.read()
-        levels = topology_levels(reader)
-        levels.update({each.metadata.name: each.spec.levels for each in bindings})
+        pods, gangs = list(reader.list(Pod)), list(reader.list(PodGang))
         held = self._loop.desk.holdings.snapshot()
-        running = [
-            Running(pod, *holding)
-            for pod in reader.list(Pod)
-            if pod.node and (holding := held.get(Key(Kind.POD, pod.metadata.namespace, pod.metadata.name))) is not None
-        ]
-        return Moment(self._loop.cluster.fork(), reader.list(PodGang), running, levels)
+        cluster = self._loop.cluster.fork()
+        known = levels if levels is not None else topology_levels(reader)
+
+        def sort() -> Moment:
+            running = [
+                Running(pod, *holding)
+                for pod in pods
+                if pod.node and (holding := held.get(Key(Kind.POD, pod.metadata.namespace, pod.metadata.name)))
+            ]
+            return Moment(cluster, gangs, running, known)
+
+        return sort
 
     async def _think(self, body: Callable[[Callable[[], bool]], T]) -> T:
         """Do *body* in a thread when it is its turn; a caller who goes away lets it end early where it asks."""
@@ -270,10 +279,10 @@ def _path(placement: Placement) -> DomainPath:
     return max(paths, key=len, default=())
 
 
-def _told(answer: TrialAnswer, moment: Moment, now: float, *, is_displaced: bool) -> PlannedGang:
+def _told(answer: TrialAnswer, levels: TopologyLevels, now: float, *, is_displaced: bool) -> PlannedGang:
     gang = answer.planned.gang
     part = answer.telling
-    level_names = {level.key: level.domain for level in moment.levels.get(gang.topology_name, ())}
+    level_names = {level.key: level.domain for level in levels.get(gang.topology_name, ())}
     return PlannedGang(
         namespace=gang.metadata.namespace,
         name=gang.metadata.name,

@@ -26,6 +26,8 @@ from grove_server.placement.topology import IntArray, Layout
 ALTERNATIVES_MAX: Final = 3
 """Domains that are tried when nobody says how many; each costs one decision."""
 
+_EQUAL: Final = "fits as well"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alternative:
@@ -69,7 +71,9 @@ def alternatives(
     others = []
     for domain in _ranked(layout, level, counts, own, request)[:count_max]:
         tried = _tried(without, request, layout.path_of(level, domain), budget)
-        others.append(_told(layout, level, domain, tried, int(counts[domain]) - int(counts[own]), chosen, request))
+        told = _told(layout, level, domain, tried, int(counts[domain]) - int(counts[own]), chosen, request)
+        is_equal = told.why == _EQUAL and domain > own
+        others.append(replace(told, why=f"{_EQUAL}; of equals the first by name is taken") if is_equal else told)
     return tuple(others)
 
 
@@ -123,7 +127,7 @@ def _told(
 ) -> Alternative:
     nodes = _node_count(tried)
     if tried is None:
-        why = f"does not fit: {minimum_of(request)} pods have no places there"
+        why = f"does not fit: there are no places for the {minimum_of(request)} pods that must run together"
     elif chosen is not None and tried.score < chosen.score:
         why = f"fits, but with score {tried.score:.2f} instead of {chosen.score:.2f}"
     elif chosen is not None and nodes > _node_count(chosen):
@@ -133,7 +137,7 @@ def _told(
     elif chosen is None:
         why = "fits; the gang's own domain would not take it as it is now"
     else:
-        why = "fits as well" + ("" if wider_by == 0 else " and is tighter by now")
+        why = _EQUAL if wider_by == 0 else f"{_EQUAL} and is tighter by now"
     return Alternative(
         level=layout.levels[level].key,
         domain=layout.value_of(level, domain),

@@ -93,7 +93,7 @@ class Fragmentation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
+class LargestGang:
     """The most pods of a shape that fit into one domain of a level now ("" = anywhere, or one node at the end)."""
 
     shape: PodShape
@@ -127,7 +127,7 @@ def gpu_milli_of(cluster: Cluster, layout: Layout) -> tuple[IntArray, IntArray]:
     return usable, idle
 
 
-def rooms(cluster: Cluster, topology: tuple[str, ...], shapes: Sequence[PodShape]) -> tuple[Room, ...]:
+def largest_gangs(cluster: Cluster, topology: tuple[str, ...], shapes: Sequence[PodShape]) -> tuple[LargestGang, ...]:
     """Return for each shape and level the largest gang of one clique that fits into one domain as things are.
 
     Levels from the whole cluster down to single nodes; domains without a name are left out, as gangs are never put
@@ -136,10 +136,10 @@ def rooms(cluster: Cluster, topology: tuple[str, ...], shapes: Sequence[PodShape
     if len(shapes) > SHAPES_MAX:
         raise ValueError(f"at most {SHAPES_MAX} shapes are looked at, not {len(shapes)}")
     layout = cluster.layout(topology)
-    return tuple(room for shape in shapes for room in _rooms(cluster, layout, shape))
+    return tuple(each for shape in shapes for each in _largest(cluster, layout, shape))
 
 
-def _rooms(cluster: Cluster, layout: Layout, shape: PodShape) -> Iterator[Room]:
+def _largest(cluster: Cluster, layout: Layout, shape: PodShape) -> Iterator[LargestGang]:
     if not len(layout.slots):
         return
     request_class = cluster.request_class(shape, layout)
@@ -148,7 +148,7 @@ def _rooms(cluster: Cluster, layout: Layout, shape: PodShape) -> Iterator[Room]:
         counts = np.where(level.is_named, request_class.everywhere[index], -1)
         best = int(counts.argmax())
         most = max(0, int(counts[best]))
-        yield Room(
+        yield LargestGang(
             shape=shape,
             level=level.key,
             is_node=index == layout.leaf_level > 0,

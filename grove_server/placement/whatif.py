@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from grove_server.placement.fragmentation import SHAPES_MAX, Fragmentation, Room, fragmentation, rooms
+from grove_server.placement.fragmentation import SHAPES_MAX, Fragmentation, LargestGang, fragmentation, largest_gangs
 from grove_server.placement.moment import Moment
 from grove_server.placement.nodes import NodeState
 from grove_server.placement.requests import PodShape
@@ -58,13 +58,13 @@ class WhatIf:
 class WhatIfAnswer:
     """What would happen: gangs in the order of placement, the first `displaced_count` of them run now.
 
-    `rooms` are the largest gangs of the sets' own shapes before any was placed, `figures` hold after all were.
+    `largest` are the largest gangs of the sets' own shapes before any was placed, `figures` hold after all were.
     """
 
     answers: tuple[TrialAnswer, ...]
     displaced_count: int
     pods_displaced: int
-    rooms: tuple[Room, ...]
+    largest: tuple[LargestGang, ...]
     figures: Fragmentation
 
 
@@ -89,7 +89,7 @@ def ask_what_if(moment: Moment, question: WhatIf, is_abandoned: Callable[[], boo
     displaced = moment.drain(change.nodes_drained) if change.nodes_drained else []
     trial = Trial(moment.cluster, moment.levels, moment.occupancy())
     planned = _planned(question, moment)
-    found = rooms(moment.cluster, question.keys, _shapes(planned))
+    found = largest_gangs(moment.cluster, question.keys, _shapes(planned))
     answers = []
     for gang in (*displaced, *planned):
         if is_abandoned():
@@ -99,7 +99,7 @@ def ask_what_if(moment: Moment, question: WhatIf, is_abandoned: Callable[[], boo
         answers=tuple(answers),
         displaced_count=len(displaced),
         pods_displaced=pods_displaced,
-        rooms=found,
+        largest=found,
         figures=fragmentation(moment.cluster, question.keys, moment.mix()),
     )
 

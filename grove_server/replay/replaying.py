@@ -20,10 +20,10 @@ from grove_server.placement.fragmentation import (
     PROBE_GPU_COUNTS,
     SHAPES_MAX,
     Fragmentation,
-    Room,
+    LargestGang,
     fragmentation,
+    largest_gangs,
     probe,
-    rooms,
 )
 from grove_server.placement.nodes import NodeState
 from grove_server.placement.picture import ClusterMap, map_of
@@ -45,7 +45,7 @@ class ClusterPicture:
     """How the cluster is used at one moment."""
 
     fragmentation: Fragmentation
-    rooms: tuple[Room, ...]
+    largest: tuple[LargestGang, ...]
     map: ClusterMap
 
 
@@ -143,6 +143,6 @@ def _mix(pods: Sequence[RunningPod]) -> Mix | None:
 def _picture(cluster: Cluster, keys: tuple[str, ...], mix: Mix | None) -> ClusterPicture:
     return ClusterPicture(
         fragmentation=fragmentation(cluster, keys, mix),
-        rooms=rooms(cluster, keys, [probe(count) for count in PROBE_GPU_COUNTS]),
+        largest=largest_gangs(cluster, keys, [probe(count) for count in PROBE_GPU_COUNTS]),
         map=map_of(cluster, keys),
     )

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from grove_server.placement.fragmentation import Fragmentation, Room
+from grove_server.placement.fragmentation import Fragmentation, LargestGang
 from grove_server.placement.requests import GPU_RESOURCE, PodShape
 from grove_server.placement.results import Placement, Verdict, short_level
 from grove_server.placement.trial import TrialAnswer
@@ -29,14 +29,14 @@ def report_lines(found: Replay) -> Iterator[str]:
     """Yield the report, without the picture."""
     yield from _cluster_lines(found)
     yield ""
-    yield from _room_lines("largest gang that fits now (pods in one domain)", found.before.rooms)
+    yield from _largest_lines("largest gang that fits now (pods in one domain)", found.before.largest)
     if found.answers:
         yield ""
         yield from _gang_lines(found)
     if found.after is not None:
         yield ""
         yield f"afterwards: {fragmentation_text(found.after.fragmentation)}"
-        yield from _room_lines("largest gang that still fits", found.after.rooms)
+        yield from _largest_lines("largest gang that still fits", found.after.largest)
     odd = [*found.findings.lines(), *(f"warning: {warning}" for warning in found.warnings)]
     if odd:
         yield ""
@@ -72,16 +72,16 @@ def fragmentation_text(figures: Fragmentation) -> str:
     return text
 
 
-def _room_lines(title: str, rooms: Sequence[Room]) -> Iterator[str]:
+def _largest_lines(title: str, largest: Sequence[LargestGang]) -> Iterator[str]:
     """Yield a table: a line per shape, a column per level."""
-    shapes = list(dict.fromkeys(room.shape for room in rooms))
+    shapes = list(dict.fromkeys(each.shape for each in largest))
     if not shapes:
         return
-    columns = [room for room in rooms if room.shape == shapes[0]]
-    heads = ["node" if room.is_node else short_level(room.level) or "cluster" for room in columns]
+    columns = [each for each in largest if each.shape == shapes[0]]
+    heads = ["node" if each.is_node else short_level(each.level) or "cluster" for each in columns]
     rows = [["pod", *heads]]
     for shape in shapes:
-        mine = [room for room in rooms if room.shape == shape]
+        mine = [each for each in largest if each.shape == shape]
         rows.append([shape_text(shape), *(f"{r.pod_count}" + (f" ({r.domain})" if r.domain else "") for r in mine)])
     yield f"{title}:"
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
@@ -174,12 +174,12 @@ def _picture(picture: ClusterPicture) -> Json:
         ],
         "largestGangs": [
             {
-                "gpusPerPod": room.shape.amount(GPU_RESOURCE),
-                "level": "node" if room.is_node else room.level,
-                "domain": room.domain,
-                "podCount": room.pod_count,
+                "gpusPerPod": each.shape.amount(GPU_RESOURCE),
+                "level": "node" if each.is_node else each.level,
+                "domain": each.domain,
+                "podCount": each.pod_count,
             }
-            for room in picture.rooms
+            for each in picture.largest
         ],
     }
 

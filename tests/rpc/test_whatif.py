@@ -263,4 +263,4 @@ async def test_a_placed_gang_is_explained_by_what_lost(turning: Harness) -> None
     assert mark(turning) == before
     [other] = answer.explanation.alternatives
     assert (other.level, other.domain, other.fits) == ("rack", "r1", False)
-    assert other.why == "does not fit: 1 pods have no places there"
+    assert other.why == "does not fit: there are no places for the 1 pods that must run together"

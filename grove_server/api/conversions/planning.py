@@ -13,7 +13,7 @@ from grove_server.api.conversions.explanations import explanation, level_name, s
 from grove_server.api.ports import Decision, SimulatedGang
 from grove_server.control.planning import PlannedMoves
 from grove_server.placement.alternatives import Alternative
-from grove_server.placement.fragmentation import Fragmentation, Room
+from grove_server.placement.fragmentation import Fragmentation, LargestGang
 from grove_server.placement.results import Placement
 
 _MILLI = 1_000
@@ -65,17 +65,17 @@ def cluster_figures(figures: Fragmentation) -> pb.ClusterFigures:
     )
 
 
-def largest_gangs(rooms: Iterable[Room]) -> list[pb.LargestGang]:
+def largest_messages(largest: Iterable[LargestGang]) -> list[pb.LargestGang]:
     """Return the largest gangs by shape and level."""
     return [
         pb.LargestGang(
-            requests=shape_requests(room.shape),
-            key="" if room.is_node else room.level,
-            node=room.is_node,
-            domain=room.domain,
-            pod_count=room.pod_count,
+            requests=shape_requests(each.shape),
+            key="" if each.is_node else each.level,
+            node=each.is_node,
+            domain=each.domain,
+            pod_count=each.pod_count,
         )
-        for room in rooms
+        for each in largest
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from grove.v1 import placement_pb2 as pb
 from grove_server.api.backend import Backend
-from grove_server.api.conversions.planning import cluster_figures, consolidation, largest_gangs, simulated_gang
+from grove_server.api.conversions.planning import cluster_figures, consolidation, largest_messages, simulated_gang
 from grove_server.api.conversions.requests import refuse_unknown_fields
 from grove_server.api.pipeline import Awaited, Call, Method
 from grove_server.api.reading import DEFAULT_NAMESPACE
@@ -90,7 +90,7 @@ class PlacementService:
             fits=all(gang.fits for gang in gangs),
             warnings=[warning for result in results for warning in result.warnings],
             resource_version=str(version),
-            largest_gangs=largest_gangs(answer.rooms),
+            largest_gangs=largest_messages(answer.largest),
             figures=None if answer.figures is None else cluster_figures(answer.figures),
             pod_count_displaced=answer.pods_displaced,
         ).SerializeToString()
@@ -114,7 +114,7 @@ class PlacementService:
             picture=picture,
             sentence=view.map.sentence(),
             figures=cluster_figures(view.figures),
-            largest_gangs=largest_gangs(view.rooms),
+            largest_gangs=largest_messages(view.largest),
             topology_name=view.topology_name,
             resource_version=str(version),
         ).SerializeToString()

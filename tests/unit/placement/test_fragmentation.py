@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grove_server.placement import Cluster, GangRequest, Mix, Placement, PodShape, place
-from grove_server.placement.fragmentation import LevelUse, fragmentation, probe, rooms
+from grove_server.placement.fragmentation import LevelUse, fragmentation, largest_gangs, probe
 from tests.placement_cases import BLOCK, HOST, RACK, TOPOLOGY, ZONE, clique, clusters, gpu_node, gpus, shapes
 
 
@@ -54,12 +54,12 @@ def test_a_rest_of_a_gpu_is_unusable_for_whole_ones() -> None:
 def test_a_cluster_of_nothing_has_figures() -> None:
     """No nodes and no GPUs are no error."""
     assert fragmentation(Cluster(), TOPOLOGY).allocation_ratio == 0.0
-    assert rooms(Cluster(), TOPOLOGY, [probe(1)]) == ()
+    assert largest_gangs(Cluster(), TOPOLOGY, [probe(1)]) == ()
 
 
 def test_the_largest_gang_is_told_level_by_level() -> None:
     """Pods of 2 GPUs: 9 in the cluster, 8 in the empty rack, 4 on an empty node."""
-    found = [(room.level, room.domain, room.pod_count) for room in rooms(small(), TOPOLOGY, [gpus(2)])]
+    found = [(each.level, each.domain, each.pod_count) for each in largest_gangs(small(), TOPOLOGY, [gpus(2)])]
     assert found == [("", "", 9), (ZONE, "z", 9), (BLOCK, "b", 9), (RACK, "r1", 8), (HOST, "n2", 4)]
 
 
@@ -68,10 +68,10 @@ def test_the_largest_gang_is_told_level_by_level() -> None:
 def test_the_largest_gang_fits_and_one_pod_more_does_not(cluster: Cluster, shape: PodShape, level: int) -> None:
     """What is told as the most is what `place` accepts, at every level."""
     key = TOPOLOGY[level]
-    room = next((room for room in rooms(cluster, TOPOLOGY, [shape]) if room.level == key), None)
-    if room is None or room.pod_count > 1_000:
+    each = next((each for each in largest_gangs(cluster, TOPOLOGY, [shape]) if each.level == key), None)
+    if each is None or each.pod_count > 1_000:
         return
-    for count, fits in ((room.pod_count, True), (room.pod_count + 1, False)):
+    for count, fits in ((each.pod_count, True), (each.pod_count + 1, False)):
         if count:
             request = GangRequest(name="g", members=(clique("c", count, shape),), topology=TOPOLOGY, required=key)
             assert isinstance(place(cluster, request), Placement) is fits
