@@ -128,7 +128,7 @@ class Precedence:
                 waiting_reason=QUEUE_BLOCKED,
                 waiting_message=f"gang {blocker} is before it in queue {queue}, which is strict, and has no room",
             )
-        return self._over_limit(queue, request, whole_amounts(request))
+        return self._over_limit(queue, request, amounts_of(request))
 
     def limit_reached(self, gang: PodGang, request: GangRequest, shape: PodShape) -> Decision | None:
         """Return that the limit of a gang's queue has no room for one more surplus pod; None if it has."""
@@ -172,6 +172,7 @@ class Precedence:
             self._in_line[key] = (queue, signature, place)
         if len(self._queues.tree.specs) > 1:
             self._waiting[key] = (queue, request)
+            self._fair = None
 
     def wait_no_more(self, key: Key) -> bool:
         """Note that a gang has its places or is gone; return whether others waited behind it."""
@@ -238,13 +239,6 @@ def rank(gang: PodGang) -> Rank:
     return -gang.priority, placement_order(gang)
 
 
-def whole_amounts(request: GangRequest | GroupRequest | CliqueRequest) -> dict[str, int]:
-    """Return what a request's minimums need, pods counted."""
-    total = amounts_of(request)
-    total["pods"] = total.get("pods", 0) or _pods(request)
-    return total
-
-
 def without_surplus(request: GangRequest, optional: int) -> GangRequest:
     """Return a request for surplus pods of one clique with fewer of them."""
     members = tuple(
@@ -268,10 +262,6 @@ def _fewer(group: GroupRequest, optional: int) -> GroupRequest:
         for member in group.members
     )
     return replace(group, members=members)
-
-
-def _pods(request: GangRequest | GroupRequest | CliqueRequest) -> int:
-    return request.minimum if isinstance(request, CliqueRequest) else sum(_pods(each) for each in request.members)
 
 
 def _amounts(shape: PodShape) -> dict[str, int]:

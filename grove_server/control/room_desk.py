@@ -143,13 +143,14 @@ class RoomDesk:
         return self.seats.is_on and self.queues.is_in_use and not self.seats.is_current
 
     def lane(self, gang: PodGang) -> Hashable:
-        """Return with whom a gang may share a verdict: while domains are set aside, with gangs they bind alike."""
+        """Return with whom a gang may share a verdict: its queue's gangs that are bound alike by what is set aside."""
+        queue = self.queues.name_of(gang) if self.queues.is_in_use else ""
         earmarks = self.set_asides.earmarks
         if not earmarks:
-            return ()
+            return queue
         own = self.set_asides.of(key_of(gang))
         bound = tuple((each.path, each.gang) for each in earmarks if each is not own and gang.priority <= each.priority)
-        return (bound,)
+        return queue, bound
 
     # One decision.
 
@@ -198,14 +199,15 @@ class RoomDesk:
         key = key_of(gang)
         earmarks = self.around(ask, is_minimum=True)
         found: Eviction | Verdict = verdict
+        self.precedence.wait(gang, ask.request)
         if self.nominations.get(key) is None:
             found = self.evictions.plan(key, gang, ask.request, verdict, earmarks, now)
         if isinstance(found, Eviction):
             decision = self._nominate(gang, draft, ask, found, now)
             if decision is not None:
+                self._has_unblocked |= self.precedence.wait_no_more(key)
                 return decision
             found = verdict
-        self.precedence.wait(gang, ask.request)
         topology = ask.request.topology or self._scenes.any_levels()
         earmark = self.set_asides.follow(gang, ask.request, verdict, topology, now) if ask.is_whole else None
         if earmark is not None:

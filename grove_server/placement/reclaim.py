@@ -27,7 +27,7 @@ from grove_server.placement.preemption import (
     without_optional,
 )
 from grove_server.placement.queues import UNLIMITED, QueueTree
-from grove_server.placement.requests import GPU_SHARE, Budget, CliqueRequest, GangRequest, GroupRequest
+from grove_server.placement.requests import GPU_SHARE, PODS_RESOURCE, Budget, CliqueRequest, GangRequest, GroupRequest
 from grove_server.placement.results import Placement, Verdict
 from grove_server.placement.topology import BoolArray, IntArray
 from grove_server.placement.units import Units
@@ -181,10 +181,10 @@ class _Reclaim(Displacement):
 
 
 def amounts_of(request: GangRequest | GroupRequest | CliqueRequest) -> dict[str, int]:
-    """Return what a request's minimums need, by resource; shares of GPUs, in milli, under GPU_SHARE."""
+    """Return what a request's minimums need, by resource, pods too; shares of GPUs, in milli, under GPU_SHARE."""
     if isinstance(request, CliqueRequest):
-        needs = (*request.shape.requests, (GPU_SHARE, request.shape.gpu_milli))
-        return {name: amount * request.minimum for name, amount in needs if amount}
+        needs = (*request.shape.requests, (GPU_SHARE, request.shape.gpu_milli), (PODS_RESOURCE, 1))
+        return {name: amount * request.minimum for name, amount in needs if amount and request.minimum}
     total: dict[str, int] = {}
     for member in request.members:
         for name, amount in amounts_of(member).items():
