@@ -290,6 +290,8 @@ class Search:
             self.stopped = self.work.is_spent
             return False
         for child, at, considered, runs in answers:
+            for below in child.walk():
+                self.chosen.pop(below.index, None)  # Of an earlier try, and perhaps elsewhere.
             self.chosen[child.index] = Chosen(at, considered, considered)
             for clique, places in runs:
                 self._put(clique, places, is_last=False)

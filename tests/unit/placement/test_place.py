@@ -454,3 +454,26 @@ def test_sums_count_the_nodes_of_every_shape() -> None:
     )
     shapes = [PodShape(requests=(("cpu", 4),), node_selector=(("pool", name),)) for name in ("a", "b")]
     assert placed(place(cluster, gang(clique("x", 1, shapes[0]), clique("y", 1, shapes[1])))).pod_count == 2
+
+
+def test_optional_pods_stay_with_the_minimum_after_a_search_in_depth() -> None:
+    """A first try in one rack is forgotten when the search ends in another: optional pods go where their group is."""
+    nodes = [(6, 15, "r0"), (7, 6, "r0"), (3, 11, "r0"), (7, 7, "r1"), (5, 20, "r1"), (6, 4, "r1"), (4, 15, "r2")]
+    nodes.append((7, 17, "r2"))
+    cluster = Cluster(
+        NodeState(
+            name=f"n{index}",
+            labels={ZONE: "z", BLOCK: "b", RACK: rack, HOST: f"n{index}"},
+            allocatable={"cpu": cpu, "memory": memory, "pods": 16},
+        )
+        for index, (cpu, memory, rack) in enumerate(nodes)
+    )
+
+    def shape(memory: int) -> PodShape:
+        return PodShape(requests=(("cpu", 2), ("memory", memory)))
+
+    alone = GroupRequest(name="alone", members=(clique("a", 4, shape(1)),), required=RACK)
+    pair = (clique("b", 3, shape(4)), clique("c", 2, shape(8), optional=2))
+    request = gang(alone, GroupRequest(name="pair", members=pair, required=RACK))
+    result = placed(place(cluster, request))
+    assert violations(cluster, request, result) == []
