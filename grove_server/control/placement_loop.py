@@ -32,6 +32,7 @@ from grove_server.control.indexes import PODS_BY_NODE
 from grove_server.control.notes import node_note, placed_note
 from grove_server.control.pace import Pace
 from grove_server.control.peers import Followers, forget_pods
+from grove_server.control.queue_status import REST_S
 from grove_server.control.solver_pool import SolverPool
 from grove_server.control.supervision import Supervised
 from grove_server.resources.cluster import ClusterTopologyBinding, Node
@@ -82,6 +83,7 @@ class PlacementLoop(Supervised):
         self._drafts_in_flight: dict[CopyKey, CopyDraft] = {}
         self._retry_generation = 0
         self._timed_for: float | None = None
+        self._is_telling_queues = False
         # Set while the store takes no changes: giving back what could not be written must not look like help.
         self._is_resting = False
         self._wake = asyncio.Event()
@@ -278,6 +280,23 @@ class PlacementLoop(Supervised):
 
         self.run_aside(wait())
 
+    def _tell_queues(self) -> None:
+        """Tell how queues stand, a moment later, so that what happens meanwhile is told with it."""
+        statuses = self.room.statuses
+        statuses.note_change()
+        if not statuses.is_stale or self._is_telling_queues:
+            return
+        self._is_telling_queues = True
+
+        async def tell() -> None:
+            try:
+                await self._clock.sleep(REST_S)
+                await statuses.show()
+            finally:
+                self._is_telling_queues = False
+
+        self.run_aside(tell())
+
     def _start_over(self) -> None:
         """Give back what a round that broke off had decided and not sent, and look at every gang again."""
         for draft in self._drafts.values():
@@ -315,6 +334,7 @@ class PlacementLoop(Supervised):
             self._submit(drafts.pop(key))
         self.desk.show_waiting()
         self._time_earmarks()
+        self._tell_queues()
 
     def _helped(self) -> list[Key]:
         """Return the waiting gangs that what grew since the last look may help."""

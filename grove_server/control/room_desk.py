@@ -21,6 +21,7 @@ from grove_server.control.nominations import Nominations
 from grove_server.control.notes import earmarked_note, eviction_notes
 from grove_server.control.precedence import Precedence, surplus_shapes, without_surplus
 from grove_server.control.queue_book import QueueBook
+from grove_server.control.queue_status import QueueStatuses
 from grove_server.control.scenes import Scenes
 from grove_server.control.seats import Seats
 from grove_server.control.set_asides import SetAsides, domain_text
@@ -63,6 +64,7 @@ class RoomDesk:
             store, cluster, self.seats, self.queues, due=self.precedence.fair, orders_of=orders_of
         )
         self.set_asides = SetAsides(cluster, self.queues)
+        self.statuses = QueueStatuses(store, self.queues, self.precedence)
         self._priorities: Counter[int] = Counter()
         self._has_opened = False
         self._has_unblocked = False

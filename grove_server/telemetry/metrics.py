@@ -1,8 +1,8 @@
 """Every metric of the server, on one registry.
 
 Rules: names carry their unit last; labels are bounded sets of words, never pods, uids or request ids. The only series
-with object names are ``grove_clique_*`` and ``grove_group_*`` (namespace, set, template name): a setting turns them
-off, and they vanish with their set. ``docs/metrics.md`` lists them all; a test compares.
+with object names are ``grove_clique_*`` and ``grove_group_*`` (namespace, set, template name), which a setting turns off
+and which vanish with their set, and ``grove_queue_*``. ``docs/metrics.md`` lists them all; a test compares.
 
 What is hot (RPCs, commits, lag) is kept as resolved children by its user, so that a count costs well under 1 µs.
 Not here: collecting lag (``lag``), serving the page (``http``), series per replica (``replicas``).
@@ -152,6 +152,21 @@ PREEMPTION_VICTIMS: Final = Counter(
     ("kind",),
     registry=REGISTRY,
 )
+QUEUE_USED: Final = Gauge(
+    "grove_queue_used",
+    "What the gangs of a queue and of all below it hold: cores, bytes, or pieces.",
+    ("queue", "resource"),
+    registry=REGISTRY,
+)
+QUEUE_FAIR_SHARE: Final = Gauge(
+    "grove_queue_fair_share",
+    "What is due to a queue now: cores, bytes, or pieces.",
+    ("queue", "resource"),
+    registry=REGISTRY,
+)
+QUEUE_PENDING_GANGS: Final = Gauge(
+    "grove_queue_pending_gangs", "Gangs without places, by queue.", ("queue",), registry=REGISTRY
+)
 SOLVER_QUESTIONS: Final = Counter(
     "grove_solver_questions_total",
     "Gangs that the exact solver was asked about, by outcome.",
@@ -189,6 +204,23 @@ def show_pending_gangs(counts: Mapping[str, int]) -> None:
     PENDING_GANGS.clear()
     for reason, count in counts.items():
         PENDING_GANGS.labels(reason).set(count)
+
+
+def show_queues(
+    *,
+    used: Mapping[str, Mapping[str, float]],
+    fair: Mapping[str, Mapping[str, float]],
+    pending: Mapping[str, int],
+) -> None:
+    """Publish how queues stand, all at once: what is not named is gone."""
+    for gauge, shown in ((QUEUE_USED, used), (QUEUE_FAIR_SHARE, fair)):
+        gauge.clear()
+        for queue, amounts in shown.items():
+            for resource, amount in amounts.items():
+                gauge.labels(queue, resource).set(amount)
+    QUEUE_PENDING_GANGS.clear()
+    for queue in used:
+        QUEUE_PENDING_GANGS.labels(queue).set(pending.get(queue, 0))
 
 
 def show_store(version: int, counts: Mapping[Kind, int]) -> None:

@@ -10,6 +10,7 @@ from grove_server.resources.cluster import Event
 from grove_server.resources.meta import Metadata, find_condition
 from grove_server.resources.queues import QUEUE, QUEUE_NOT_LEAF, QUEUE_UNKNOWN, STRICT, Queue, QueueSpec
 from grove_server.resources.workload import Pod, PodCliqueSet, PodGang
+from grove_server.telemetry import metrics
 from tests.lifecycle_cases import Json, clique, manifest, pack
 from tests.planes import Plane, binding, worker
 
@@ -198,3 +199,26 @@ async def test_a_large_gang_is_not_starved(plane: Plane) -> None:
     await runs(plane, "small", 1)
     condition = find_condition(plane.one(PodGang, "small-0").status.conditions, "Scheduled")
     assert condition is not None
+
+
+async def test_a_queue_shows_how_it_stands(plane: Plane) -> None:
+    """Its status follows what it and the queues below it use, and how many gangs run and wait there."""
+    await workers(plane, 2)
+    await plane.put(queue("top"), queue("leaf", parent="top", limit={"pods": "1"}))
+    await plane.apply(in_queue("s", "leaf", 1), uid="s")
+    await plane.apply(in_queue("t", "leaf", 1), uid="t")
+    await plane.until(lambda: len(plane.pods()) == 2, "the pods exist")
+    await plane.until_quiet()
+    plane.clock.advance(2.0)
+
+    def shown(name: str) -> tuple[str, int, int]:
+        found = plane.store.read().get(Queue, "", name)
+        assert found is not None
+        return found.status.used.get("pods", ""), found.status.running_gangs, found.status.pending_gangs
+
+    await plane.until(lambda: shown("top") == shown("leaf") == ("1", 1, 1), "both queues tell")
+    assert metrics.QUEUE_PENDING_GANGS.labels("leaf")._value.get() == 1
+    await plane.delete_set("s")
+    await runs(plane, "t", 1)
+    plane.clock.advance(2.0)
+    await plane.until(lambda: shown("leaf") == ("1", 1, 0), "nothing waits")
