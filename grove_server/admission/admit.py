@@ -84,6 +84,10 @@ def _admit(
         check_domains(scopes, context.bindings, findings)
     if findings.violations:
         return None
+    for clique in defaulted.template.cliques:
+        problem = context.misfit(clique.spec.pod_spec, clique.annotations)
+        if problem:
+            findings.warn(f"clique {clique.name}: as the cluster is, its pods can run nowhere: {problem}")
     if old is None:
         return Admitted(
             resource=_created(metadata, defaulted, applied, context), warnings=findings.warnings, changed=True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 from grove_server.resources.queues import QueueSpec
 
@@ -30,6 +30,14 @@ class Limits:
     scheduler_bindings_max: int = 16
 
 
+Misfit: TypeAlias = Callable[[Mapping[str, Any], Mapping[str, str]], str]
+"""Says why no node could ever hold a pod of a spec and a template's annotations; "" if one could."""
+
+
+def _fits_somewhere(_spec: Mapping[str, Any], _annotations: Mapping[str, str]) -> str:
+    return ""
+
+
 def _none_taken(_normalised: str) -> Iterable[tuple[str, str]]:
     return ()
 
@@ -43,7 +51,7 @@ class AdmissionContext:
     pairs of the request's namespace that have it. ``global_defaults`` says of each PriorityClass whether it is the
     default, ``queues`` are the queues by name; those of the text at hand are in both. ``schedulers_enabled`` are the
     backends known here, of which a ClusterTopologyBinding may name those in ``schedulers_with_topology`` (by default,
-    those of Grove's chart and ours).
+    those of Grove's chart and ours). ``misfit`` makes warnings only, for nodes come and go.
     """
 
     now: float
@@ -52,6 +60,7 @@ class AdmissionContext:
     limits: Limits = field(default_factory=Limits)
     default_namespace: str = "default"
     name_patterns_taken: Callable[[str], Iterable[tuple[str, str]]] = _none_taken
+    misfit: Misfit = _fits_somewhere
     scheduler_name: str = SCHEDULER_NAME
     global_defaults: Mapping[str, bool] = field(default_factory=dict)
     queues: Mapping[str, QueueSpec] = field(default_factory=dict)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from grove_server.admission.context import AdmissionContext, Limits
+from grove_server.admission.context import AdmissionContext, Limits, Misfit
 from grove_server.admission.findings import Admitted, InvalidResourceError
 from grove_server.api.attribution import origin
 from grove_server.api.conversions.pod_clique_sets import prepare_spec, unreadable_path
@@ -102,8 +102,10 @@ class Changes:
         new_uid: Callable[[], str],
         gathering: Gathering,
         stopwatch: Callable[[], float] = time.perf_counter,
+        misfit: Misfit | None = None,
     ) -> None:
         self._store = store
+        self._misfit = misfit
         self._limits = limits
         self._now = now
         self.new_uid = new_uid
@@ -115,7 +117,7 @@ class Changes:
     def context(self, default_namespace: str) -> AdmissionContext:
         """Return the world as a request of this moment sees it."""
         reader = self._store.read()
-        return AdmissionContext(
+        context = AdmissionContext(
             now=self._now(),
             uid="",
             bindings=stored_bindings(reader),
@@ -124,6 +126,7 @@ class Changes:
             limits=self._limits,
             default_namespace=default_namespace,
         )
+        return context if self._misfit is None else replace(context, misfit=self._misfit)
 
     def read(self, kind: Kind, data: bytes, default_namespace: str = "", arriving: Arriving | None = None) -> Manifest:
         """Return the manifest of *kind* in *data* (JSON). Raises SchemaError with all that is wrong with it.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 from grove_server.control.dump import DumpWriter
 from grove_server.control.planning import ClusterView, PlannedMoves
@@ -134,6 +134,9 @@ class Simulation(Protocol):
 
 class PlacementPort(Protocol):
     """Questions to placement that change nothing."""
+
+    def misfit(self, pod_spec: Mapping[str, Any], annotations: Mapping[str, str]) -> str:
+        """Return why no node could ever hold a pod of an admitted spec, as a phrase; empty if one could."""
 
     def explain(self, namespace: str, name: str) -> Decision | None:
         """Return the last decision on a gang, asking placement once if it never looked; None if there is no such gang.

@@ -120,6 +120,7 @@ class ApiServer:
                 now=now,
                 new_uid=new_uid,
                 gathering=Gathering(lambda: load.in_flight(CallClass.WRITE)),
+                misfit=control.planning.misfit,
             ),
             placement=control.planning,
             routers=control.routers,

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from grove_server.control.clock import Clock
 from grove_server.control.decisions import Decision
@@ -30,11 +30,13 @@ from grove_server.placement.fragmentation import (
     largest_gangs,
     probe,
 )
+from grove_server.placement.misfits import misfit
 from grove_server.placement.moment import Moment, PodMove, Running
 from grove_server.placement.picture import ClusterMap, map_of
 from grove_server.placement.preemption import Preemption
 from grove_server.placement.requests import DomainPath, GangRequest
 from grove_server.placement.results import Placement, ScopeKind, Verdict
+from grove_server.placement.shapes import shape_of
 from grove_server.placement.trial import TrialAnswer, gang_count
 from grove_server.placement.whatif import NO_CHANGE, ClusterChange, WhatIf, WhatIfAnswer, ask_what_if
 from grove_server.resources.cluster import ClusterTopologyBinding
@@ -104,6 +106,10 @@ class Planning:
         self._loop = loop
         self._clock = clock
         self._turn = asyncio.Lock()
+
+    def misfit(self, pod_spec: Mapping[str, Any], annotations: Mapping[str, str]) -> str:
+        """Return why no node could ever hold a pod of an admitted spec, as a phrase; empty if one could."""
+        return misfit(self._loop.cluster, shape_of(pod_spec, annotations))
 
     def explain(self, namespace: str, name: str) -> Decision | None:
         """Return the last decision on a gang; None if there is no such gang.

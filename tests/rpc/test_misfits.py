@@ -1,0 +1,63 @@
+"""Pods that no node could ever hold: said when the manifest arrives, and by explain; the set is stored all the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from grove.v1 import pod_gang_pb2
+from grove_server.resources.workload import Pod
+from tests.planes import worker
+from tests.rpc.harness import serving
+from tests.waiting import until
+
+MANIFEST = """\
+apiVersion: grove.io/v1alpha1
+kind: PodCliqueSet
+metadata: {name: demo}
+spec:
+  replicas: 1
+  template:
+    cliques:
+      - name: main
+        spec:
+          roleName: main
+          replicas: 1
+          podSpec: {SELECTOR containers: [{name: main, image: i, resources: {limits: AMOUNTS}}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("amounts", "selector", "words", "reason"),
+    [
+        ("{nvidia.com/gpu: 16}", "", "no node has 16 nvidia.com/gpu (at most 8 nvidia.com/gpu)", "PodTooLarge"),
+        ("{example.com/fpga: 1}", "", "no node has 1 example.com/fpga (at most 0 example.com/fpga)", "PodTooLarge"),
+        ('{nvidia.com/gpu: 8, cpu: "64"}', "", "no node has all of 64 cpu, 8 nvidia.com/gpu", "PodTooLarge"),
+        (
+            "{nvidia.com/gpu: 8}",
+            "nodeSelector: {gpu: none-such},",
+            "no node that is large enough has the labels",
+            "NoNodeMatches",
+        ),
+        ("{nvidia.com/gpu: 8}", "", "", "PodTooLarge"),
+    ],
+)
+async def test_a_pod_that_no_node_could_hold_is_warned_of(
+    tmp_path: Path, amounts: str, selector: str, words: str, reason: str
+) -> None:
+    """The warning names clique, amount and the largest node; nodes that are cordoned or down count as well."""
+    gpus = worker(0, pods=9, unschedulable=True)
+    many = replace(gpus, allocatable={"pods": "9", "cpu": "16", "nvidia.com/gpu": "8"})
+    async with serving(tmp_path) as rpc:
+        await rpc.put(many, worker(1, pods=9))
+        rpc.plane.start()
+        answer = await rpc.apply_text(MANIFEST.replace("AMOUNTS", amounts).replace("SELECTOR", selector))
+        warnings = [warning for result in answer.results for warning in result.warnings if "nowhere" in warning]
+        assert len(warnings) == bool(words)
+        assert all(warning.startswith("clique main: ") and words in warning for warning in warnings)
+        await until(lambda: rpc.store.read().count(Pod.kind) == 1 and rpc.plane.is_idle, "all is decided")
+        explained = await rpc.gangs.Explain(pod_gang_pb2.PodGangServiceExplainRequest(name="demo-0"))
+        assert explained.explanation.reason == reason
+        await rpc.plane.stop()
