@@ -1,8 +1,8 @@
 """Every metric of the server, on one registry.
 
 Rules: names carry their unit last; labels are bounded sets of words, never pods, uids or request ids. The only series
-with object names are ``grove_clique_*`` and ``grove_group_*`` (namespace, set, template name), which a setting turns off
-and which vanish with their set, and ``grove_queue_*``. ``docs/metrics.md`` lists them all; a test compares.
+with object names are ``grove_clique_*`` and ``grove_group_*`` (namespace, set, template name), which a setting turns
+off and which vanish with their set, and ``grove_queue_*``. ``docs/metrics.md`` lists them all; a test compares.
 
 What is hot (RPCs, commits, lag) is kept as resolved children by its user, so that a count costs well under 1 µs.
 Not here: collecting lag (``lag``), serving the page (``http``), series per replica (``replicas``).
