@@ -37,3 +37,15 @@ def test_every_fault_of_grove_has_a_test() -> None:
     rows = ROW.findall((ROOT / "docs" / "grove-bugs.md").read_text(encoding="utf-8"))
     assert len(rows) > 20
     assert [row for row in rows if not NAMED.search(row)] == []
+
+
+def test_every_complaint_about_placement_has_a_test() -> None:
+    """Each row of docs/placement-complaints.md names at least one test."""
+    text = (ROOT / "docs" / "placement-complaints.md").read_text(encoding="utf-8")
+    rows = [
+        row
+        for row in text.splitlines()
+        if row.startswith("| ") and not row.startswith(("| ---", "| complaint", "| input"))
+    ]
+    assert len(rows) > 25
+    assert [row for row in rows if not NAMED.search(row)] == []
