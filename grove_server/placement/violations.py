@@ -116,10 +116,14 @@ def _wrong_gpus(cluster: Cluster, result: Placement) -> Iterator[str]:
         wrong = sorted(gpu_id for gpu_id, milli in left.items() if milli < 0)
         if wrong:
             yield f"node {node}: GPUs {wrong} are not free or are given twice"
+        opened: dict[int, int] = {}
         for milli, gpu_ids in given:
-            roomy = [gpu_id for gpu_id in sorted(partly_used) if milli and left[gpu_id] >= milli]
-            if roomy and not set(gpu_ids) & set(partly_used):
-                yield f"node {node}: a share of {milli} milli opens GPU {gpu_ids}, though GPU {roomy[0]} holds it"
+            for gpu_id in set(gpu_ids) - set(partly_used):
+                opened[gpu_id] = max(opened.get(gpu_id, 0), milli)
+        for gpu_id, milli in sorted(opened.items()):  # Its largest share opened a GPU; smaller ones may fill it up.
+            roomy = [each for each in sorted(partly_used) if milli and left[each] >= milli]
+            if roomy:
+                yield f"node {node}: a share of {milli} milli opens GPU {gpu_id}, though GPU {roomy[0]} holds it"
         free = {gpu_id for gpu_id, milli in left.items() if milli == GPU_MILLI}
         yield from _over_islands(cluster, node, [gpu_ids for milli, gpu_ids in given if not milli], free)
 

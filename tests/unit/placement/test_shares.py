@@ -254,3 +254,13 @@ def test_best_fit_uses_holes_before_it_opens_gpus() -> None:
     assert shares_taken((300, 500), 300, 2) == ((200,), 0)
     assert shares_taken((200,), 300, 4) == ((100, 200, 700), 2)
     assert shares_taken((), 500, 3) == ((500,), 2)
+
+
+def test_a_small_share_joins_a_large_one_that_had_to_open_a_gpu() -> None:
+    """Who fits no partly used GPU opens one; a smaller share of the same gang then goes where it fills up most."""
+    cluster = one_node(2)
+    cluster.bind_pod("a", share(500), (0,))
+    request = gang(clique("small", 1, share(300)), clique("large", 1, share(700)))
+    result = placed(place(cluster, request))
+    assert (ids_of(result, "small"), ids_of(result, "large")) == ([(1,)], [(1,)])
+    assert violations(cluster, request, result) == []
