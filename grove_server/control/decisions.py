@@ -17,13 +17,6 @@ from grove_server.placement.shapes import node_state
 from grove_server.resources.cluster import Node
 from grove_server.resources.meta import Key
 
-WAITING_FOR_BASE: Final = "WaitingForBaseGang"
-WAITING_FOR_PODS: Final = "WaitingForPods"
-WAITING_FOR_VICTIMS: Final = "WaitingForVictims"
-QUEUE_LIMIT: Final = "QueueLimit"
-QUEUE_BLOCKED: Final = "QueueBlocked"
-TOPOLOGY_UNAVAILABLE: Final = "TopologyUnavailable"
-
 # A gang that lost many parts one by one is explained by the latest of them.
 _LATER_MAX: Final = 64
 

@@ -12,14 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from grove_server.control.clock import Clock
-from grove_server.control.decisions import (
-    TOPOLOGY_UNAVAILABLE,
-    WAITING_FOR_BASE,
-    WAITING_FOR_PODS,
-    Decision,
-    Holding,
-    Holdings,
-)
+from grove_server.control.decisions import Decision, Holding, Holdings
 from grove_server.control.drafts import CopyDraft, CopyKey
 from grove_server.control.events import EventRecorder
 from grove_server.control.evictions import OrdersOf, no_orders
@@ -37,6 +30,7 @@ from grove_server.placement.gangs import Ask, GangScene, ask_minimum, ask_surplu
 from grove_server.placement.requests import minimum_of
 from grove_server.placement.results import Placement, Verdict
 from grove_server.placement.standing import is_constrained
+from grove_server.placement.waiting import TOPOLOGY_UNAVAILABLE, WAITING_FOR_BASE, WAITING_FOR_PODS
 from grove_server.placement.wake_ups import WakeUps
 from grove_server.resources.meta import Key, key_of
 from grove_server.resources.workload import PodGang

@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from grove_server.control.decisions import QUEUE_BLOCKED, QUEUE_LIMIT, Decision
+from grove_server.control.decisions import Decision
 from grove_server.control.gang_order import placement_order
 from grove_server.control.nominations import Nominations
 from grove_server.control.queue_book import QueueBook
@@ -27,6 +27,7 @@ from grove_server.placement.queues import UNLIMITED, Blocking
 from grove_server.placement.reclaim import amounts_of
 from grove_server.placement.requests import GPU_SHARE, CliqueRequest, GangRequest, GroupRequest, PodShape
 from grove_server.placement.turns import HeadsOfLine, WaitingGang, order_gangs
+from grove_server.placement.waiting import QUEUE_BLOCKED, QUEUE_LIMIT
 from grove_server.placement.wake_ups import signature_of
 from grove_server.resources.meta import Key, key_of
 from grove_server.resources.reference import SharedTemplate

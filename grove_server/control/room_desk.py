@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 
-from grove_server.control.decisions import QUEUE_BLOCKED, QUEUE_LIMIT, WAITING_FOR_VICTIMS, Decision, Holdings
+from grove_server.control.decisions import Decision, Holdings
 from grove_server.control.drafts import CopyDraft, CopyKey
 from grove_server.control.events import EventRecorder
 from grove_server.control.evictions import Eviction, Evictions, OrdersOf
@@ -31,6 +31,7 @@ from grove_server.placement.earmarks import Earmark
 from grove_server.placement.gangs import Ask, ask_minimum
 from grove_server.placement.requests import GangRequest
 from grove_server.placement.results import Placement, Verdict
+from grove_server.placement.waiting import QUEUE_BLOCKED, QUEUE_LIMIT, WAITING_FOR_VICTIMS
 from grove_server.resources.meta import Key, key_of
 from grove_server.resources.workload import PodGang
 from grove_server.store.interface import Store

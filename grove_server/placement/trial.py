@@ -26,11 +26,9 @@ from grove_server.placement.preemption import Preemption, PreemptionPolicy, plan
 from grove_server.placement.requests import Budget, GangRequest, minimum_of
 from grove_server.placement.results import Placement, Verdict
 from grove_server.placement.shapes import shape_of
+from grove_server.placement.waiting import TOPOLOGY_UNAVAILABLE, WAITING_FOR_BASE
 from grove_server.resources.priority import PriorityClass
 from grove_server.resources.workload import Pod, PodCliqueSet, PodGang
-
-WAITING_FOR_BASE: Final = "WaitingForBaseGang"
-TOPOLOGY_UNAVAILABLE: Final = "TopologyUnavailable"
 
 EVICTIONS_MAX: Final = 32
 """Gangs of one trial for which evictions are planned; the others only hear that they do not fit."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-from grove_server.control.decisions import WAITING_FOR_BASE, Decision
+from grove_server.control.decisions import Decision
 from grove_server.control.drafts import MESSAGE_REFRESH_S, CopyDraft, CopyKey
 from grove_server.control.scenes import Scenes
 from grove_server.placement.cluster import Cluster
@@ -15,6 +15,7 @@ from grove_server.placement.gangs import ask_minimum
 from grove_server.placement.place import place
 from grove_server.placement.results import Placement
 from grove_server.placement.shapes import node_state
+from grove_server.placement.waiting import WAITING_FOR_BASE
 from grove_server.resources.meta import Key, key_of
 from grove_server.resources.workload import GangPhase, Pod, PodGang
 from grove_server.store.interface import Put

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from grove_server.control.decisions import TOPOLOGY_UNAVAILABLE, WAITING_FOR_BASE
 from grove_server.control.drafts import CopyDraft, StandingOf
 from grove_server.control.placement_loop import PlacementLoop
+from grove_server.placement.waiting import TOPOLOGY_UNAVAILABLE, WAITING_FOR_BASE
 from grove_server.resources.cluster import ClusterTopologyBinding, Event, Node
 from grove_server.resources.meta import Condition, Kind, find_condition, key_of
 from grove_server.resources.workload import GangPhase, PodCliqueSet, PodGang, SetPhase

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from grove_server.control.decisions import WAITING_FOR_VICTIMS
 from grove_server.lifecycle.removal import StopReason
+from grove_server.placement.waiting import WAITING_FOR_VICTIMS
 from grove_server.resources.cluster import Event, Node
 from grove_server.resources.meta import Metadata, find_condition
 from grove_server.resources.priority import PriorityClass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from grove_server.control.decisions import QUEUE_BLOCKED, QUEUE_LIMIT
+from grove_server.placement.waiting import QUEUE_BLOCKED, QUEUE_LIMIT
 from grove_server.resources.cluster import Event
 from grove_server.resources.meta import Metadata, find_condition
 from grove_server.resources.queues import QUEUE, QUEUE_NOT_LEAF, QUEUE_UNKNOWN, STRICT, Queue, QueueSpec
