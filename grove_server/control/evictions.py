@@ -1,48 +1,43 @@
 """Who has to leave so that a gang without room gets places: asks placement, and turns its plan into changes.
 
-Rules: a gang takes from lower priorities of its own queue, then takes back from queues that use more than their due.
-Asked only if somebody is there who could give way, once per state for gangs that ask for the same, and a bounded number
-of times a round. A surplus pod goes within the availability budget of its clique, unless that would end a whole gang
-instead: a budget is there to keep something serving. All who leave are told in one commit with the nomination of the
-gang they leave for; those on their way out already are told nothing.
+Rules: asked only if somebody is there who could give way, once per state for gangs that ask for the same, and a bounded
+number of times a round. All who leave are told in one commit with the nomination of the gang they leave for; those on
+their way out already are told nothing.
 
-Not here: the plan (``placement.preemption``, ``placement.reclaim``), keeping the places (``nominations``).
+Not here: the plan (``placement.making_room``), keeping the places (``nominations``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from grove_server.control.indexes import PODS_BY_GANG
 from grove_server.control.queue_book import QueueBook
 from grove_server.control.seats import Seats, key_of_name
-from grove_server.lifecycle.budget import max_unavailable_of, room
 from grove_server.lifecycle.orders import NO_ORDERS, CopyOrders
 from grove_server.lifecycle.removal import StopReason, stopped
 from grove_server.placement.cluster import Cluster
-from grove_server.placement.earmarks import Earmark, closed_slots
-from grove_server.placement.preemption import Preemption, PreemptionPolicy, VictimKind, noted, plan_preemption
-from grove_server.placement.reclaim import amounts_of, plan_reclaim
+from grove_server.placement.earmarks import Earmark
+from grove_server.placement.gang_facts import surplus_budgets
+from grove_server.placement.making_room import Due, is_open, plan_room
+from grove_server.placement.preemption import Preemption, PreemptionPolicy, VictimKind, noted
+from grove_server.placement.reclaim import amounts_of
 from grove_server.placement.requests import GangRequest
 from grove_server.placement.results import Verdict
 from grove_server.placement.wake_ups import signature_of
-from grove_server.resources.meta import Key, Kind
+from grove_server.resources.meta import Key, Kind, key_of
 from grove_server.resources.workload import Pod, PodClique, PodCliqueSet, PodGang
-from grove_server.store.interface import Reader, Store
+from grove_server.store.interface import Store
 
 PLANS_MAX: Final = 16
 """Most plans of one round; who comes later is asked about in the next one."""
 
-_BUDGET_ROUNDS_MAX: Final = 4
 _ANSWERS_MAX: Final = 10_000
 
 OrdersOf = Callable[[str, str], CopyOrders]
 """Returns what holds for the pods of a set, by namespace and name: routers to ask, how long to wait for them."""
-
-Due = Callable[[], Mapping[str, Mapping[str, float]]]
-"""Returns what is fair for each queue now, by queue and resource."""
 
 
 def no_orders(_namespace: str, _set_name: str) -> CopyOrders:
@@ -107,11 +102,21 @@ class Evictions:
             self.postponed[key] = None
             return verdict
         self._left -= 1
-        found, why = self._ask(gang, request, queue)
-        if isinstance(found, Preemption) and not self._is_open(found, earmarks, key, gang.priority):
+        found, is_taken_back = plan_room(
+            self._cluster,
+            self._seats.occupancy,
+            request,
+            gang=gang,
+            queue=queue,
+            tree=self._queues.tree,
+            due=self._due,
+            budgets_of=self._budgets_of,
+        )
+        name = f"{key.namespace}/{key.name}"
+        if isinstance(found, Preemption) and not is_open(self._cluster, found, earmarks, name, gang.priority):
             found = noted(verdict, "evictions would make room only where nodes are set aside for another gang")
         if isinstance(found, Preemption):
-            eviction = self._carried_out(found, why, now)
+            eviction = self._carried_out(found, StopReason.RECLAIMED if is_taken_back else StopReason.PREEMPTED, now)
             if eviction is None:
                 # A place of theirs is on its way to the disk; they can be told once it is there.
                 self._stalled[key] = None
@@ -150,114 +155,33 @@ class Evictions:
                 seats.take_in()
         return seats.is_current
 
-    def _ask(self, gang: PodGang, request: GangRequest, queue: str) -> tuple[Preemption | Verdict, StopReason]:
-        tree = self._queues.tree
-        several = len(tree.specs) > 1
-        policy = PreemptionPolicy(gang.preemption_policy)
-
-        def preempt() -> Preemption | Verdict:
-            return plan_preemption(
-                self._cluster,
-                self._seats.occupancy,
-                request,
-                priority=gang.priority,
-                policy=policy,
-                queue=queue if several else None,
-            )
-
-        def reclaim() -> Preemption | Verdict:
-            return plan_reclaim(self._cluster, self._seats.occupancy, request, queue=queue, tree=tree, due=self._due())
-
-        found = self._within_budgets(preempt)
-        if isinstance(found, Preemption) or not several:
-            return found, StopReason.PREEMPTED
-        taken_back = self._within_budgets(reclaim)
-        if isinstance(taken_back, Preemption):
-            return taken_back, StopReason.RECLAIMED
-        return noted(found, _last(taken_back.detail)), StopReason.PREEMPTED
-
-    def _within_budgets(self, ask: Callable[[], Preemption | Verdict]) -> Preemption | Verdict:
-        """Return the plan that keeps within availability budgets, unless keeping to them would end more gangs."""
-        free = found = ask()
-        known: set[str] = set()
-        for _ in range(_BUDGET_ROUNDS_MAX):
-            if isinstance(found, Verdict):
-                break
-            asked = {v.gang for v in found.victims if v.kind is VictimKind.SURPLUS and not v.gang.startswith("~")}
-            if asked <= known:
-                break
-            known |= asked
-            if not self._set_budgets(sorted(asked)):
-                break
-            found = ask()
-        if isinstance(free, Preemption) and (
-            isinstance(found, Verdict) or found.cost.gangs_broken > free.cost.gangs_broken
-        ):
-            return free
-        return found
-
-    def _set_budgets(self, gangs: Sequence[str]) -> bool:
-        """Tell the occupancy how many surplus pods each clique of some gangs can spare; return whether that is new."""
-        occupancy, reader = self._seats.occupancy, self._store.read()
-        is_new = False
-        for name in gangs:
-            facts = occupancy.gang(occupancy.gangs[name])
-            gang = reader.get(PodGang, *key_of_name(name, Kind.POD_GANG)[1:])
-            budgets = () if gang is None else _budgets(gang, reader)
-            if budgets != facts.evictable_surplus:
-                occupancy.set_gang(replace(facts, evictable_surplus=budgets))
-                is_new = True
-        return is_new
-
-    def _is_open(self, plan: Preemption, earmarks: Sequence[Earmark], key: Key, priority: int) -> bool:
-        """Return whether no place of a plan is set aside for another gang."""
-        if not plan.victims and not earmarks:
-            return True
-        if not earmarks:
-            return True
-        closed = closed_slots(self._cluster, earmarks, f"{key.namespace}/{key.name}", priority)
-        nodes = {node for clique in plan.placement.cliques for node, _ in clique.bindings}
-        return not closed[self._cluster.slots_at(sorted(nodes))].any()
+    def _budgets_of(self, name: str) -> tuple[tuple[str, int], ...]:
+        reader = self._store.read()
+        namespace, own = key_of_name(name, Kind.POD_GANG)[1:]
+        gang = reader.get(PodGang, namespace, own)
+        if gang is None:
+            return ()
+        return surplus_budgets(
+            gang,
+            reader.get(PodCliqueSet, namespace, gang.set_name),
+            lambda clique: reader.get(PodClique, namespace, clique),
+            reader.indexed(PODS_BY_GANG, (namespace, own)),
+        )
 
     def _carried_out(self, plan: Preemption, why: StopReason, now: float) -> Eviction | None:
         """Return the plan with its victims' pods on their way out; None if one of them cannot be told yet."""
         reader = self._store.read()
+        going = {key_of_name(name, Kind.POD): None for name in plan.pods}
+        for victim in plan.victims:
+            if victim.kind is VictimKind.GANG:
+                # Also those that no account knows, as on a node that is gone: a gang leaves as a whole.
+                pods = reader.indexed(PODS_BY_GANG, tuple(key_of_name(victim.gang, Kind.POD_GANG)[1:]))
+                going |= dict.fromkeys(sorted(key_of(pod) for pod in pods if pod.node and pod.is_active))
         stops: list[Pod] = []
-        going: list[Key] = []
-        for name in plan.pods:
-            key = key_of_name(name, Kind.POD)
+        for key in going:
             pod = reader.get(Pod, key.namespace, key.name)
             if pod is None or not pod.node:
                 return None
-            going.append(key)
             if not self._seats.is_leaving(pod, key):
                 stops.append(stopped(pod, why, self._orders_of(key.namespace, pod.identity.set_name), now))
         return Eviction(plan=plan, why=why, stops=tuple(stops), going=tuple(going))
-
-
-def _last(detail: str) -> str:
-    return detail.rpartition("; ")[2]
-
-
-def _budgets(gang: PodGang, reader: Reader) -> tuple[tuple[str, int], ...]:
-    """Return by standalone clique of a gang how many of its pods may be taken now."""
-    owner = reader.get(PodCliqueSet, gang.metadata.namespace, gang.set_name)
-    if owner is None:
-        return ()
-    templates = {clique.name: clique for clique in owner.spec.template.cliques}
-    pods: dict[str, list[Pod]] = {}
-    for pod in reader.indexed(PODS_BY_GANG, (gang.metadata.namespace, gang.metadata.name)):
-        if pod.is_active:
-            pods.setdefault(pod.identity.name, []).append(pod)
-    budgets = []
-    for group in gang.pod_groups:
-        clique = reader.get(PodClique, gang.metadata.namespace, group.name)
-        if clique is None or clique.identity.group:
-            continue
-        template = templates.get(clique.identity.clique)
-        missing = max_unavailable_of(template.rolling_update if template else None, owner.spec, clique.replicas)
-        mine = pods.get(group.name, [])
-        ready = sum(pod.is_ready for pod in mine)
-        spare = room(desired=clique.replicas, available=ready, max_unavailable=missing)
-        budgets.append((group.name, spare + len(mine) - ready))
-    return tuple(budgets)

@@ -21,11 +21,11 @@ from grove_server.control.notes import waiting_note
 from grove_server.control.precedence import rank
 from grove_server.control.room_desk import RoomDesk
 from grove_server.control.scenes import Scenes
-from grove_server.control.seats import full_name
 from grove_server.control.second_opinions import SecondOpinions
 from grove_server.control.solver_pool import SolverPool
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.earmarks import place_around
+from grove_server.placement.gang_facts import full_name
 from grove_server.placement.gangs import Ask, GangScene, ask_minimum, ask_surplus, is_complete, is_placed
 from grove_server.placement.requests import minimum_of
 from grove_server.placement.results import Placement, Verdict
@@ -124,7 +124,7 @@ class GangDesk:
 
     def decide_minimum(self, gang: PodGang, draft: CopyDraft) -> None:
         """Place a gang's minimum if there is room, as it is after *draft*; note what is left to do for it."""
-        key = key_of(gang)
+        key, now = key_of(gang), self._clock.now()
         if gang.metadata.deleted_at is not None:
             # It waits for its last pods to stop, and lacks nothing.
             self._wait_no_more(key, is_gone=True)
@@ -132,13 +132,17 @@ class GangDesk:
             return
         scene = self.scenes.scene(gang, draft)
         if is_placed(gang, scene.pods):
+            self.room.check_part(gang, draft, tuple, now)
             self._decide_placed(gang, scene, draft)
             return
         reason, message = self._obstacle(gang, scene, draft)
         obstacle = Decision(waiting_reason=reason, waiting_message=message) if reason else None
         if (obstacle := obstacle or self.room.precedence.obstacle(gang)) is not None:
+            if reason != WAITING_FOR_PODS:
+                self.room.check_part(gang, draft, tuple, now)
             self._wait(gang, scene, draft, obstacle)
             return
+        self.room.check_part(gang, draft, lambda: ask_minimum(scene), now)
         after = self._place_parts(gang, draft, ask_minimum)
         if after is None:
             return

@@ -17,9 +17,10 @@ from typing import Final
 
 from grove_server.control.decisions import Holdings
 from grove_server.control.indexes import PODS_BY_NODE
-from grove_server.control.seats import full_name, key_of_name
+from grove_server.control.seats import key_of_name
 from grove_server.placement.cluster import Cluster, ClusterError, StalePlacementError, UnknownNodeError
 from grove_server.placement.eviction import GENERATION_UNBOUND
+from grove_server.placement.gang_facts import full_name
 from grove_server.placement.gangs import Ask
 from grove_server.placement.preemption import without_optional
 from grove_server.placement.requests import CliqueRequest, GangRequest, GroupRequest

@@ -12,20 +12,20 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import NamedTuple
 
 from grove_server.control.decisions import Decision
 from grove_server.control.gang_order import placement_order
 from grove_server.control.nominations import Nominations
 from grove_server.control.queue_book import QueueBook
-from grove_server.control.seats import Seats, full_name
+from grove_server.control.seats import Seats
+from grove_server.placement.allowances import amounts_of_pod
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.fair_share import fair_shares
-from grove_server.placement.queues import UNLIMITED, Blocking
+from grove_server.placement.gang_facts import full_name
 from grove_server.placement.reclaim import amounts_of
-from grove_server.placement.requests import GPU_SHARE, CliqueRequest, GangRequest, GroupRequest, PodShape
+from grove_server.placement.requests import GangRequest, PodShape
 from grove_server.placement.turns import HeadsOfLine, WaitingGang, order_gangs
 from grove_server.placement.waiting import QUEUE_BLOCKED, QUEUE_LIMIT
 from grove_server.placement.wake_ups import signature_of
@@ -133,41 +133,25 @@ class Precedence:
 
     def limit_reached(self, gang: PodGang, request: GangRequest, shape: PodShape) -> Decision | None:
         """Return that the limit of a gang's queue has no room for one more surplus pod; None if it has."""
-        return self._over_limit(self._queues.name_of(gang), request, _amounts(shape))
+        return self._over_limit(self._queues.name_of(gang), request, amounts_of_pod(shape))
 
     def _over_limit(self, queue: str, request: GangRequest, amounts: Amounts) -> Decision | None:
-        if not self._queues.has_limits or queue not in self._queues.tree.numbers:
-            return None
-        refusals = self._queues.tree.admits(queue, amounts, self.used())
-        if not refusals:
-            return None
-        return Decision(
-            request=request,
-            waiting_reason=QUEUE_LIMIT,
-            waiting_message="; ".join(each.sentence() for each in refusals),
-        )
+        allowances = self._queues.allowances
+        text = allowances.over_limit(queue, amounts, self.used()) if allowances.has_limits else ""
+        return Decision(request=request, waiting_reason=QUEUE_LIMIT, waiting_message=text) if text else None
 
     def surplus_within_limit(self, gang: PodGang, shape: PodShape, wanted: int) -> int:
         """Return how many of some surplus pods the limits of a gang's queue leave room for."""
-        queue = self._queues.name_of(gang)
-        tree = self._queues.tree
-        if not self._queues.has_limits or queue not in tree.numbers:
+        allowances = self._queues.allowances
+        if not allowances.has_limits:
             return wanted
-        totals = tree.totals(self.used(), tree.resources)
-        each = _amounts(shape)
-        for name in tree.lineage(queue):
-            number = tree.numbers[name]
-            for resource, row in tree.resources.items():
-                limit = int(tree.limit[row, number])
-                if limit < UNLIMITED and each.get(resource):
-                    wanted = min(wanted, (limit - int(totals[row, number])) // each[resource])
-        return max(0, wanted)
+        return allowances.within_limit(self._queues.name_of(gang), shape, wanted, self.used())
 
     def wait(self, gang: PodGang, request: GangRequest) -> None:
         """Note that a gang found no room: others of a strict queue wait behind it, and its queue wants more."""
         key, queue = key_of(gang), self._queues.name_of(gang)
         self._leave_line(key)
-        if self._is_strict(queue):
+        if self._queues.allowances.is_strict(queue):
             signature, place = signature_of(request), _InLine(rank(gang), key, request)
             insort(self._lines.setdefault(queue, {}).setdefault(signature, []), place, key=_rank_of)
             self._in_line[key] = (queue, signature, place)
@@ -180,11 +164,16 @@ class Precedence:
         self._waiting.pop(key, None)
         return self._leave_line(key)
 
-    # Inside.
+    def waiting(self) -> list[tuple[Key, str, GangRequest]]:
+        """Return which gangs found no room, their queues and what they asked for; only where there are several queues.
 
-    def _is_strict(self, queue: str) -> bool:
-        tree = self._queues.tree
-        return queue in tree.numbers and tree.spec(queue).blocking is Blocking.STRICT
+        With a single queue nobody counts them but a strict line.
+        """
+        found = {key: (key, queue, request) for key, (queue, request) in self._waiting.items()}
+        found |= {key: (key, queue, place.request) for key, (queue, _, place) in self._in_line.items()}
+        return list(found.values())
+
+    # Inside.
 
     def _leave_line(self, key: Key) -> bool:
         found = self._in_line.pop(key, None)
@@ -200,7 +189,7 @@ class Precedence:
     def _blocker(self, gang: PodGang, queue: str, request: GangRequest, *, is_surplus: bool) -> str:
         """Return the gang before this one that waits for nodes which it could use too; surplus comes after all."""
         lines = self._lines.get(queue)
-        if not lines or not self._is_strict(queue):
+        if not lines or not self._queues.allowances.is_strict(queue):
             return ""
         heads = HeadsOfLine(self._cluster, self._queues.tree)
         for line in lines.values():
@@ -218,7 +207,7 @@ class Precedence:
         for group in gang.pod_groups:
             pod = reader.get(Pod, gang.metadata.namespace, group.pods[0]) if group.pods else None
             if pod is not None:
-                for resource, amount in _amounts(self._shape_of(pod.template)).items():
+                for resource, amount in amounts_of_pod(self._shape_of(pod.template)).items():
                     total[resource] += amount * group.min_replicas
         return total
 
@@ -238,35 +227,3 @@ def _rank_of(place: _InLine) -> Rank:
 def rank(gang: PodGang) -> Rank:
     """Return the sort key of gangs of one queue: the highest priority first, then Grove's order."""
     return -gang.priority, placement_order(gang)
-
-
-def without_surplus(request: GangRequest, optional: int) -> GangRequest:
-    """Return a request for surplus pods of one clique with fewer of them."""
-    members = tuple(
-        replace(member, optional=optional) if isinstance(member, CliqueRequest) else _fewer(member, optional)
-        for member in request.members
-    )
-    return replace(request, members=members)
-
-
-def surplus_shapes(members: Sequence[CliqueRequest | GroupRequest]) -> tuple[PodShape, int]:
-    """Return shape and number of the pods of a request for surplus pods of one clique."""
-    member = members[0]
-    while isinstance(member, GroupRequest):
-        member = member.members[0]
-    return member.shape, member.optional
-
-
-def _fewer(group: GroupRequest, optional: int) -> GroupRequest:
-    members = tuple(
-        replace(member, optional=optional) if isinstance(member, CliqueRequest) else _fewer(member, optional)
-        for member in group.members
-    )
-    return replace(group, members=members)
-
-
-def _amounts(shape: PodShape) -> dict[str, int]:
-    amounts = {"pods": 1, **dict(shape.requests)}
-    if shape.gpu_milli:
-        amounts[GPU_SHARE] = shape.gpu_milli
-    return amounts

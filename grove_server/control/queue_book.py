@@ -6,9 +6,9 @@ default one, which has neither guarantee nor limit; ``is_in_use`` is False then,
 
 from __future__ import annotations
 
-from grove_server.placement.queue_objects import queue_specs
-from grove_server.placement.queues import UNLIMITED, Blocking, QueueTree
-from grove_server.resources.queues import DEFAULT_QUEUE, Queue, QueueSpec, queue_of, queue_problem
+from grove_server.placement.allowances import Allowances
+from grove_server.placement.queues import QueueTree
+from grove_server.resources.queues import DEFAULT_QUEUE, Queue, queue_of
 from grove_server.resources.workload import PodCliqueSet, PodGang
 from grove_server.store.interface import Store
 
@@ -21,39 +21,39 @@ class QueueBook:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._tree: QueueTree | None = None
-        self._wanted: dict[str, QueueSpec] = {}
-        self._problems: dict[str, tuple[str, str] | None] = {}
+        self._allowances: Allowances | None = None
         self._names: dict[str, tuple[PodCliqueSet, str]] = {}
 
     def forget(self) -> None:
         """Read the queues again when they are needed next."""
-        self._tree = None
+        self._allowances = None
+
+    @property
+    def allowances(self) -> Allowances:
+        """What the queues let gangs have."""
+        if self._allowances is None:
+            self._allowances = Allowances(self._store.read().list(Queue))
+        return self._allowances
 
     @property
     def tree(self) -> QueueTree:
         """The tree of the queues that make one."""
-        if self._tree is None:
-            queues = self._store.read().list(Queue)
-            self._wanted = {queue.metadata.name: queue.spec for queue in queues}
-            self._problems = {}
-            self._tree = QueueTree(queue_specs(queues))
-        return self._tree
+        return self.allowances.tree
 
     @property
     def is_in_use(self) -> bool:
         """Whether there is any queue but the default one, or that has a limit."""
-        return len(self.tree.specs) > 1 or self.has_limits
+        return self.allowances.is_in_use
 
     @property
     def has_limits(self) -> bool:
         """Whether any queue has a limit."""
-        return bool((self.tree.limit < UNLIMITED).any())
+        return self.allowances.has_limits
 
     @property
     def has_strict(self) -> bool:
         """Whether gangs of any queue may have to wait behind others."""
-        return any(spec.blocking is Blocking.STRICT for spec in self.tree.specs)
+        return self.allowances.has_strict
 
     def name_of(self, gang: PodGang) -> str:
         """Return the queue that a gang's set is in; the default one once the set is gone."""
@@ -71,11 +71,4 @@ class QueueBook:
 
     def problem_of(self, name: str) -> tuple[str, str] | None:
         """Return reason and sentence why no gang can run in a queue; None if gangs can."""
-        if name == DEFAULT_QUEUE:
-            return None
-        self.tree  # noqa: B018 -- reads the queues if they changed
-        if name not in self._problems:
-            if len(self._problems) >= _SETS_MAX:
-                self._problems.clear()
-            self._problems[name] = queue_problem(name, self._wanted)
-        return self._problems[name]
+        return self.allowances.problem_of(name)

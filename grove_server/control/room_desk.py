@@ -19,13 +19,14 @@ from grove_server.control.events import EventRecorder
 from grove_server.control.evictions import Eviction, Evictions, OrdersOf
 from grove_server.control.nominations import Nominations
 from grove_server.control.notes import earmarked_note, eviction_notes
-from grove_server.control.precedence import Precedence, surplus_shapes, without_surplus
+from grove_server.control.precedence import Precedence
 from grove_server.control.queue_book import QueueBook
 from grove_server.control.queue_status import QueueStatuses
 from grove_server.control.scenes import Scenes
 from grove_server.control.seats import Seats
 from grove_server.control.set_asides import SetAsides, domain_text
 from grove_server.control.stops import count_evictions
+from grove_server.placement.allowances import surplus_of, without_surplus
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.earmarks import Earmark
 from grove_server.placement.gangs import Ask, ask_minimum
@@ -157,6 +158,13 @@ class RoomDesk:
 
     # One decision.
 
+    def check_part(self, gang: PodGang, draft: CopyDraft, parts: Callable[[], Sequence[Ask]], now: float) -> None:
+        """Keep nothing any more for a part that a gang does not lack; *parts* gives what it does lack."""
+        nominated = self.nominations.get(key_of(gang))
+        if nominated is not None and all(ask.request.name != nominated.part for ask in parts()):
+            self.nominations.withdraw(key_of(gang))
+            draft.nominate(gang, None, now)
+
     def kept(self, gang: PodGang, draft: CopyDraft, ask: Ask, now: float) -> Decision | None:
         """Return the decision that what is kept for this part of a gang makes: its places, or that it has to wait."""
         key = key_of(gang)
@@ -186,7 +194,7 @@ class RoomDesk:
             return ask, None
         if is_minimum:
             return ask, self.precedence.refusal(gang, ask.request, is_whole=ask.is_whole)
-        shape, wanted = surplus_shapes(ask.request.members)
+        shape, wanted = surplus_of(ask.request.members)
         within = self.precedence.surplus_within_limit(gang, shape, wanted)
         request = ask.request if within == wanted else without_surplus(ask.request, within)
         if within:

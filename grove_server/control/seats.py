@@ -17,6 +17,7 @@ from typing import Final
 
 from grove_server.control.decisions import Holdings
 from grove_server.control.queue_book import QueueBook
+from grove_server.placement.gang_facts import facts_of, facts_of_leaving, full_name
 from grove_server.placement.occupancy import GangFacts, Occupancy, Seat
 from grove_server.placement.requests import GPU_SHARE
 from grove_server.resources.meta import Key, Kind
@@ -25,11 +26,6 @@ from grove_server.store.interface import Reader, Store
 
 SLICE: Final = 500
 """Pods taken in at once."""
-
-
-def full_name(namespace: str, name: str) -> str:
-    """Return the name that is unique over namespaces."""
-    return f"{namespace}/{name}"
 
 
 def key_of_name(name: str, kind: Kind) -> Key:
@@ -161,11 +157,9 @@ class Seats:
         """Return the name under which a pod stands, and see to it that the occupancy knows it."""
         name = full_name(key.namespace, pod.identity.gang)
         gang = reader.get(PodGang, key.namespace, pod.identity.gang)
-        facts = self._facts(gang, name) if gang is not None else GangFacts(name=name)
+        facts = self._facts(gang) if gang is not None else GangFacts(name=name)
         if self.is_leaving(pod, key):
-            facts = GangFacts(
-                name=f"~{facts.queue}/{facts.priority}", priority=facts.priority, queue=facts.queue
-            )  # No gang's name begins like this.
+            facts = facts_of_leaving(facts)
         known = self.occupancy.gangs.get(facts.name)
         if known is None:
             self.occupancy.set_gang(facts)
@@ -173,16 +167,8 @@ class Seats:
             self._replace(facts)
         return facts.name
 
-    def _facts(self, gang: PodGang, name: str) -> GangFacts:
-        namespace = gang.metadata.namespace
-        return GangFacts(
-            name=name,
-            minimums=tuple((group.name, group.min_replicas) for group in gang.pod_groups),
-            priority=gang.priority,
-            queue=self._queues.name_of(gang),
-            base_gang=full_name(namespace, gang.base_gang) if gang.base_gang else "",
-            started_at_s=gang.status.scheduled_at or 0.0,
-        )
+    def _facts(self, gang: PodGang) -> GangFacts:
+        return facts_of(gang, self._queues.name_of(gang))
 
     def _follow_gang(self, key: Key, reader: Reader) -> None:
         name = full_name(key.namespace, key.name)
@@ -193,7 +179,7 @@ class Seats:
             self.occupancy.drop_gang(name)
             return
         gang = reader.get(PodGang, key.namespace, key.name)
-        if gang is not None and (facts := self._facts(gang, name)) != self.occupancy.gang(row):
+        if gang is not None and (facts := self._facts(gang)) != self.occupancy.gang(row):
             self._replace(facts)
 
     def _replace(self, facts: GangFacts) -> None:

@@ -16,10 +16,10 @@ from dataclasses import replace
 from typing import Final
 
 from grove_server.control.queue_book import QueueBook
-from grove_server.control.seats import full_name
 from grove_server.lifecycle.gang_status import SCHEDULED
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.earmarks import Earmark, closed_slots, earmark_for
+from grove_server.placement.gang_facts import full_name
 from grove_server.placement.place import place
 from grove_server.placement.requests import GangRequest
 from grove_server.placement.results import Verdict, short_level

@@ -1,0 +1,116 @@
+"""Who would have to go for a gang without room, by priority and by queue: one question, asked by the loop and what-ifs.
+
+Rules: a gang takes from lower priorities of its own queue, then takes back from queues that use more than their due.
+A surplus pod goes within the availability budget of its clique, unless that would end a whole gang instead: a budget is
+there to keep something serving. Budgets are looked up only for gangs that a plan asks something of. No place of a plan
+lies where nodes are set aside for another gang.
+
+Not here: the plans themselves (`preemption`, `reclaim`), whether to ask at all, carrying a plan out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final, NamedTuple, TypeAlias
+
+from grove_server.placement.cluster import Cluster
+from grove_server.placement.earmarks import Earmark, closed_slots
+from grove_server.placement.gang_facts import is_leaving
+from grove_server.placement.occupancy import Occupancy
+from grove_server.placement.preemption import Preemption, PreemptionPolicy, VictimKind, noted, plan_preemption
+from grove_server.placement.queues import QueueTree
+from grove_server.placement.reclaim import plan_reclaim
+from grove_server.placement.requests import GangRequest
+from grove_server.placement.results import Verdict
+from grove_server.resources.workload import PodGang
+
+Due: TypeAlias = Callable[[], Mapping[str, Mapping[str, float]]]
+"""Returns what is fair for each queue now, by queue and resource."""
+
+BudgetsOf: TypeAlias = Callable[[str], tuple[tuple[str, int], ...]]
+"""Returns by clique of a gang, by its full name, how many surplus pods may be taken now."""
+
+_BUDGET_ROUNDS_MAX: Final = 4
+
+
+class RoomPlan(NamedTuple):
+    """Who goes, or the verdict with why nobody does; `is_taken_back`: from queues that use more than their due."""
+
+    found: Preemption | Verdict
+    is_taken_back: bool
+
+
+def plan_room(
+    cluster: Cluster,
+    occupancy: Occupancy,
+    request: GangRequest,
+    *,
+    gang: PodGang,
+    queue: str,
+    tree: QueueTree,
+    due: Due,
+    budgets_of: BudgetsOf,
+) -> RoomPlan:
+    """Return who would have to go. Budgets that are looked up stay in the occupancy."""
+    several = len(tree.specs) > 1
+    policy = PreemptionPolicy(gang.preemption_policy)
+
+    def preempt() -> Preemption | Verdict:
+        own = queue if several else None
+        return plan_preemption(cluster, occupancy, request, priority=gang.priority, policy=policy, queue=own)
+
+    def reclaim() -> Preemption | Verdict:
+        return plan_reclaim(cluster, occupancy, request, queue=queue, tree=tree, due=due())
+
+    found = _within_budgets(occupancy, budgets_of, preempt)
+    if isinstance(found, Preemption) or not several:
+        return RoomPlan(found, is_taken_back=False)
+    taken_back = _within_budgets(occupancy, budgets_of, reclaim)
+    if isinstance(taken_back, Preemption):
+        return RoomPlan(taken_back, is_taken_back=True)
+    return RoomPlan(noted(found, taken_back.detail.rpartition("; ")[2]), is_taken_back=False)
+
+
+def is_open(cluster: Cluster, plan: Preemption, earmarks: Sequence[Earmark], gang: str, priority: int) -> bool:
+    """Return whether no place of a plan is set aside for another gang."""
+    if not earmarks:
+        return True
+    closed = closed_slots(cluster, earmarks, gang, priority)
+    nodes = {node for clique in plan.placement.cliques for node, _ in clique.bindings}
+    return not closed[cluster.slots_at(sorted(nodes))].any()
+
+
+def _within_budgets(
+    occupancy: Occupancy, budgets_of: BudgetsOf, ask: Callable[[], Preemption | Verdict]
+) -> Preemption | Verdict:
+    """Return the plan that keeps within availability budgets, unless keeping to them would end more gangs."""
+    free = found = ask()
+    known: set[str] = set()
+    for _ in range(_BUDGET_ROUNDS_MAX):
+        if isinstance(found, Verdict):
+            break
+        asked = {v.gang for v in found.victims if v.kind is VictimKind.SURPLUS and not is_leaving(v.gang)}
+        if asked <= known:
+            break
+        known |= asked
+        if not _set_budgets(occupancy, budgets_of, sorted(asked)):
+            break
+        found = ask()
+    if isinstance(free, Preemption) and (
+        isinstance(found, Verdict) or found.cost.gangs_broken > free.cost.gangs_broken
+    ):
+        return free
+    return found
+
+
+def _set_budgets(occupancy: Occupancy, budgets_of: BudgetsOf, gangs: Sequence[str]) -> bool:
+    """Tell the occupancy how many surplus pods each clique of some gangs can spare; return whether that is new."""
+    is_new = False
+    for name in gangs:
+        facts = occupancy.gang(occupancy.gangs[name])
+        budgets = budgets_of(name)
+        if budgets != facts.evictable_surplus:
+            occupancy.set_gang(replace(facts, evictable_surplus=budgets))
+            is_new = True
+    return is_new
