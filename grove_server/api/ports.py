@@ -24,6 +24,7 @@ from grove_server.placement.whatif import NO_CHANGE, ClusterChange
 from grove_server.resources.cluster import ClusterTopologyBinding
 from grove_server.resources.meta import Key
 from grove_server.resources.priority import PriorityClass
+from grove_server.resources.queues import Queue
 from grove_server.resources.routing import RouterRegistration
 from grove_server.resources.workload import PodCliqueSet
 
@@ -107,6 +108,14 @@ class SimulatedGang(Protocol):
     def eviction(self) -> Preemption | None:
         """Who would have to leave so that it gets places; None if it fits, or nobody could."""
 
+    @property
+    def surplus_count(self) -> int:
+        """Pods beyond its minimum; 0 if the minimum has no places."""
+
+    @property
+    def surplus_placed(self) -> int:
+        """How many of those get places after all minimums."""
+
 
 class Simulation(Protocol):
     """The answer to a what-if question."""
@@ -151,12 +160,13 @@ class PlacementPort(Protocol):
         *,
         gang_count_max: int,
         classes: Sequence[PriorityClass] = (),
+        queues: Sequence[Queue] = (),
         change: ClusterChange = NO_CHANGE,
     ) -> Simulation:
         """Return what would happen to these admitted sets on a copy of the cluster after *change*.
 
-        Sets that exist are taken as replaced, bindings and classes likewise. Yields to the loop; may be cancelled.
-        UnknownNodeError and NodeInvalidError for nodes that cannot be drained or added.
+        Sets that exist are taken as replaced, bindings, classes and queues likewise. Yields to the loop; may be
+        cancelled. UnknownNodeError and NodeInvalidError for nodes that cannot be drained or added.
         """
 
     async def alternatives(self, namespace: str, name: str) -> Sequence[Alternative]:

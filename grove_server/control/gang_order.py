@@ -1,4 +1,4 @@
-"""Which gang is asked for first, and when it has to be asked for again."""
+"""When a gang has to be asked for again."""
 
 from __future__ import annotations
 
@@ -13,17 +13,4 @@ def asks_differ(one: PodGang, other: PodGang) -> bool:
         or one.topology_groups != other.topology_groups
         or one.topology_error != other.topology_error
         or (one.priority, one.preemption_policy) != (other.priority, other.preemption_policy)
-    )
-
-
-def placement_order(gang: PodGang) -> tuple[bool, float, str, str, int, str, int]:
-    """Return the sort key of placement: base gangs first; within, oldest set, lowest copy, lowest group replica."""
-    return (
-        bool(gang.base_gang),
-        gang.set_created_at,
-        gang.metadata.namespace,
-        gang.set_name,
-        gang.copy,
-        gang.group,
-        gang.group_replica,
     )

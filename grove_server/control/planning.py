@@ -1,9 +1,9 @@
 """Questions to placement that change nothing: why a gang waits or runs where it does, and what would happen if.
 
 What-ifs run the real planner on a copy of the cluster with all that runs on it: the same passes make the same gangs,
-and the same placement answers. Waiting gangs of other sets are left out: the answer is about the capacity that is
-there. The copy is made at once, on the loop; the thinking is done in a thread, one question at a time, so that calls
-and loops go on meanwhile.
+and the same placement answers, within the same queues and around what is set aside or promised. Waiting gangs of other
+sets get no places: the answer is about the capacity that is there. The copy is made at once, on the loop; the thinking
+is done in a thread, one question at a time, so that calls and loops go on meanwhile.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from grove_server.control.decisions import Decision
 from grove_server.control.placement_loop import PlacementLoop
 from grove_server.control.set_state import priority_classes, topology_levels
 from grove_server.lifecycle.blueprint import TopologyLevels
+from grove_server.placement.admittance import Waiting
 from grove_server.placement.alternatives import Alternative, alternatives
 from grove_server.placement.clearing import plan_clearing
-from grove_server.placement.consolidation import ConsolidationLimits, Moves, plan_consolidation
+from grove_server.placement.consolidation import ConsolidationLimits, Moves, RequestOf, plan_consolidation
 from grove_server.placement.fragmentation import (
     PROBE_GPU_COUNTS,
     Fragmentation,
@@ -30,20 +31,24 @@ from grove_server.placement.fragmentation import (
     largest_gangs,
     probe,
 )
+from grove_server.placement.gang_facts import full_name
 from grove_server.placement.misfits import misfit
-from grove_server.placement.moment import Moment, PodMove, Running
+from grove_server.placement.moment import Moment, PodMove, Running, Standing
+from grove_server.placement.occupancy import Seat
 from grove_server.placement.picture import ClusterMap, map_of
+from grove_server.placement.planned import gang_count
 from grove_server.placement.preemption import Preemption
 from grove_server.placement.requests import DomainPath, GangRequest
 from grove_server.placement.results import Placement, ScopeKind, Verdict
 from grove_server.placement.shapes import shape_of
-from grove_server.placement.trial import TrialAnswer, gang_count
-from grove_server.placement.whatif import NO_CHANGE, ClusterChange, WhatIf, WhatIfAnswer, ask_what_if
+from grove_server.placement.trial import TrialAnswer
+from grove_server.placement.whatif import NO_CHANGE, AbandonedError, ClusterChange, WhatIf, WhatIfAnswer, ask_what_if
 from grove_server.resources.cluster import ClusterTopologyBinding
 from grove_server.resources.manifest import TopologyLevel
-from grove_server.resources.meta import Key, Kind
+from grove_server.resources.meta import Key, Kind, key_of
 from grove_server.resources.priority import PriorityClass
-from grove_server.resources.workload import Pod, PodCliqueSet, PodGang
+from grove_server.resources.queues import Queue
+from grove_server.resources.workload import Pod, PodClique, PodCliqueSet, PodGang
 from grove_server.store.interface import Store
 
 T = TypeVar("T")
@@ -66,6 +71,8 @@ class PlannedGang:
     fits: bool
     is_displaced: bool
     eviction: Preemption | None
+    surplus_count: int
+    surplus_placed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +145,9 @@ class Planning:
         if not path:
             return ()
         request, take = placed.request, self._moment()
-        return await self._think(lambda _: alternatives(take().without_gang(gang), request, path))
+        return await self._think(
+            lambda is_abandoned: alternatives(take().without_gang(gang), request, path, is_abandoned=is_abandoned)
+        )
 
     async def simulate(
         self,
@@ -147,6 +156,7 @@ class Planning:
         *,
         gang_count_max: int,
         classes: Sequence[PriorityClass] = (),
+        queues: Sequence[Queue] = (),
         change: ClusterChange = NO_CHANGE,
     ) -> PlannedSets:
         """Return what would happen to *sets* on a copy of the cluster after *change*; sets that exist are replaced.
@@ -163,6 +173,7 @@ class Planning:
             sets=sets,
             change=change,
             classes={**priority_classes(self._store.read()), **{each.metadata.name: each for each in classes}},
+            queues=queues,
             keys=_keys(_first(levels)[1]),
             now=now,
         )
@@ -203,10 +214,15 @@ class Planning:
         take = self._moment()
         limits = ConsolidationLimits(pods_max=pods_max or MOVED_PODS_MAX)
 
-        def plan(_: Callable[[], bool]) -> PlannedMoves:
+        def plan(is_abandoned: Callable[[], bool]) -> PlannedMoves:
             moment = take()
-            occupancy = moment.occupancy()
-            found = plan_consolidation(moment.cluster, occupancy, request, request_of=moment.request_of, limits=limits)
+            found = plan_consolidation(
+                moment.cluster,
+                moment.occupancy(with_leaving=False),
+                request,
+                request_of=_while_wanted(moment.request_of, is_abandoned),
+                limits=limits,
+            )
             return _moves(moment, found)
 
         return await self._think(plan)
@@ -225,14 +241,14 @@ class Planning:
         keys = _keys(levels) if level else (HOSTNAME,)
         limits = ConsolidationLimits(pods_max=pods_max or MOVED_PODS_MAX)
 
-        def plan(_: Callable[[], bool]) -> PlannedMoves:
+        def plan(is_abandoned: Callable[[], bool]) -> PlannedMoves:
             moment = take()
             found = plan_clearing(
                 moment.cluster,
-                moment.occupancy(),
+                moment.occupancy(with_leaving=False),
                 keys,
                 key or HOSTNAME,
-                request_of=moment.request_of,
+                request_of=_while_wanted(moment.request_of, is_abandoned),
                 domains_max=domains_max or None,
                 limits=limits,
             )
@@ -249,6 +265,16 @@ class Planning:
         held = self._loop.desk.holdings.snapshot()
         cluster = self._loop.cluster.fork()
         known = levels if levels is not None else topology_levels(reader)
+        room = self._loop.room
+        standing = Standing(
+            sets=list(reader.list(PodCliqueSet)),
+            cliques=list(reader.list(PodClique)),
+            queues=list(reader.list(Queue)),
+            leaving=frozenset(full_name(*key[1:]) for key in room.seats.leaving),
+            kept=room.nominations.used(),
+            earmarks=room.set_asides.earmarks,
+        )
+        refused = room.precedence.waiting()
 
         def sort() -> Moment:
             running = [
@@ -256,7 +282,14 @@ class Planning:
                 for pod in pods
                 if pod.node and (holding := held.get(Key(Kind.POD, pod.metadata.namespace, pod.metadata.name)))
             ]
-            return Moment(cluster, gangs, running, known)
+            pending = [pod for pod in pods if not pod.node and pod.is_active]
+            priority_of = {key_of(gang): gang.priority for gang in gangs}
+            waiting = [
+                Waiting(full_name(*key[1:]), queue, priority_of[key], request)
+                for key, queue, request in refused
+                if key in priority_of
+            ]
+            return Moment(cluster, gangs, running, known, replace(standing, pending=pending, waiting=waiting))
 
         return sort
 
@@ -297,9 +330,11 @@ def _told(answer: TrialAnswer, levels: TopologyLevels, now: float, *, is_displac
         fits=answer.fits,
         is_displaced=is_displaced,
         eviction=answer.eviction,
+        surplus_count=answer.surplus_count,
+        surplus_placed=answer.surplus_placed,
         decision=Decision(
-            request=None if part is None else part.request,
-            outcome=None if part is None else part.outcome,
+            request=answer.refused if part is None else part.request,
+            outcome=None if part is None or answer.waiting_reason else part.outcome,
             waiting_reason=answer.waiting_reason,
             waiting_message=answer.waiting_message,
             level_names=level_names,
@@ -307,6 +342,17 @@ def _told(answer: TrialAnswer, levels: TopologyLevels, now: float, *, is_displac
             evaluated_at=now,
         ),
     )
+
+
+def _while_wanted(request_of: RequestOf, is_abandoned: Callable[[], bool]) -> RequestOf:
+    """Return the same, but for ending the plan when nobody waits for it any more."""
+
+    def ask(gang: str, seats: tuple[Seat, ...]) -> GangRequest | None:
+        if is_abandoned():
+            raise AbandonedError
+        return request_of(gang, seats)
+
+    return ask
 
 
 def _moves(moment: Moment, found: Moves | Verdict) -> PlannedMoves:

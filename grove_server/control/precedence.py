@@ -16,7 +16,6 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import NamedTuple
 
 from grove_server.control.decisions import Decision
-from grove_server.control.gang_order import placement_order
 from grove_server.control.nominations import Nominations
 from grove_server.control.queue_book import QueueBook
 from grove_server.control.seats import Seats
@@ -26,7 +25,7 @@ from grove_server.placement.fair_share import fair_shares
 from grove_server.placement.gang_facts import full_name
 from grove_server.placement.reclaim import amounts_of
 from grove_server.placement.requests import GangRequest, PodShape
-from grove_server.placement.turns import HeadsOfLine, WaitingGang, order_gangs
+from grove_server.placement.turns import HeadsOfLine, WaitingGang, order_gangs, placement_order
 from grove_server.placement.waiting import QUEUE_BLOCKED, QUEUE_LIMIT
 from grove_server.placement.wake_ups import signature_of
 from grove_server.resources.meta import Key, key_of

@@ -11,7 +11,7 @@ Not here: the decision itself (`place`), its first sentence (`results.Reason`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -56,10 +56,12 @@ def alternatives(
     *,
     count_max: int = ALTERNATIVES_MAX,
     budget: Budget = DEFAULT_BUDGET,
+    is_abandoned: Callable[[], bool] = lambda: False,
 ) -> tuple[Alternative, ...]:
     """Return the next best domains beside the one at `path`, on a cluster without the gang's pods.
 
-    () for a gang that is in no domain, whose domain is gone, or that a `within` leaves no choice.
+    () for a gang that is in no domain, whose domain is gone, or that a `within` leaves no choice. `is_abandoned` is
+    asked before each domain; what is known so far is returned if it says so.
     """
     layout = without.layout(request.topology)
     here = layout.find(path) if path and all(key in layout.keys for key, _ in path) else ()
@@ -70,6 +72,8 @@ def alternatives(
     chosen = _tried(without, request, layout.path_of(level, own), budget)
     others = []
     for domain in _ranked(layout, level, counts, own, request)[:count_max]:
+        if is_abandoned():
+            break
         tried = _tried(without, request, layout.path_of(level, domain), budget)
         told = _told(layout, level, domain, tried, int(counts[domain]) - int(counts[own]), chosen, request)
         is_equal = told.why == _EQUAL and domain > own

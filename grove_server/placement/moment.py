@@ -9,22 +9,29 @@ Not here: planning and placing gangs (`trial`), which gangs should move (`consol
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from grove_server.lifecycle.blueprint import TopologyLevels
-from grove_server.placement.cluster import Cluster, UnknownNodeError
+from grove_server.placement.admittance import Queueing, Waiting
+from grove_server.placement.allowances import Allowances
+from grove_server.placement.cluster import Cluster, ClusterError
 from grove_server.placement.consolidation import Move
+from grove_server.placement.earmarks import Earmark
 from grove_server.placement.fragmentation import SHAPES_MAX
+from grove_server.placement.gang_facts import facts_of, facts_of_leaving, full_name, surplus_budgets
 from grove_server.placement.gangs import Ask, GangScene, ask_minimum, ask_surplus, is_placed, split_pods
-from grove_server.placement.occupancy import PRIORITY_MAX, PRIORITY_MIN, GangFacts, Occupancy, Seat
+from grove_server.placement.occupancy import Occupancy, Seat
+from grove_server.placement.planned import Held, PlannedGang, seat_of
 from grove_server.placement.requests import CliqueRequest, GangRequest, GroupRequest, PodShape
 from grove_server.placement.results import PodBinding
-from grove_server.placement.shapes import shape_of
+from grove_server.placement.stage import Stage
 from grove_server.placement.stranding import Mix
-from grove_server.placement.trial import PlannedGang
-from grove_server.resources.workload import Pod, PodGang
+from grove_server.placement.trial import Surroundings, Trial
+from grove_server.resources.queues import DEFAULT_QUEUE, Queue, queue_of
+from grove_server.resources.workload import Pod, PodClique, PodCliqueSet, PodGang
 
 
 class Running(NamedTuple):
@@ -34,6 +41,30 @@ class Running(NamedTuple):
     node: str
     shape: PodShape
     gpu_ids: tuple[int, ...]
+
+    @property
+    def held(self) -> Held:
+        """What it holds."""
+        return Held(self.node, self.shape, self.gpu_ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What there is beside nodes and running pods.
+
+    `sets` and `cliques` are those that gangs and pods belong to, `pending` the pods without nodes, `queues` all queues.
+    `leaving`: full names of pods that were told to go and do not show it yet. `kept` by queue what is promised to
+    gangs, `waiting` the gangs without places, `earmarks` what is set aside for them.
+    """
+
+    sets: Sequence[PodCliqueSet] = ()
+    cliques: Sequence[PodClique] = ()
+    pending: Sequence[Pod] = ()
+    queues: Sequence[Queue] = ()
+    leaving: frozenset[str] = frozenset()
+    kept: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    waiting: Sequence[Waiting] = ()
+    earmarks: Sequence[Earmark] = ()
 
 
 class PodMove(NamedTuple):
@@ -45,30 +76,41 @@ class PodMove(NamedTuple):
     gpu_ids: tuple[int, ...]
 
 
-def name_of(resource: Pod | PodGang) -> str:
+def name_of(resource: Pod | PodGang | PodClique | PodCliqueSet) -> str:
     """Return namespace and name: pods and gangs of all namespaces lie beside each other."""
     return f"{resource.metadata.namespace}/{resource.metadata.name}"
 
 
 def _gang_of(pod: Pod) -> str:
-    return f"{pod.metadata.namespace}/{pod.identity.gang}"
+    return full_name(pod.metadata.namespace, pod.identity.gang)
 
 
 class Moment:
     """Cluster, gangs and running pods; `levels` are those of each ClusterTopologyBinding by name."""
 
     def __init__(
-        self, cluster: Cluster, gangs: Iterable[PodGang], running: Iterable[Running], levels: TopologyLevels
+        self,
+        cluster: Cluster,
+        gangs: Iterable[PodGang],
+        running: Iterable[Running],
+        levels: TopologyLevels,
+        standing: Standing | None = None,
     ) -> None:
         self.cluster = cluster
+        self.stage = Stage(cluster, levels)
         self.levels = levels
         self.gangs = {name_of(gang): gang for gang in gangs}
+        self._there = standing if standing is not None else Standing()
+        self._sets = {name_of(owner): owner for owner in self._there.sets}
+        self._cliques = {name_of(clique): clique for clique in self._there.cliques}
+        self._gone: set[str] = set()
         self._running: dict[str, Running] = {}
         self._of_gang: dict[str, dict[str, None]] = {}
         for each in sorted(running, key=lambda one: name_of(one.pod)):
             name = name_of(each.pod)
             self._running[name] = each
             self._of_gang.setdefault(_gang_of(each.pod), {})[name] = None
+            self.stage.peers.note(each.pod)
 
     # -- changes -----------------------------------------------------------------------------------------------------
 
@@ -80,6 +122,7 @@ class Moment:
             if each is not None:
                 del self._of_gang[_gang_of(each.pod)][name]
                 batches.setdefault(each.shape, []).append(PodBinding(each.node, each.gpu_ids))
+                self.stage.peers.release(each.pod.metadata.namespace, each.pod.metadata.name)
         self.cluster.release_pods(batches.items())
 
     def remove_set(self, namespace: str, name: str) -> int:
@@ -103,36 +146,73 @@ class Moment:
         """
         self.cluster.set_schedulable(sorted(nodes), schedulable=False)
         gone = [name for name, each in self._running.items() if each.node in nodes]
-        displaced = {name: self._running[name].pod for name in gone}
+        displaced: dict[str, list[Pod]] = {}
+        for name in gone:
+            pod = self._running[name].pod
+            if pod.is_active:
+                displaced.setdefault(_gang_of(pod), []).append(_unbound(pod))
         self.take_away(gone)
-        names = dict.fromkeys(_gang_of(pod) for pod in displaced.values() if pod.is_active)
+        for pod in self._there.pending:
+            if _gang_of(pod) in displaced:
+                displaced[_gang_of(pod)].append(pod)
         planned = []
-        for name in sorted(names):
+        for name, pods in sorted(displaced.items()):
             gang = self.gangs.get(name)
             if gang is not None:
-                unbound = [_unbound(pod) for pod in displaced.values() if _gang_of(pod) == name and pod.is_active]
-                planned.append(PlannedGang(gang=gang, pods=[*self._pods(name), *unbound], copy_bound=self._copy(gang)))
-        return sorted(planned, key=lambda each: (bool(each.gang.base_gang), each.gang.set_created_at, each.name))
+                every = [*self._pods(name), *pods]
+                planned.append(PlannedGang(gang=gang, pods=every, copy_bound=self._copy(gang)))
+        return planned
+
+    def bring(self, owner: PodCliqueSet) -> None:
+        """Take a set as if it were there; one of its name is gone."""
+        self.remove_set(owner.metadata.namespace, owner.metadata.name)
+        self._sets[name_of(owner)] = owner
+
+    def bring_queues(self, queues: Iterable[Queue]) -> None:
+        """Take queues as if they were there; those of their names are replaced."""
+        joined = {queue.metadata.name: queue for queue in (*self._there.queues, *queues)}
+        self._there = replace(self._there, queues=tuple(joined.values()))
 
     # -- views -------------------------------------------------------------------------------------------------------
 
-    def occupancy(self) -> Occupancy:
-        """Return who sits where; pods that are leaving already hold their places and are nobody's victims."""
+    def trial(self) -> Trial:
+        """Return a trial on this moment, which it changes."""
+        waiting = [each for each in self._there.waiting if each.name in self.gangs and each.name not in self._gone]
+        queueing = Queueing(
+            allowances=Allowances(self._there.queues), queue_of=self.queue_of, kept=self._there.kept, waiting=waiting
+        )
+        around = Surroundings(
+            owner_of=self._owner_of,
+            queueing=queueing,
+            earmarks=[each for each in self._there.earmarks if each.gang not in self._gone],
+            budgets_of=self._budgets_of,
+        )
+        return Trial(self.stage, self.occupancy(), around)
+
+    def queue_of(self, gang: PodGang) -> str:
+        """Return the queue that a gang's set is in; the default one once the set is gone."""
+        owner = self._owner_of(gang)
+        return DEFAULT_QUEUE if owner is None else queue_of(owner)
+
+    def occupancy(self, *, with_leaving: bool = True) -> Occupancy:
+        """Return who sits where.
+
+        Pods that leave already stand by themselves, to be counted on first; without them they are nobody's victims.
+        """
         occupancy = Occupancy()
-        seats = [self._seat(name) for name, each in self._running.items() if each.pod.is_active]
-        seats = [seat for seat in seats if seat.gang in self.gangs]
-        for name in sorted({seat.gang for seat in seats}):
-            gang = self.gangs[name]
-            base = f"{gang.metadata.namespace}/{gang.base_gang}" if gang.base_gang else ""
-            occupancy.set_gang(
-                GangFacts(
-                    name=name,
-                    minimums=tuple((group.name, group.min_replicas) for group in gang.pod_groups),
-                    priority=min(max(gang.priority, PRIORITY_MIN), PRIORITY_MAX),
-                    base_gang=base,
-                    started_at_s=gang.status.scheduled_at or 0.0,
-                )
-            )
+        facts = {name: facts_of(self.gangs[name], self.queue_of(self.gangs[name])) for name in self._seated()}
+        seats = []
+        for name, each in self._running.items():
+            own = facts.get(_gang_of(each.pod))
+            if own is None:
+                continue
+            if name in self._there.leaving or not each.pod.is_active:
+                if not with_leaving:
+                    continue
+                own = facts_of_leaving(own)
+            if own.name not in occupancy.gangs:
+                occupancy.set_gang(own)
+            seats.append(seat_of(each.pod, own.name, each.held))
         occupancy.add_pods(seats)
         return occupancy
 
@@ -142,15 +222,10 @@ class Moment:
         if found is None or found.topology_error:
             return None
         moving = {seat.pod for seat in seats}
-        pods = [_unbound(self._running[n].pod) if n in moving else self._running[n].pod for n in self._of_gang[gang]]
-        scene = self._scene(found, pods, [pod for pod in self._copy(found) if name_of(pod) not in moving])
-        if not any(scene.pods.bound.values()):
-            asks = ask_minimum(scene)
-        elif is_placed(found, scene.pods):
-            asks = ask_surplus(scene)
-        else:
-            return None
-        return _whole(gang, asks)
+        pods = [_movable(self._running[n].pod) if n in moving else self._running[n].pod for n in self._of_gang[gang]]
+        copy_bound = [pod for pod in self._copy(found) if name_of(pod) not in moving]
+        scene = self.stage.scene(found, split_pods(pods), self._owner_of(found), lambda: copy_bound)
+        return self._apart(moving, lambda: self._asked(gang, found, scene))
 
     def without_gang(self, gang: PodGang) -> Cluster:
         """Return a copy of the cluster on which a gang does not run."""
@@ -186,8 +261,52 @@ class Moment:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
+    def _asked(self, name: str, gang: PodGang, scene: GangScene) -> GangRequest | None:
+        if not any(scene.pods.bound.values()):
+            asks = ask_minimum(scene)
+        elif is_placed(gang, scene.pods):
+            asks = ask_surplus(scene)
+        else:
+            return None
+        return _whole(name, asks)
+
+    def _apart(self, moving: Collection[str], ask: Callable[[], GangRequest | None]) -> GangRequest | None:
+        """Ask with some pods out of the book: where they were must not keep them from, or draw them to, anything."""
+        peers = self.stage.peers
+        pods = [self._running[name].pod for name in sorted(moving)]
+        for pod in pods:
+            peers.release(pod.metadata.namespace, pod.metadata.name)
+        try:
+            return ask()
+        finally:
+            for pod in pods:
+                peers.note(pod)
+
+    def _seated(self) -> list[str]:
+        """Return the gangs with pods that run, by name."""
+        return sorted(name for name, pods in self._of_gang.items() if pods and name in self.gangs)
+
+    def _owner_of(self, gang: PodGang) -> PodCliqueSet | None:
+        return self._sets.get(full_name(gang.metadata.namespace, gang.set_name))
+
+    def _budgets_of(self, name: str) -> tuple[tuple[str, int], ...]:
+        gang = self.gangs.get(name)
+        if gang is None:
+            return ()
+        namespace = gang.metadata.namespace
+        pods = [*self._pods(name), *(pod for pod in self._there.pending if _gang_of(pod) == name)]
+        return surplus_budgets(
+            gang, self._owner_of(gang), lambda clique: self._cliques.get(full_name(namespace, clique)), pods
+        )
+
     def _remove(self, gangs: Iterable[str]) -> int:
-        pods = [pod for gang in gangs for pod in self._of_gang.get(gang, ())]
+        gone = list(gangs)
+        self._gone.update(gone)
+        for name in gone:
+            with contextlib.suppress(ClusterError):
+                # Nothing is kept for a gang that is gone.
+                self.cluster.withdraw(name)
+        pods = [pod for gang in gone for pod in self._of_gang.get(gang, ())]
         self.take_away(pods)
         return len(pods)
 
@@ -203,37 +322,14 @@ class Moment:
         )
         return [pod for name in of_copy for pod in self._pods(name) if pod.is_active]
 
-    def _seat(self, name: str) -> Seat:
-        pod, node, shape, gpu_ids = self._running[name]
-        return Seat(
-            pod=name,
-            gang=_gang_of(pod),
-            clique=pod.identity.name,
-            index=pod.index,
-            node=node,
-            shape=shape,
-            gpu_ids=gpu_ids,
-        )
-
-    def _scene(self, gang: PodGang, pods: Sequence[Pod], copy_bound: Sequence[Pod]) -> GangScene:
-        return GangScene(
-            gang=gang,
-            pods=split_pods(pods),
-            copy_bound=copy_bound,
-            topology=tuple(level.key for level in self.levels.get(gang.topology_name, ())),
-            labels_of=self._labels_of,
-            shape_of=lambda template: shape_of(template.pod_spec, template.annotations),
-        )
-
-    def _labels_of(self, node: str) -> Mapping[str, str] | None:
-        try:
-            return self.cluster.node(node).labels
-        except UnknownNodeError:
-            return None
-
 
 def _unbound(pod: Pod) -> Pod:
-    return replace(pod, node="", gpu_ids=())
+    """Return a pod's successor after it lost its node: it goes back there, or near, if it can."""
+    return replace(pod, node="", gpu_ids=(), previous_node=pod.node)
+
+
+def _movable(pod: Pod) -> Pod:
+    return replace(pod, node="", gpu_ids=(), previous_node="")
 
 
 def _whole(name: str, asks: Sequence[Ask]) -> GangRequest | None:

@@ -34,6 +34,16 @@ class Spread(NamedTuple):
     is_required: bool
 
 
+class Alike(NamedTuple):
+    """What pods of one entry have in common; `set_uid` is "" and `copy` -1 for pods of no set."""
+
+    key: tuple[str, str, str]
+    labels: Mapping[str, str]
+    terms: tuple[PodTerm, ...]
+    set_uid: str = ""
+    copy: int = -1
+
+
 @dataclass(slots=True, eq=False)
 class _Entry:
     """The pods of one clique and template that have nodes."""
@@ -59,19 +69,31 @@ class PeerBook:
 
     def note(self, pod: Pod) -> None:
         """Enter a pod that has a node, or move it."""
-        self.release(pod.metadata.namespace, pod.metadata.name)
         key = (pod.metadata.namespace, pod.identity.name, pod.template.metadata.uid)
         entry = self._entries.get(key)
         if entry is None:
             identity = pod.identity
-            entry = self._entries[key] = _Entry(
-                key[0], identity.set_uid, identity.copy, pod.metadata.labels, self.terms_of(pod)
-            )
-            self._of_set.setdefault(identity.set_uid, {})[key] = None
-            if any(term.kind == RuleKind.APART and not term.weight for term in entry.terms):
+            alike = Alike(key, pod.metadata.labels, self.terms_of(pod), identity.set_uid, identity.copy)
+            self.enter(pod.metadata.namespace, pod.metadata.name, pod.node, alike)
+        else:
+            self._put(pod.metadata.namespace, pod.metadata.name, pod.node, key)
+
+    def enter(self, namespace: str, name: str, node: str, alike: Alike) -> None:
+        """Enter a pod that has a node, or move it; the first of its like says what they have in common."""
+        key = alike.key
+        if key not in self._entries:
+            self._entries[key] = _Entry(namespace, alike.set_uid, alike.copy, alike.labels, alike.terms)
+            self._of_set.setdefault(alike.set_uid, {})[key] = None
+            if any(term.kind == RuleKind.APART and not term.weight for term in alike.terms):
                 self._excluding[key] = None
-        entry.nodes[pod.node] = entry.nodes.get(pod.node, 0) + 1
-        self._at[key[0], pod.metadata.name] = (key, pod.node)
+        self._put(namespace, name, node, key)
+
+    def _put(self, namespace: str, name: str, node: str, key: _EntryKey) -> None:
+        entry = self._entries[key]
+        entry.nodes[node] = entry.nodes.get(node, 0) + 1
+        # Only now may it leave where it was: an entry without pods is dropped.
+        self.release(namespace, name)
+        self._at[namespace, name] = (key, node)
         self.arrivals += 1
 
     def release(self, namespace: str, name: str) -> None:

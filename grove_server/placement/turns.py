@@ -3,8 +3,8 @@
 Rules: the queue whose dominant share is smallest is served first, level by level down the tree; what a gang would use
 counts from then on, so queues take turns. The dominant share is the largest, over resources, of use / fair share; of
 equal queues the one of higher priority, then the first by name. Inside a queue the highest priority goes first, then
-Grove's order, which the caller gives as a sort key. A gang of a strict queue holds back the gangs behind it that
-compete for the same nodes, and no others: what waits for one kind of GPU does not block another kind.
+Grove's order (`placement_order`), which the caller gives as a sort key. A gang of a strict queue holds back the gangs
+behind it that compete for the same nodes, and no others: what waits for one kind of GPU does not block another kind.
 
 Not here: the queues themselves (`queues`), places (`place`).
 """
@@ -22,6 +22,7 @@ from grove_server.placement.cluster import Cluster, shapes_of
 from grove_server.placement.queues import Blocking, QueueTree
 from grove_server.placement.requests import GangRequest
 from grove_server.placement.topology import BoolArray
+from grove_server.resources.workload import PodGang
 
 OrderKey: TypeAlias = tuple[bool | int | float | str, ...]
 
@@ -152,3 +153,16 @@ class HeadsOfLine:
         for shape in shapes_of(request):
             np.logical_or(nodes[not shape.needs_gpu], rules.eligibility(shape)[0], out=nodes[not shape.needs_gpu])
         return nodes
+
+
+def placement_order(gang: PodGang) -> tuple[bool, float, str, str, int, str, int]:
+    """Return the sort key of placement: base gangs first; within, oldest set, lowest copy, lowest group replica."""
+    return (
+        bool(gang.base_gang),
+        gang.set_created_at,
+        gang.metadata.namespace,
+        gang.set_name,
+        gang.copy,
+        gang.group,
+        gang.group_replica,
+    )

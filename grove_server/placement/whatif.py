@@ -1,8 +1,8 @@
 """What-ifs on a moment: the cluster changed as asked, gangs placed on it, and what that comes to.
 
 Rules: first nodes come, sets and gangs go, nodes are drained; then the gangs that lost pods by that ask for new places,
-then those of the sets, base gangs before scaled ones. Sets that run already are taken as replaced. Everything happens
-on the moment, which is the caller's own copy.
+then those of the sets: each in the order of the placement loop, minimums before surplus. Sets that run already are
+taken as replaced. Everything happens on the moment, which is the caller's own copy.
 
 Not here: one gang's trial (`trial`), moves (`consolidation`, `clearing`), reading questions and telling answers.
 """
@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from grove_server.placement.fragmentation import SHAPES_MAX, Fragmentation, LargestGang, fragmentation, largest_gangs
 from grove_server.placement.moment import Moment
 from grove_server.placement.nodes import NodeState
+from grove_server.placement.planned import PlannedGang, planned_gangs
 from grove_server.placement.requests import PodShape
 from grove_server.placement.shapes import shape_of
-from grove_server.placement.trial import PlannedGang, Trial, TrialAnswer, planned_gangs
+from grove_server.placement.trial import TrialAnswer
 from grove_server.resources.priority import PriorityClass
+from grove_server.resources.queues import Queue
 from grove_server.resources.workload import PodCliqueSet
 
 
@@ -45,11 +47,15 @@ NO_CHANGE = ClusterChange()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhatIf:
-    """One question. `keys` is the topology to tell figures by; times are epoch seconds."""
+    """One question. `classes` are all there are by name, `queues` those that come with it.
+
+    `keys` is the topology to tell figures by; times are epoch seconds.
+    """
 
     sets: Sequence[PodCliqueSet]
     change: ClusterChange = NO_CHANGE
     classes: Mapping[str, PriorityClass] = field(default_factory=dict)
+    queues: Sequence[Queue] = ()
     keys: tuple[str, ...] = ()
     now: float = 0.0
 
@@ -84,17 +90,22 @@ def ask_what_if(moment: Moment, question: WhatIf, is_abandoned: Callable[[], boo
     for namespace, name in change.gangs_gone:
         moment.remove_gang(namespace, name)
     for owner in question.sets:
-        moment.remove_set(owner.metadata.namespace, owner.metadata.name)
+        moment.bring(owner)
+    moment.bring_queues(question.queues)
     pods_displaced = moment.pods_on(change.nodes_drained)
     displaced = moment.drain(change.nodes_drained) if change.nodes_drained else []
-    trial = Trial(moment.cluster, moment.levels, moment.occupancy())
+    trial = moment.trial()
     planned = _planned(question, moment)
     found = largest_gangs(moment.cluster, question.keys, _shapes(planned))
     answers = []
-    for gang in (*displaced, *planned):
+    for gang in (*trial.in_order(displaced), *trial.in_order(planned)):
         if is_abandoned():
             raise AbandonedError
         answers.append(trial.ask(gang))
+    for number, answer in enumerate(answers):
+        if is_abandoned():
+            raise AbandonedError
+        answers[number] = trial.ask_surplus(answer)
     return WhatIfAnswer(
         answers=tuple(answers),
         displaced_count=len(displaced),
@@ -105,14 +116,12 @@ def ask_what_if(moment: Moment, question: WhatIf, is_abandoned: Callable[[], boo
 
 
 def _planned(question: WhatIf, moment: Moment) -> list[PlannedGang]:
-    planned = [
+    return [
         gang
         for owner in question.sets
         for copy in range(owner.spec.replicas or 0)
         for gang in planned_gangs(owner, copy, moment.levels, question.classes, question.now)
     ]
-    planned.sort(key=lambda each: bool(each.gang.base_gang))
-    return planned
 
 
 def _shapes(planned: Sequence[PlannedGang]) -> list[PodShape]:

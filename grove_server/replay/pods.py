@@ -18,6 +18,8 @@ from typing import Final
 from grove_server.placement.cluster import Cluster, GpuConflictError, UnknownNodeError
 from grove_server.placement.nodes import GPUS_MAX
 from grove_server.placement.occupancy import PRIORITY_MAX, PRIORITY_MIN, GangFacts, Occupancy, Seat
+from grove_server.placement.peers import Alike, PeerBook
+from grove_server.placement.pod_terms import PodTerm, pod_terms
 from grove_server.placement.requests import GPU_RESOURCE, PodShape
 from grove_server.placement.shapes import shape_of
 from grove_server.replay.objects import Findings, Json
@@ -31,7 +33,7 @@ _STATIC_POD: Final = "kubernetes.io/config.mirror"
 class RunningPod:
     """One pod on a node, as the file has it.
 
-    `gpu_ids` is () where nobody says which, `set_name` is "" for pods of no set.
+    `gpu_ids` is () where nobody says which, `set_name` is "" for pods of no set; `terms` are its rules between pods.
     """
 
     name: str
@@ -45,6 +47,8 @@ class RunningPod:
     gpu_ids: tuple[int, ...]
     priority: int
     is_preemptible: bool
+    labels: Mapping[str, str]
+    terms: tuple[PodTerm, ...]
 
 
 @dataclass(slots=True)
@@ -114,6 +118,8 @@ def _read(item: Json, counts: PodCounts, shapes: dict[PodShape, PodShape]) -> Ru
         shape=shapes.setdefault(shape, shape),
         gpu_ids=_gpu_ids(annotations.get(GPU_IDS, "")),
         priority=priority,
+        labels=labels,
+        terms=pod_terms(spec, namespace) if spec.get("affinity") else (),
         is_preemptible=_STATIC_POD not in annotations
         and all(owner.get("kind") not in {"DaemonSet", "Node"} for owner in metadata.get("ownerReferences") or ()),
     )
@@ -148,6 +154,19 @@ def seat_pods(cluster: Cluster, pods: Sequence[RunningPod], findings: Findings) 
     occupancy.add_pods(seats)
     _note_overfull(cluster, findings)
     return occupancy
+
+
+def keep_apart(book: PeerBook, pods: Sequence[RunningPod]) -> None:
+    """Enter running pods in the book that rules between pods are judged by; pods that are alike are one entry."""
+    alike: dict[tuple[str, frozenset[tuple[str, str]], tuple[PodTerm, ...]], str] = {}
+    for pod in pods:
+        number = alike.setdefault((pod.namespace, frozenset(pod.labels.items()), pod.terms), str(len(alike)))
+        book.enter(
+            pod.namespace,
+            pod.name.partition("/")[2],
+            pod.node,
+            Alike(key=(pod.namespace, "", number), labels=pod.labels, terms=pod.terms),
+        )
 
 
 def _order(pod: RunningPod) -> tuple[bool, int, int, str]:

@@ -1,9 +1,9 @@
 """One replay: the cluster as it is in the files, and what would become of the manifests on it.
 
-Rules: the real passes and the real planner; nothing is written anywhere. Sets go in the order of their manifests, base
-gangs of all before scaled gangs, as in the placement loop. A set that runs already (its pods carry its name) is taken
-as replaced, as in the server's own what-if. The picture is drawn by the first topology given, else by the one that
-labels tell.
+Rules: the real passes and the real planner; nothing is written anywhere. Gangs go in the order of the placement loop:
+by priority, base gangs before scaled gangs, minimums before surplus. A set that runs already (its pods carry its name)
+is taken as replaced, as in the server's own what-if. The picture is drawn by the first topology given, else by the one
+that labels tell.
 
 Not here: reading files (`objects`, `manifests`), telling people (`report`).
 """
@@ -27,13 +27,15 @@ from grove_server.placement.fragmentation import (
 )
 from grove_server.placement.nodes import NodeState
 from grove_server.placement.picture import ClusterMap, map_of
+from grove_server.placement.planned import PlannedGang, gang_count, planned_gangs
 from grove_server.placement.requests import PodShape
+from grove_server.placement.stage import Stage
 from grove_server.placement.stranding import Mix
-from grove_server.placement.trial import PlannedGang, Trial, TrialAnswer, gang_count, planned_gangs
+from grove_server.placement.trial import Surroundings, Trial, TrialAnswer
 from grove_server.replay.manifests import Wanted, read_wanted
 from grove_server.replay.nodes import check_topology, guess_topology, read_nodes
 from grove_server.replay.objects import Findings, Objects, ReplayError
-from grove_server.replay.pods import PodCounts, RunningPod, read_pods, seat_pods
+from grove_server.replay.pods import PodCounts, RunningPod, keep_apart, read_pods, seat_pods
 from grove_server.resources.manifest import TopologyLevel
 
 GANGS_MAX: Final = 20_000
@@ -90,9 +92,14 @@ def replay(
     occupancy = seat_pods(cluster, stay, findings)
     mix = _mix(stay)
     before = _picture(cluster, keys, mix)
-    trial = Trial(cluster, wanted.levels, occupancy)
+    stage = Stage(cluster, wanted.levels)
+    keep_apart(stage.peers, stay)
+    sets = {(owner.metadata.namespace, owner.metadata.name): owner for owner in wanted.sets}
+    around = Surroundings(owner_of=lambda gang: sets.get((gang.metadata.namespace, gang.set_name)))
+    trial = Trial(stage, occupancy, around)
     generation = cluster.generation
-    answers = tuple(trial.ask(planned) for planned in _planned(wanted, trial))
+    asked = [trial.ask(planned) for planned in trial.in_order(_planned(wanted))]
+    answers = tuple(trial.ask_surplus(answer) for answer in asked)
     return Replay(
         levels=levels,
         is_guessed=not given,
@@ -112,18 +119,16 @@ def _cluster(states: Sequence[NodeState]) -> Cluster:
         raise ReplayError(str(error)) from error
 
 
-def _planned(wanted: Wanted, trial: Trial) -> list[PlannedGang]:
+def _planned(wanted: Wanted) -> list[PlannedGang]:
     count = sum(map(gang_count, wanted.sets))
     if count > GANGS_MAX:
         raise ReplayError(f"the manifests make {count} gangs; one replay may have {GANGS_MAX}")
-    planned = [
+    return [
         gang
         for owner in wanted.sets
         for copy in range(owner.spec.replicas or 0)
-        for gang in planned_gangs(owner, copy, trial.levels, wanted.classes, 0.0)
+        for gang in planned_gangs(owner, copy, wanted.levels, wanted.classes, 0.0)
     ]
-    planned.sort(key=lambda each: bool(each.gang.base_gang))
-    return planned
 
 
 def _is_of(pod: RunningPod, sets: set[tuple[str, str]]) -> bool:

@@ -118,14 +118,15 @@ async def simulated(rpc: Harness, text: str = "", **more: object) -> pb.Placemen
 
 
 async def test_a_drained_node_displaces_what_runs_there(turning: Harness) -> None:
-    """The gang of the node asks for a new place, ahead of the gangs of the manifest."""
-    answer = await simulated(turning, manifest("new", 1, 4), drained_nodes=["n0"])
+    """The gang of the node asks for a new place first, and gets one in its rack, as after a drain."""
+    answer = await simulated(turning, manifest("new", 1, 2), drained_nodes=["n0"])
     assert answer.pod_count_displaced == 1
     assert [(gang.name, gang.displaced, gang.fits) for gang in answer.gangs] == [
         ("a-0", True, True),
         ("new-0", False, True),
     ]
-    assert answer.gangs[1].explanation.assignments[0].node == "n1"
+    assert answer.gangs[0].explanation.assignments[0].node == "n1"
+    assert not (await simulated(turning, manifest("new", 1, 4), drained_nodes=["n0"])).gangs[1].fits
 
 
 async def test_without_room_elsewhere_a_drain_says_what_is_missing(turning: Harness) -> None:

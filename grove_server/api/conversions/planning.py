@@ -14,30 +14,28 @@ from grove_server.api.ports import Decision, SimulatedGang
 from grove_server.control.planning import PlannedMoves
 from grove_server.placement.alternatives import Alternative
 from grove_server.placement.fragmentation import Fragmentation, LargestGang
-from grove_server.placement.results import Placement
+from grove_server.placement.gang_facts import is_leaving
 
 _MILLI = 1_000
 
 
 def simulated_gang(gang: SimulatedGang) -> pb.SimulatedGang:
     """Return what would happen to one gang."""
-    outcome = gang.decision.outcome
-    placed = surplus = 0
-    if isinstance(outcome, Placement):
-        placed = sum(len(clique.bindings) - clique.minimum for clique in outcome.cliques)
-        surplus = placed + sum(clique.optional_unplaced for clique in outcome.cliques)
     message = pb.SimulatedGang(
         namespace=gang.namespace,
         name=gang.name,
         pod_clique_set=gang.set_name,
         role="base" if gang.is_base else "scaled",
         fits=gang.fits,
-        surplus_pod_count_placed=placed,
-        surplus_pod_count=surplus,
+        surplus_pod_count_placed=gang.surplus_placed,
+        surplus_pod_count=gang.surplus_count,
         explanation=explanation(gang.decision),
         displaced=gang.is_displaced,
     )
     for victim in () if gang.eviction is None else gang.eviction.victims:
+        if is_leaving(victim.gang):
+            # They go without being told to.
+            continue
         namespace, _, name = victim.gang.partition("/")
         pods = [pod.partition("/")[2] for pod in victim.pods]
         message.evictions.add(

@@ -23,6 +23,7 @@ from grove_server.placement.whatif import ClusterChange
 from grove_server.resources.cluster import ClusterTopologyBinding, Node
 from grove_server.resources.meta import Kind
 from grove_server.resources.priority import PriorityClass
+from grove_server.resources.queues import Queue
 from grove_server.resources.violations import quoted
 from grove_server.resources.workload import PodCliqueSet
 from grove_server.runtime.cluster_file import ClusterFileError, parse_cluster
@@ -71,6 +72,7 @@ class PlacementService:
                 [each for each in resources if isinstance(each, ClusterTopologyBinding)],
                 gang_count_max=limit,
                 classes=[each for each in resources if isinstance(each, PriorityClass)],
+                queues=[each for each in resources if isinstance(each, Queue)],
                 change=change,
             )
         except UnknownNodeError as error:
