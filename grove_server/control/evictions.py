@@ -54,6 +54,12 @@ class Eviction:
     stops: tuple[Pod, ...]
     going: tuple[Key, ...]
 
+    @property
+    def whole_gangs(self) -> tuple[Key, ...]:
+        """The gangs of which everything goes; nothing is placed for them until they are told."""
+        gangs = (victim.gang for victim in self.plan.victims if victim.kind is VictimKind.GANG)
+        return tuple(key_of_name(gang, Kind.POD_GANG) for gang in gangs)
+
 
 class Evictions:
     """Plans evictions on one cluster."""

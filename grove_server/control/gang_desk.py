@@ -130,6 +130,9 @@ class GangDesk:
             self._wait_no_more(key, is_gone=True)
             self.room.forget(key)
             return
+        if key in self.room.displaced:
+            # It is decided on again when its pods know that they leave.
+            return
         scene = self.scenes.scene(gang, draft)
         if is_placed(gang, scene.pods):
             self.room.check_part(gang, draft, tuple, now)
@@ -177,7 +180,7 @@ class GangDesk:
     def decide_surplus(self, gang: PodGang, draft: CopyDraft) -> None:
         """Place the pods beyond the minimum that *draft* says the gang may get."""
         key = key_of(gang)
-        if not draft.surplus.get(key):
+        if not draft.surplus.get(key) or key in self.room.displaced:
             return
         if self._place_parts(gang, draft, ask_surplus) is not None:
             self._wait_no_more(key)

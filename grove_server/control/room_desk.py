@@ -67,6 +67,7 @@ class RoomDesk:
         )
         self.set_asides = SetAsides(cluster, self.queues)
         self.statuses = QueueStatuses(store, self.queues, self.precedence)
+        self.displaced: set[Key] = set()
         self._priorities: Counter[int] = Counter()
         self._has_opened = False
         self._has_unblocked = False
@@ -239,8 +240,7 @@ class RoomDesk:
         """Tell what a committed draft made of others' places, or take back what a refused one promised."""
         for key, eviction in draft.evictions.items():
             if is_done:
-                self.seats.leaving.difference_update(eviction.going)
-                self.seats.touch(eviction.going)
+                self._end(eviction)
                 self._events.note(eviction_notes(key, eviction))
                 count_evictions(eviction)
             else:
@@ -248,9 +248,16 @@ class RoomDesk:
 
     # Inside.
 
-    def _take_back(self, key: Key, eviction: Eviction) -> None:
+    def _end(self, eviction: Eviction) -> None:
+        """Forget who was about to be told to leave; gangs that go as a whole are decided on again."""
         self.seats.leaving.difference_update(eviction.going)
         self.seats.touch(eviction.going)
+        self.displaced.difference_update(eviction.whole_gangs)
+        for key in eviction.whole_gangs:
+            self._bring_back(key)
+
+    def _take_back(self, key: Key, eviction: Eviction) -> None:
+        self._end(eviction)
         self.nominations.withdraw(key)
 
     def _nominate(self, gang: PodGang, draft: CopyDraft, ask: Ask, eviction: Eviction, now: float) -> Decision | None:
@@ -261,6 +268,7 @@ class RoomDesk:
         nominated = self.nominations.get(key)
         draft.nominate(gang, nominated, now)
         draft.evictions[key] = eviction
+        self.displaced.update(eviction.whole_gangs)
         self.seats.leaving.update(eviction.going)
         self.seats.touch(eviction.going)
         reasons = "; ".join(eviction.plan.reasons) or "pods that leave already make room"

@@ -8,7 +8,7 @@ serves, every status is exact, the loops are idle and the placement's account is
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Final
 
@@ -56,6 +56,9 @@ def differences(server: SimServer, books: Books) -> Iterator[str]:
         # Back-offs, deadlines of updates, clocks of broken units.
         yield f"the workload loop has plans in {due_s - server.loop.time():.1f} s"
         return
+    if server.plane.placement._is_telling_queues:
+        yield "queues are told how they stand in a moment"
+        return
     yield from _memory_is_the_disk(server, books)
     for owner in server.store.read().sorted_list(PodCliqueSet):
         if owner.metadata.deleted_at is not None:
@@ -64,6 +67,8 @@ def differences(server: SimServer, books: Books) -> Iterator[str]:
         yield from tree_differences(books, owner)
     yield from _pods(books)
     yield from _gangs(books)
+    for key in server.plane.placement.room.nominations:
+        yield f"places are kept for {key.name} and nobody leaves them"
     yield from _placeable(server)
     yield from account(server, books)
 
@@ -171,8 +176,9 @@ def _placeable(server: SimServer) -> Iterator[str]:
 
 
 def account(server: SimServer, books: Books) -> Iterator[str]:
-    """What placement believes to be free is what nodes have less what bound pods take."""
+    """What placement believes to be free is what nodes have less what bound pods take and what is kept for gangs."""
     placement = server.plane.placement
+    kept, kept_gpus = _kept(server)
     for node in server.store.read().sorted_list(Node):
         name = node.metadata.name
         pods = books.pods_on.get(name, {}).values()
@@ -185,17 +191,51 @@ def account(server: SimServer, books: Books) -> Iterator[str]:
             shares.update(dict.fromkeys(pod.gpu_ids, books.shape(pod).gpu_milli))
         free = placement.cluster.free_of(name)
         for resource, text in node.allocatable.items():
-            if resource != GPU_RESOURCE and free[resource] != amount(resource, text) - used[resource]:
-                yield f"placement has {free[resource]} of {resource} on {name}, used are {used[resource]} of {text}"
+            taken_or_kept = used[resource] + kept[name, resource]
+            if resource != GPU_RESOURCE and free[resource] != amount(resource, text) - taken_or_kept:
+                yield f"placement has {free[resource]} of {resource} on {name}, used are {taken_or_kept} of {text}"
         total = amount(GPU_RESOURCE, node.allocatable.get(GPU_RESOURCE, "0"))
-        if set(placement.cluster.gpus_free_of(name)) != set(range(total)) - taken:
+        if set(placement.cluster.gpus_free_of(name)) != set(range(total)) - taken - kept_gpus[name]:
             yield f"placement has GPUs {placement.cluster.gpus_free_of(name)} of {name} free, taken are {sorted(taken)}"
         left = {gpu_id: GPU_MILLI - milli for gpu_id, milli in shares.items() if milli}
         if placement.cluster.gpu_shares_of(name) != left:
             yield f"placement has {placement.cluster.gpu_shares_of(name)} milli of GPUs of {name} free, left are {left}"
+    yield from _seats(server, books)
     bound = sum(len(pods) for pods in books.pods_on.values())
     if len(placement.desk.holdings) != bound:
         yield f"placement accounts for {len(placement.desk.holdings)} pods, bound are {bound}"
+
+
+def _kept(server: SimServer) -> tuple[Counter[tuple[str, str]], dict[str, set[int]]]:
+    """Return what is kept for gangs, by node and resource, and the GPUs."""
+    kept: Counter[tuple[str, str]] = Counter()
+    gpus: dict[str, set[int]] = defaultdict(set)
+    nominations = server.plane.placement.room.nominations
+    for key in nominations:
+        nominated = nominations.get(key)
+        for clique in nominated.placement.cliques if nominated is not None else ():
+            for node, gpu_ids in clique.bindings:
+                kept.update({(node, resource): value for resource, value in (("pods", 1), *clique.shape.requests)})
+                gpus[node].update(gpu_ids)
+    return kept, gpus
+
+
+def _seats(server: SimServer, books: Books) -> Iterator[str]:
+    """Who sits where, as evictions see it, is who is bound."""
+    seats = server.plane.placement.room.seats
+    seats.settle()
+    bound = {f"{key.namespace}/{key.name}": pod for pods in books.pods_on.values() for key, pod in pods.items()}
+    if seats.occupancy.pods.keys() != bound.keys():
+        yield f"seats differ: {sorted(seats.occupancy.pods.keys() ^ bound.keys())[:5]}"
+        return
+    for name, row in seats.occupancy.pods.items():
+        seat = seats.occupancy.seat(row)
+        if (seat.node, seat.gpu_ids) != (bound[name].node, bound[name].gpu_ids):
+            yield f"{name} sits on {seat.node}{seat.gpu_ids} and is bound to {bound[name].node}{bound[name].gpu_ids}"
+    used = {queue: +held for queue, held in seats.used().items() if +held}
+    counted = {queue: +Counter(held) for queue, held in seats.occupancy.used_by_queue().items() if any(held.values())}
+    if used != counted:
+        yield f"queues use {counted} and are said to use {used}"
 
 
 # The end.
@@ -214,6 +254,8 @@ def leftovers(server: SimServer) -> Iterator[str]:
         "placement dirty": len(placement._dirty),
         "placement drafts": len(placement._drafts_in_flight),
         "placement decisions": len(placement.desk.placed),
+        "places kept": len(list(placement.room.nominations)),
+        "pods told to leave": len(placement.room.seats.leaving),
         "workload sets": len(workload.book.sets),
         "workload queue": len(workload.book.queue),
         "workload timers": len(workload.book.queue._wake_at),

@@ -9,6 +9,7 @@ visible when placement decided is no fault of placement.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
@@ -29,6 +30,7 @@ from grove_server.resources.workload import (
 from grove_server.store.journal import Commit
 from tests.simulation.books import Books, GangKey
 from tests.simulation.lifecycle_rules import check_pass, check_start
+from tests.simulation.ranks import check_evictions
 from tests.simulation.routers import Fleet
 
 PLACEMENT: Final = "placement"
@@ -70,6 +72,7 @@ def check_commit(books: Books, commit: Commit, previous: Previous, decided_at_s:
     for node in sorted(nodes):
         yield from check_node(books, node)
     yield from note_placed(books, previous, decided_at_s)
+    yield from check_evictions(books, commit.cause, previous)
     if bound:
         if commit.cause != PLACEMENT:
             yield f"{bound[0].metadata.name} got its node from {commit.cause}"
@@ -91,7 +94,9 @@ def check_identity(books: Books, key: Key, before: Resource | None, after: Resou
         if before.metadata.uid != uid:
             yield f"{key} changed its uid without being deleted"
         is_final = before.metadata.deleted_at is not None and key.kind not in MAY_STAY
-        if is_final and after.metadata.deleted_at != before.metadata.deleted_at:
+        # A stop that lies ahead because the clock was set back is counted anew.
+        is_earlier = (after.metadata.deleted_at or math.inf) < (before.metadata.deleted_at or 0.0)
+        if is_final and after.metadata.deleted_at != before.metadata.deleted_at and not is_earlier:
             yield f"{key} came back from its deletion"
         if after.resource_version <= before.resource_version:
             yield f"{key} went from version {before.resource_version} to {after.resource_version}"

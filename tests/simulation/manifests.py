@@ -14,6 +14,7 @@ from grove_server.resources.cluster import ClusterTopologyBinding, Node
 from grove_server.resources.manifest import ClusterTopologyBindingSpec, TopologyLevel
 from grove_server.resources.meta import Metadata
 from tests.simulation.policies import add_policies, draw_strategy, redraw_annotations, redraw_delay
+from tests.simulation.ranks import PRIORITIES, QUEUE_LABELS
 
 Json = dict[str, Any]
 
@@ -79,12 +80,16 @@ class Author:
         if rng.random() < 0.3:
             # The broadest level: levels within must be narrower.
             template["topologyConstraint"] = self._pack(("zone", "block"))
-        if rng.random() < 0.1:
-            template["priorityClassName"] = "high"
+        if priority := rng.choice(PRIORITIES):
+            template["priorityClassName"] = priority
         document: Json = {
             "apiVersion": "grove.io/v1alpha1",
             "kind": "PodCliqueSet",
-            "metadata": {"name": name, "namespace": namespace, "labels": {"team": rng.choice("xyz")}},
+            "metadata": {
+                "name": name,
+                "namespace": namespace,
+                "labels": {"team": rng.choice("xyz")} | rng.choice(QUEUE_LABELS),
+            },
             "spec": {"replicas": rng.choice((0, 1, 1, 1, 2, 2, 3)), "template": template},
         }
         add_policies(rng, document)

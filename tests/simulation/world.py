@@ -28,6 +28,7 @@ from tests.simulation.follower import Follower, Habits
 from tests.simulation.history import History
 from tests.simulation.invariants import check_commit
 from tests.simulation.operators import Operators
+from tests.simulation.ranks import CLASSES, QUEUES
 from tests.simulation.routers import Fleet
 from tests.simulation.server import SimServer, Stopwatch, Surroundings
 from tests.simulation.unreliable import NoticeMood, RuntimeMood
@@ -191,7 +192,8 @@ class World:
         self.server = SimServer(self._around, self.stream(f"server {self.server_count}"))
         nodes = tuple(self._described(self._nodes[name]) for name in sorted(self.present))
         bindings = (manifests.topology(uid="", now=0.0),) if self.has_topology else ()
-        self.server.start(ClusterFile(nodes=nodes, bindings=bindings), self.followers)
+        cluster = ClusterFile(nodes=nodes, bindings=bindings, priority_classes=CLASSES, queues=QUEUES)
+        self.server.start(cluster, self.followers)
 
     def ensure_server(self) -> None:
         """Start the server unless it is there."""
