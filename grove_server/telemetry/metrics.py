@@ -173,6 +173,12 @@ SOLVER_QUESTIONS: Final = Counter(
     ("outcome",),
     registry=REGISTRY,
 )
+CONSOLIDATION_PLANS: Final = Counter(
+    "grove_consolidation_plans_total",
+    "Gangs in pieces of room that consolidation looked at, by what came of it.",
+    ("outcome",),
+    registry=REGISTRY,
+)
 
 STORY_RESOURCES: Final = Gauge("grove_story_resources", "Resources with a remembered story.", registry=REGISTRY)
 STORY_TRANSITIONS: Final = Gauge("grove_story_transitions", "Transitions remembered in all stories.", registry=REGISTRY)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from grove_server.placement import Cluster, GangRequest
 from grove_server.placement.clearing import plan_clearing
 from grove_server.placement.consolidation import ConsolidationLimits, Move, Moves, plan_consolidation
 from grove_server.placement.preemption import VictimKind, without_optional
+from grove_server.placement.relief import Relief, plan_relief
 from grove_server.placement.violations import violations
 from tests.eviction_cases import Running, crowded, crowded_request
 from tests.placement_cases import HOST, TOPOLOGY, ZONE
@@ -90,3 +93,33 @@ def test_cleared_domains_are_empty_and_no_empty_one_is_used(seed: int, level: st
 
 def _domain(running: Running, node: str, level: str) -> str:
     return running.cluster.node(node).labels[level]
+
+
+@settings(max_examples=200, deadline=None)
+@given(SEEDS)
+def test_relief_moves_nothing_of_a_minimum_and_keeps_to_budgets(seed: int) -> None:
+    """In the background only surplus moves, of each clique what may be missing, and all have places at the end."""
+    running = crowded(seed, departures=0.4)
+    chance = random.Random(seed)
+    for name, facts in list(running.facts.items()):
+        cliques = sorted({seat.clique for seat in running.seats.values() if seat.gang == name})
+        budgets = tuple((clique, chance.randint(0, 2)) for clique in cliques if chance.random() < 0.9)
+        running.facts[name] = replace(facts, evictable_surplus=budgets)
+        running.occupancy.set_gang(running.facts[name])
+    target = crowded_request(chance, "target", gpus_max=4)
+    limits = ConsolidationLimits(pods_max=4)
+    found = plan_relief(running.cluster, running.occupancy, target, request_of=running.request_of, limits=limits)
+    if not isinstance(found, Relief):
+        assert found.sentence()
+        return
+    assert found.still_holds(running.cluster)
+    assert {seat.pod for seat in found.seats} == set(found.plan.pods)
+    assert len(found.seats) <= 4
+    for victim in found.plan.victims:
+        moved = Counter(running.seats[pod].clique for pod in victim.pods)
+        facts = running.facts[victim.gang]
+        assert all(count <= dict(facts.evictable_surplus).get(clique, 0) for clique, count in moved.items())
+        left = Counter(each.clique for each in running.seats.values() if each.gang == victim.gang)
+        assert all(left[clique] - moved[clique] >= minimum for clique, minimum in facts.minimums)
+    after = running.without(found.plan.pods)
+    assert violations(after, without_optional(target), found.plan.placement) == []
