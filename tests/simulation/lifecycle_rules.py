@@ -391,6 +391,9 @@ def _parts(here: Pass, owner: PodCliqueSet) -> Iterator[_Part]:
                     has_old=has_old,
                 )
         elif isinstance(row, PodCliqueScalingGroup):
+            if not any(pod.identity.group == row.group for pod in there):
+                # Replicas without pods have no part in the ratio.
+                continue
             has_old = any(_is_old(here.books, owner, p) for p in then if p.identity.group == row.group)
             if changed & set(row.clique_names) or has_old:
                 yield _Part(

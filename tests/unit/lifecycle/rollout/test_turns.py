@@ -363,6 +363,10 @@ def test_replicas_without_pods_are_updated_at_once(strategy: str) -> None:
     made.settle()
     made.reap()
     made.settle()
-    made.apply(wl1(version_b=2, strategy=strategy))
+    after = wl1(version_b=2, strategy=strategy)
+    if strategy == ROLLING_RECREATE:
+        after["spec"]["updateStrategy"]["rollingUpdate"] = {"maxUnavailable": 0, "maxSurge": 1}
+    made.apply(after)
     made.settle()
     assert not progress(made).is_active
+    assert made.one(PodCliqueScalingGroup, "s-0-sg-x").status.replicas == 2
