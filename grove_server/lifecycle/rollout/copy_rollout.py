@@ -65,6 +65,7 @@ class CopyRollout:
     cliques: dict[str, CliqueRollout] = field(default_factory=dict)
     surge: dict[str, int] = field(default_factory=dict)
     held: dict[str, Source] = field(default_factory=dict)
+    goes_on: bool = False
     chosen: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def of(self, clique_name: str) -> CliqueRollout:
@@ -214,10 +215,13 @@ class _Group:
         )
         held |= {unit.index for unit in component.units if unit.is_old and unit.index not in stop}
         for replica in sorted(stop):
+            found = False
             for clique in self.blueprint.cliques:
                 name = member_clique(self.name, replica, clique.name)
                 pods = frozenset(pod.metadata.name for pod in view.pods.get(name, ()) if pod.is_active)
                 rollout.cliques[name] = CliqueRollout(stop=pods)
+                found = found or bool(pods)
+            rollout.goes_on = rollout.goes_on or not found
         for replica in sorted(held):
             for clique in self.blueprint.cliques:
                 name = member_clique(self.name, replica, clique.name)
