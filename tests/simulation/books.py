@@ -78,6 +78,8 @@ class Books:
         self._edits: deque[tuple[int, str]] = deque()
         # Since when a pod drains, in virtual seconds, and what decides whether a template asks for new pods.
         self.draining_since_s: dict[Key, float] = {}
+        # Since when nodes are to be emptied, in virtual seconds.
+        self.emptied_since_s: dict[str, float] = {}
         # The longest drain that each set ever allowed.
         self.drain_timeouts_s: dict[str, float] = {}
         # Pods that are over and whose rows are still there; they hold nothing any more.
@@ -104,18 +106,28 @@ class Books:
             self._enter_pod(key, resource, previous, version)
         elif isinstance(resource, PodTemplate):
             self.restart_hashes[key.namespace, resource.clique, resource.hash] = resource.restart_hash
-        elif key.kind is Kind.NODE and isinstance(resource, Node):
-            self.nodes[key.name] = resource
+        elif key.kind is Kind.NODE:
+            self._enter_node(key.name, resource)
         elif key.kind is Kind.POD_CLIQUE_SET:
-            self._note_edit(resource, previous, version)
-            if isinstance(resource, PodCliqueSet):
-                uid = resource.metadata.uid
-                self.drain_timeouts_s[uid] = max(self.drain_timeouts_s.get(uid, 0.0), drain_timeout_s(resource))
-            if resource is not None:
-                self.sets[resource.metadata.uid] = key
-            elif previous is not None:
-                self.sets.pop(previous.metadata.uid, None)
-                self.removed_sets.add(previous.metadata.uid)
+            self._enter_set(key, resource, previous, version)
+
+    def _enter_node(self, name: str, node: Resource | None) -> None:
+        if isinstance(node, Node):
+            self.nodes[name] = node
+        if isinstance(node, Node) and node.draining_since is not None:
+            self.emptied_since_s.setdefault(name, self.now_s)
+        else:
+            self.emptied_since_s.pop(name, None)
+
+    def _enter_set(self, key: Key, owner: Resource | None, previous: Resource | None, version: int) -> None:
+        self._note_edit(owner, previous, version)
+        if isinstance(owner, PodCliqueSet):
+            uid = owner.metadata.uid
+            self.drain_timeouts_s[uid] = max(self.drain_timeouts_s.get(uid, 0.0), drain_timeout_s(owner))
+            self.sets[uid] = key
+        elif previous is not None:
+            self.sets.pop(previous.metadata.uid, None)
+            self.removed_sets.add(previous.metadata.uid)
 
     def _note_edit(self, resource: Resource | None, previous: Resource | None, version: int) -> None:
         """Note that a set differs in what passes over its copies rest on."""

@@ -26,7 +26,7 @@ from grove_server.resources.workload import (
     PodPhase,
 )
 from grove_server.store.journal import Commit
-from tests.simulation.books import Books, GangKey
+from tests.simulation.books import Books, GangKey, serves
 from tests.simulation.lifecycle_rules import check_pass, check_start
 from tests.simulation.routers import Fleet
 
@@ -315,6 +315,21 @@ def check_deadlines(books: Books, now_s: float, troubled_at_s: float) -> Iterato
         timeout_s = books.drain_timeouts_s[pod.identity.set_uid]
         if now_s > max(since_s, troubled_at_s) + 2.0 * timeout_s + DRAIN_SLACK_S:
             yield f"{key.name} drains for {now_s - since_s:.1f} s and may do so for {timeout_s:.1f} s"
+
+
+def check_drained_nodes(books: Books, now_s: float, troubled_at_s: float) -> Iterator[str]:
+    """No clique of which all pods serve leaves one on a node that is to be emptied; asked like ``check_deadlines``."""
+    for name, since_s in books.emptied_since_s.items():
+        if now_s < max(since_s, troubled_at_s) + DRAIN_SLACK_S:
+            continue
+        for key, pod in books.pods_on.get(name, {}).items():
+            clique = books.rows.get(Key(Kind.POD_CLIQUE, key.namespace, pod.identity.name))
+            if not pod.is_active or pod.identity.group or not isinstance(clique, PodClique):
+                continue
+            pods = books.pods_of_copy.get((pod.identity.set_uid, pod.identity.copy), {}).values()
+            serving = sum(serves(each) for each in pods if each.identity.name == pod.identity.name)
+            if serving >= clique.replicas:
+                yield f"{key.name} stays on {name}, which is to be emptied, with {serving} of {clique.replicas} serving"
 
 
 def note_placed(books: Books, previous: Previous, decided_at_s: float) -> Iterator[str]:

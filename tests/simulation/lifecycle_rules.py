@@ -321,6 +321,8 @@ def check_ratio(here: Pass, owner: PodCliqueSet) -> Iterator[str]:
         return
     if owner.status.current_generation_hash != owner.revision.hash or owner.paused_at is not None:
         return
+    if owner.metadata.deleted_at is not None or here.copy[1] >= (owner.spec.replicas or 0):
+        return
     if not here.is_judged or here.copy[1] not in {turn.replica_index for turn in progress.currently_updating}:
         return
     parts = [*_parts(here, owner)]
