@@ -26,6 +26,13 @@ _KNOWN_CHANCE: Final = 0.6
 # Where users do little but edit, less goes wrong, so that updates get far enough to be disturbed.
 _KNOWN_CHANCE_RESTLESS: Final = 0.3
 _WEIGHT_RESTLESS: Final = 30.0
+_TAKEN_AWAY: Final = (
+    ("cordon", "uncordon"),
+    ("drain node", "uncordon"),
+    ("pause", "resume"),
+    ("node gone", "node back"),
+    ("topology gone", "topology back"),
+)
 # A victim's successors crash too, so many seconds later.
 _AGAIN_CHANCE: Final = 0.4
 _AGAIN_S: Final = (0.7, 1.9, 3.1, 14.0)
@@ -37,6 +44,16 @@ class Faults:
     def __init__(self, world: World) -> None:
         self._world = world
         self._rng = world.stream("faults")
+        self._crashed: list[IndexKey] = []
+        self._is_healing = False
+        self._actions = self._draw_actions()
+        self._names = list(self._actions)
+        self._weights = [self._rng.choice(_WEIGHTS) for _ in self._names]
+        if world.users.are_restless:
+            self._weights[self._names.index("edit")] = _WEIGHT_RESTLESS
+
+    def _draw_actions(self) -> dict[str, Callable[[], str]]:
+        """Return the actions that this run knows, by name."""
         users: dict[str, Callable[[], str]] = {
             "apply": self._apply,
             "edit": self._edit,
@@ -45,7 +62,17 @@ class Faults:
             "scale group": self._scale_group,
             "delete set": self._delete_set,
         }
-        others: dict[str, Callable[[], str]] = {
+        others = {**self._of_operators(), **self._of_the_world()}
+        chance = _KNOWN_CHANCE_RESTLESS if self._world.users.are_restless else _KNOWN_CHANCE
+        known = {name: act for name, act in others.items() if self._rng.random() < chance}
+        # What is taken away must come back within the run, too.
+        for gone, back in _TAKEN_AWAY:
+            if gone in known:
+                known[back] = others[back]
+        return {**users, **known}
+
+    def _of_operators(self) -> dict[str, Callable[[], str]]:
+        return {
             "delete pods": self._on_serving(lambda o, server: o.delete_pods(server, skip_drain=False)),
             "delete pods now": self._on_serving(lambda o, server: o.delete_pods(server, skip_drain=True)),
             "pause": self._on_serving(lambda o, server: o.steer(server, "pause")),
@@ -59,6 +86,10 @@ class Faults:
             "router leaves": self._router_leaves,
             "router dies": self._router_dies,
             "router changes": self._router_changes,
+        }
+
+    def _of_the_world(self) -> dict[str, Callable[[], str]]:
+        return {
             "node down": self._node_down,
             "rack down": self._rack_down,
             "node up": self._node_up,
@@ -78,26 +109,6 @@ class Faults:
             "clock step": self._clock_step,
             "machine slow": self._machine_slow,
         }
-        self._crashed: list[IndexKey] = []
-        self._is_healing = False
-        is_restless = world.users.are_restless
-        chance = _KNOWN_CHANCE_RESTLESS if is_restless else _KNOWN_CHANCE
-        known = {name: act for name, act in others.items() if self._rng.random() < chance}
-        # What is taken away must come back within the run, too.
-        for gone, back in (
-            ("cordon", "uncordon"),
-            ("drain node", "uncordon"),
-            ("pause", "resume"),
-            ("node gone", "node back"),
-            ("topology gone", "topology back"),
-        ):
-            if gone in known:
-                known[back] = others[back]
-        self._actions = {**users, **known}
-        self._names = list(self._actions)
-        self._weights = [self._rng.choice(_WEIGHTS) for _ in self._names]
-        if is_restless:
-            self._weights[self._names.index("edit")] = _WEIGHT_RESTLESS
 
     def begin(self) -> None:
         """Apply some sets, so that there is something to disturb."""
