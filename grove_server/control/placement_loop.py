@@ -104,6 +104,7 @@ class PlacementLoop(Supervised):
         released: list[Key] = []
         adopted: dict[Key, Pod] = {}
         nodes: dict[str, Node | None] = {}
+        joined: list[str] = []
         relabelled = self._relabelled
         for notice in notices:
             resource = notice.resource
@@ -113,23 +114,32 @@ class PlacementLoop(Supervised):
                 self._observe_gang(resource, notice)
             elif isinstance(resource, Node):
                 nodes[resource.metadata.name] = None if notice.kind is ChangeType.DELETED else resource
+                if notice.kind is ChangeType.ADDED:
+                    joined.append(resource.metadata.name)
                 previous = notice.previous
                 if previous is not None and previous.metadata.labels != resource.metadata.labels:
                     relabelled[resource.metadata.name] = None
             elif isinstance(resource, ClusterTopologyBinding):
-                self.scenes.forget_topologies()
-                self._dirty.update(dict.fromkeys(self.desk.waiting))
-                name = resource.metadata.name
-                for gang in self._store.read().list(PodGang):
-                    if gang.topology_name == name:
-                        self._dirty[key_of(gang)] = None
+                self._observe_topology(resource.metadata.name)
         if nodes:
             self._set_nodes(nodes)
         if released:
             self.desk.holdings.release(released)
+        for name in joined:
+            adopted.update(self._unaccounted(name))
         for pod in adopted.values():
             self._adopt(pod)
         self._wake.set()
+
+    def _unaccounted(self, node: str) -> dict[Key, Pod]:
+        """Return the pods that hold room on *node* and are not accounted for.
+
+        After a start that found the node gone, pods of it may still be there when it comes back.
+        """
+        pods: list[Pod] = [*self._store.read().indexed(PODS_BY_NODE, node)]
+        over = (PodPhase.FAILED, PodPhase.SUCCEEDED)
+        held = self.desk.holdings
+        return {key_of(pod): pod for pod in pods if key_of(pod) not in held and pod.phase not in over}
 
     def _observe_pod(self, pod: Pod, notice: Notice, released: list[Key], adopted: dict[Key, Pod]) -> None:
         key = key_of(pod)
@@ -141,6 +151,13 @@ class PlacementLoop(Supervised):
                 self._dirty[Key(Kind.POD_GANG, pod.metadata.namespace, pod.identity.gang)] = None
         elif notice.cause != CAUSE and key not in self.desk.holdings:
             adopted[key] = pod
+
+    def _observe_topology(self, name: str) -> None:
+        self.scenes.forget_topologies()
+        self._dirty.update(dict.fromkeys(self.desk.waiting))
+        for gang in self._store.read().list(PodGang):
+            if gang.topology_name == name:
+                self._dirty[key_of(gang)] = None
 
     def _set_nodes(self, nodes: Mapping[str, Node | None]) -> None:
         for name, problem in self.desk.holdings.set_nodes(nodes).items():

@@ -146,14 +146,22 @@ def check_release(here: Pass) -> Iterator[str]:
     counts = Counter(pod.identity.name for pod in here.pods() if pod.is_ready) + here.unseen()
     for name in sorted({pod.identity.name for pod in released}):
         clique = here.books.rows.get(Key(Kind.POD_CLIQUE, released[0].metadata.namespace, name))
-        for parent in clique.starts_after if isinstance(clique, PodClique) else ():
-            row = here.books.rows.get(Key(Kind.POD_CLIQUE, released[0].metadata.namespace, parent))
-            if (
-                isinstance(row, PodClique)
-                and not _is_leaving(here.books, row)
-                and (counts[parent] < min(row.min_available, row.replicas))
-            ):
+        for row in awaited(here.books, clique) if isinstance(clique, PodClique) else ():
+            parent = row.metadata.name
+            if not _is_leaving(here.books, row) and counts[parent] < min(row.min_available, row.replicas):
                 yield f"pods of {name} may start although {parent} has {counts[parent]} of {row.min_available} ready"
+
+
+def awaited(books: Books, clique: PodClique) -> list[PodClique]:
+    """Return the cliques that *clique* starts after; whoever starts after an empty one starts after its parents."""
+    found: dict[str, PodClique] = {}
+    names = list(clique.starts_after)
+    for name in names:
+        row = books.rows.get(Key(Kind.POD_CLIQUE, clique.metadata.namespace, name))
+        if isinstance(row, PodClique) and name not in found:
+            found[name] = row
+            names += row.starts_after if not row.replicas else ()
+    return list(found.values())
 
 
 def _is_leaving(books: Books, clique: PodClique) -> bool:

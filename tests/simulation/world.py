@@ -222,6 +222,7 @@ class World:
         server, self.server = self.server, None
         if server is not None:
             server.crash()
+            self.fleet.cut()
             self.callback_count += server.loop.callback_count
             self._graveyard.append(server)
             for problem in self.users.broken_promises():
