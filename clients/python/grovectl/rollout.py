@@ -161,6 +161,9 @@ def history(session: Session, *, words: tuple[str, ...]) -> None:
 
 
 def _reason(resource: PodCliqueSet) -> str:
+    """Return why the update of the present template does not progress; what is said of one before does not count."""
+    if resource.status.observed_generation != resource.metadata.generation:
+        return ""
     return next((c.reason for c in resource.status.conditions if c.type == "Progressing" and c.status == "False"), "")
 
 
