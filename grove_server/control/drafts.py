@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from grove_server.control.decisions import Decision
 from grove_server.lifecycle.gang_status import PodGroupCounts, with_gang_status
-from grove_server.placement.gangs import Ask, GangScene, in_old_places, is_placed
+from grove_server.placement.gangs import Ask, GangScene, is_placed
 from grove_server.placement.requests import PodShape, minimum_of
 from grove_server.placement.results import Placement, Verdict
 from grove_server.placement.standing import Standing
@@ -62,16 +62,11 @@ class CopyDraft:
         """Whether the round may add surplus pods to this draft."""
         return any(self.surplus.values())
 
-    def take(self, gang: PodGang, ask: Ask, placement: Placement, now: float) -> Placement:
-        """Give the wanted bindings of *placement* to the pods of *ask*; return the part that was taken."""
+    def take(self, gang: PodGang, ask: Ask, placement: Placement, now: float) -> None:
+        """Give the bindings of *placement*, which are as many as are wanted, to the pods of *ask*."""
         self.last_taken = []
-        cliques = []
         for clique in placement.cliques:
-            bindings = clique.bindings[: ask.take[clique.name]]
-            pods = ask.pods[clique.name][: len(bindings)]
-            if any(pod.previous_node for pod in pods):
-                bindings = tuple(in_old_places(pods, bindings))
-            for pod, binding in zip(pods, bindings, strict=False):
+            for pod, binding in zip(ask.pods[clique.name], clique.bindings, strict=False):
                 bound = replace(
                     pod,
                     node=binding.node,
@@ -82,10 +77,8 @@ class CopyDraft:
                 )
                 self.pods[pod.metadata.name] = bound
                 self.last_taken.append((bound, clique.shape))
-            cliques.append(replace(clique, bindings=bindings))
         news = self._news(gang)
         news.score = placement.score if news.score is None else min(news.score, placement.score)
-        return replace(placement, cliques=tuple(cliques))
 
     def remember(self, key: Key, ask: Ask, decision: Decision, placed: Mapping[Key, Decision]) -> None:
         """Keep why a gang is where it is, beside what *placed* says of it so far.

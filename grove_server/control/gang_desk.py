@@ -21,6 +21,7 @@ from grove_server.control.decisions import (
 )
 from grove_server.control.drafts import CopyDraft, CopyKey
 from grove_server.control.events import EventRecorder
+from grove_server.control.homecoming import taken, wait_s
 from grove_server.control.indexes import GANGS_BY_COPY
 from grove_server.control.notes import waiting_note
 from grove_server.control.scenes import Scenes
@@ -54,6 +55,8 @@ class GangDesk:
         self.scenes = Scenes(store, self.cluster)
         self.waiting: dict[Key, Decision] = {}
         self.placed: dict[Key, Decision] = {}
+        # Gangs that wait for places of predecessors to become free, and for how many seconds at most.
+        self.put_off: dict[Key, float] = {}
         self._shown_waiting = False
 
     # What is known of gangs.
@@ -62,6 +65,7 @@ class GangDesk:
         """Drop what is kept of a gang that is gone."""
         self.waiting.pop(key, None)
         self.placed.pop(key, None)
+        self.put_off.pop(key, None)
 
     def helped(self, but: Mapping[Key, None]) -> list[Key]:
         """Return the waiting gangs, without those in *but*, that what grew since they failed may help."""
@@ -97,6 +101,7 @@ class GangDesk:
     def decide_minimum(self, gang: PodGang, draft: CopyDraft) -> None:
         """Place a gang's minimum if there is room, as it is after *draft*; note what is left to do for it."""
         key = key_of(gang)
+        self.put_off.pop(key, None)
         if gang.metadata.deleted_at is not None:
             # It waits for its last pods to stop, and lacks nothing.
             self.waiting.pop(key, None)
@@ -109,6 +114,8 @@ class GangDesk:
         if reason:
             self._wait(gang, scene, draft, Decision(waiting_reason=reason, waiting_message=message))
             return
+        if self._is_put_off(key, scene):
+            return
         after = self._place_parts(gang, draft, ask_minimum)
         if after is None:
             return
@@ -116,6 +123,13 @@ class GangDesk:
             draft.surplus[key] = True
         else:
             self.waiting.pop(key, None)
+
+    def _is_put_off(self, key: Key, scene: GangScene) -> bool:
+        """Return whether a gang waits a moment for the places of its pods' predecessors."""
+        left_s = wait_s(self._store.read(), self.holdings, scene, self._clock.now())
+        if left_s:
+            self.put_off[key] = left_s
+        return left_s > 0
 
     def _decide_placed(self, gang: PodGang, scene: GangScene, draft: CopyDraft) -> None:
         """Note what is left to do for a gang whose minimum has its nodes."""
@@ -143,7 +157,7 @@ class GangDesk:
     def decide_surplus(self, gang: PodGang, draft: CopyDraft) -> None:
         """Place the pods beyond the minimum that *draft* says the gang may get."""
         key = key_of(gang)
-        if not draft.surplus.get(key):
+        if not draft.surplus.get(key) or self._is_put_off(key, self.scenes.scene(gang, draft)):
             return
         if self._place_parts(gang, draft, ask_surplus) is not None:
             self.waiting.pop(key, None)
@@ -200,8 +214,9 @@ class GangDesk:
         )
         if isinstance(outcome, Verdict):
             return decision
-        taken = draft.take(gang, ask, outcome, now)
-        self.cluster.reserve(taken)
+        part = taken(self.holdings, ask, outcome)
+        draft.take(gang, ask, part, now)
+        self.cluster.reserve(part)
         for pod, shape in draft.last_taken:
             self.holdings.note(key_of(pod), Holding(pod.node, shape, pod.gpu_ids))
         draft.remember(key_of(gang), ask, decision, self.placed)

@@ -62,6 +62,8 @@ class PlacementLoop(Supervised):
         self._relabelled: dict[str, None] = {}
         self._drafts: dict[CopyKey, CopyDraft] = {}
         self._drafts_in_flight: dict[CopyKey, CopyDraft] = {}
+        # Gangs that were put off and have a timer.
+        self._coming_back: set[Key] = set()
         self._retry_generation = 0
         # Set while the store takes no changes: giving back what could not be written must not look like help.
         self._is_resting = False
@@ -88,7 +90,7 @@ class PlacementLoop(Supervised):
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits to be decided and nothing decided waits for the disk."""
-        return not (self._dirty or self._relabelled or self._drafts_in_flight)
+        return not (self._dirty or self._relabelled or self._drafts_in_flight or self.desk.put_off)
 
     def decision(self, key: Key) -> Decision | None:
         """Return the last decision on a gang."""
@@ -146,6 +148,10 @@ class PlacementLoop(Supervised):
         if notice.kind is ChangeType.DELETED or pod.phase in (PodPhase.FAILED, PodPhase.SUCCEEDED):
             released.append(key)
             adopted.pop(key, None)
+            gang = Key(Kind.POD_GANG, pod.metadata.namespace, pod.identity.gang)
+            if gang in self.desk.put_off:
+                # Its successor may have the place now.
+                self._dirty[gang] = None
         elif not pod.node:
             if notice.kind is ChangeType.ADDED:
                 self._dirty[Key(Kind.POD_GANG, pod.metadata.namespace, pod.identity.gang)] = None
@@ -296,6 +302,11 @@ class PlacementLoop(Supervised):
             metrics.INTERNAL_ERRORS.labels("placement").inc()
             _log.exception("decision_failed", gang=gang.metadata.name, namespace=gang.metadata.namespace)
             self._later(key_of(gang), _FAULT_RETRY_S)
+            return
+        left_s = self.desk.put_off.get(key_of(gang))
+        if left_s is not None and key_of(gang) not in self._coming_back:
+            self._coming_back.add(key_of(gang))
+            self._later(key_of(gang), left_s)
 
     # Committing.
 
@@ -351,6 +362,7 @@ class PlacementLoop(Supervised):
 
         async def bring_back() -> None:
             await self._clock.sleep(delay_s)
+            self._coming_back.discard(key)
             self._dirty[key] = None
             self._wake.set()
 

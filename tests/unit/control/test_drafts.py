@@ -7,8 +7,9 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-from grove_server.control.decisions import WAITING_FOR_BASE, Decision
+from grove_server.control.decisions import WAITING_FOR_BASE, Decision, Holdings
 from grove_server.control.drafts import MESSAGE_REFRESH_S, CopyDraft, CopyKey
+from grove_server.control.homecoming import taken
 from grove_server.control.scenes import Scenes
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.gangs import ask_minimum
@@ -59,14 +60,16 @@ def take_minimum(made: World, scenes: Scenes, cluster: Cluster, draft: CopyDraft
     [ask] = ask_minimum(scenes.scene(gang, draft))
     placement = place(cluster, ask.request)
     assert isinstance(placement, Placement)
-    return draft.take(gang, ask, placement, NOW)
+    part = taken(Holdings(cluster), ask, placement)
+    draft.take(gang, ask, part, NOW)
+    return part
 
 
 def test_a_taken_minimum_is_one_commit_with_its_gang() -> None:
     """Pods get their node at the version they were decided on, and the gang says that it is placed."""
     made, reader, scenes, cluster, draft = prepared(3, 2, rooms=3)
-    taken = take_minimum(made, scenes, cluster, draft)
-    assert [len(c.bindings) for c in taken.cliques] == [2]
+    part = take_minimum(made, scenes, cluster, draft)
+    assert [len(c.bindings) for c in part.cliques] == [2]
     any_reader: Any = reader
     changes = draft.changes(any_reader, NOW, scenes.standing)
     puts = {key_of(change.resource): change for change in changes if isinstance(change, Put)}
