@@ -8,7 +8,9 @@ import pytest
 
 from grove_server.lifecycle.rollout.deadline import goes_back
 from grove_server.resources.manifest import COHERENT, ON_DELETE, ROLLING_RECREATE
-from tests.lifecycle_cases import Json, World, clique, condition, group, manifest
+from grove_server.resources.meta import Metadata
+from grove_server.resources.workload import PodCliqueScalingGroup
+from tests.lifecycle_cases import Json, World, clique, condition, group, lost, manifest
 from tests.unit.lifecycle.rollout.test_turns import finish, image, old_pods, one_round, progress, running, wl1
 
 
@@ -70,6 +72,54 @@ def test_an_update_goes_on_after_an_interruption_by_on_delete() -> None:
     made.settle()
     finish(made)
     assert not old_pods(made)
+
+
+@pytest.mark.parametrize("strategy", [ON_DELETE, COHERENT])
+def test_replicas_that_stand_in_for_others_stay_until_those_serve(strategy: str) -> None:
+    """Extra replicas of an update whose strategy is another now go only when those serve that they stand in for."""
+
+    def serving() -> set[int]:
+        return {pod.identity.group_replica for pod in made.pods() if pod.is_ready}
+
+    made = running(surging(1, ROLLING_RECREATE))
+    made.apply(surging(2, ROLLING_RECREATE))
+    made.settle()
+    made.run([pod for pod in made.pods() if not pod.is_ready])
+    made.settle()
+    assert serving() == {2, 3}
+    made.apply(surging(2, strategy))
+    for _ in range(3):
+        made.settle()
+        made.reap()
+        assert serving() == {2, 3}
+    made.run([pod for pod in made.pods("s-0-g-0-m") if not pod.is_ready])
+    made.settle()
+    assert serving() == {0, 2}
+    made.run([pod for pod in made.pods() if not pod.is_ready])
+    made.settle()
+    assert serving() == {0, 1}
+    made.reap()
+    made.settle()
+    assert made.one(PodCliqueScalingGroup, "s-0-g").status.replicas == 2
+    assert not progress(made).is_active
+
+
+@pytest.mark.parametrize("strategy", [ON_DELETE, COHERENT])
+def test_scale_in_takes_replicas_at_once(strategy: str) -> None:
+    """Replicas above a size that has become smaller stand in for nobody, whoever serves below it."""
+    document = surging(1, strategy)
+    document["spec"]["template"]["podCliqueScalingGroups"][0]["replicas"] = 3
+    made = running(document)
+    made.change_pods(lost, made.pods("s-0-g-0-m"))
+    made.scale_group("s-0-g", 2)
+    made.put(replace(made.one(PodCliqueScalingGroup, "s-0-g"), metadata=_edited(made)))
+    made.settle()
+    assert {pod.identity.group_replica for pod in made.pods()} == {0, 1}
+
+
+def _edited(made: World) -> Metadata:
+    metadata = made.one(PodCliqueScalingGroup, "s-0-g").metadata
+    return replace(metadata, generation=metadata.generation + 1)
 
 
 def test_an_edit_ends_what_was_said_of_the_update_before() -> None:
