@@ -21,6 +21,7 @@ from grove_server.admission.validation_set import check_set
 from grove_server.resources.manifest import ManifestMetadata, PodCliqueSetManifest, PodCliqueSetSpec
 from grove_server.resources.meta import EMPTY_MAP, Kind, Metadata
 from grove_server.resources.revision import revision_of
+from grove_server.resources.rollout import with_restarts_kept
 from grove_server.resources.schema import Rest, SchemaError, parse_pod_clique_set
 from grove_server.resources.workload import PodCliqueSet, ScaleOwner
 
@@ -154,6 +155,7 @@ def _updated(
     old: PodCliqueSet,
     now: float,
 ) -> PodCliqueSet:
+    spec = replace(spec, template=with_restarts_kept(spec.template, old.spec.template))
     is_same = spec == old.spec
     revision = old.revision if is_same else revision_of(spec.template)
     return replace(

@@ -29,6 +29,8 @@ from grove_server.resources.violations import Reason, quoted
 
 _CLIQUES: Final = "spec.template.cliques"
 _GROUPS: Final = "spec.template.podCliqueScalingGroups"
+# Pods that restart or move are away for about as long; a delay below that recycles what would have come back.
+_TERMINATION_DELAY_NS_USUAL_MIN: Final = 1_000_000_000
 
 
 def check_set(
@@ -96,8 +98,11 @@ def _check_delay(delay: str, path: str, findings: Findings) -> None:
     if delay == TERMINATION_NEVER:
         return
     try:
-        if parse_duration_ns(delay) <= 0:
+        delay_ns = parse_duration_ns(delay)
+        if delay_ns <= 0:
             findings.invalid(path, f"must be more than 0, got {quoted(delay)}")
+        elif delay_ns < _TERMINATION_DELAY_NS_USUAL_MIN:
+            findings.warn(f"{path} is {delay}: what is below its minimum for less than a second is recycled already")
     except DurationError as error:
         findings.invalid(path, f"{error}, or {TERMINATION_NEVER!r}; got {quoted(delay)}")
 

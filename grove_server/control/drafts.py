@@ -11,7 +11,7 @@ from grove_server.control.evictions import Eviction
 from grove_server.control.nominations import Nominated, as_stored
 from grove_server.control.seats import key_of_name
 from grove_server.lifecycle.gang_status import PodGroupCounts, displaced, with_gang_status
-from grove_server.placement.gangs import Ask, GangScene, in_old_places, is_placed
+from grove_server.placement.gangs import Ask, GangScene, is_placed
 from grove_server.placement.preemption import VictimKind
 from grove_server.placement.requests import PodShape, minimum_of
 from grove_server.placement.results import Placement
@@ -68,16 +68,11 @@ class CopyDraft:
         """Whether the round may add surplus pods to this draft."""
         return any(self.surplus.values())
 
-    def take(self, gang: PodGang, ask: Ask, placement: Placement, now: float) -> Placement:
-        """Give the wanted bindings of *placement* to the pods of *ask*; return the part that was taken."""
+    def take(self, gang: PodGang, ask: Ask, placement: Placement, now: float) -> None:
+        """Give the bindings of *placement*, which are as many as are wanted, to the pods of *ask*."""
         self.last_taken = []
-        cliques = []
         for clique in placement.cliques:
-            bindings = clique.bindings[: ask.take[clique.name]]
-            pods = ask.pods[clique.name][: len(bindings)]
-            if any(pod.previous_node for pod in pods):
-                bindings = tuple(in_old_places(pods, bindings))
-            for pod, binding in zip(pods, bindings, strict=False):
+            for pod, binding in zip(ask.pods[clique.name], clique.bindings, strict=False):
                 bound = replace(
                     pod,
                     node=binding.node,
@@ -88,10 +83,8 @@ class CopyDraft:
                 )
                 self.pods[pod.metadata.name] = bound
                 self.last_taken.append((bound, clique.shape))
-            cliques.append(replace(clique, bindings=bindings))
         news = self._news(gang)
         news.score = placement.score if news.score is None else min(news.score, placement.score)
-        return replace(placement, cliques=tuple(cliques))
 
     def nominate(self, gang: PodGang, nominated: Nominated | None, now: float) -> None:
         """Let a gang's status say which places are kept for it, or that none are."""

@@ -173,7 +173,7 @@ def _numbered(lines: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
             raise DumpError(f"line {number}: larger than any dump")
         try:
             value = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DumpError(f"line {number}: not JSON: {error}") from error
         yield number, _object(number, value)
 

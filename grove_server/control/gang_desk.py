@@ -16,6 +16,7 @@ from grove_server.control.decisions import Decision, Holding, Holdings
 from grove_server.control.drafts import CopyDraft, CopyKey
 from grove_server.control.events import EventRecorder
 from grove_server.control.evictions import OrdersOf, no_orders
+from grove_server.control.homecoming import wait_s
 from grove_server.control.indexes import GANGS_BY_COPY
 from grove_server.control.notes import waiting_note
 from grove_server.control.precedence import rank
@@ -27,6 +28,7 @@ from grove_server.placement.cluster import Cluster
 from grove_server.placement.earmarks import place_around
 from grove_server.placement.gang_facts import full_name
 from grove_server.placement.gangs import Ask, GangScene, ask_minimum, ask_surplus, is_complete, is_placed
+from grove_server.placement.old_places import taken, wanted
 from grove_server.placement.requests import minimum_of
 from grove_server.placement.results import Placement, Verdict
 from grove_server.placement.standing import is_constrained
@@ -77,6 +79,8 @@ class GangDesk:
         )
         self._waiting_counts: Counter[str] = Counter()
         self._is_shown = True
+        # Gangs that wait for places of predecessors to become free, and for how many seconds at most.
+        self.put_off: dict[Key, float] = {}
 
     # What is known of gangs.
 
@@ -85,6 +89,7 @@ class GangDesk:
         self._wait_no_more(key, is_gone=True)
         self.room.forget(key)
         self.placed.pop(key, None)
+        self.put_off.pop(key, None)
 
     def helped(self, since: int) -> list[Key]:
         """Return the waiting gangs that what grew after a generation of the cluster may help."""
@@ -125,6 +130,7 @@ class GangDesk:
     def decide_minimum(self, gang: PodGang, draft: CopyDraft) -> None:
         """Place a gang's minimum if there is room, as it is after *draft*; note what is left to do for it."""
         key, now = key_of(gang), self._clock.now()
+        self.put_off.pop(key, None)
         if gang.metadata.deleted_at is not None:
             # It waits for its last pods to stop, and lacks nothing.
             self._wait_no_more(key, is_gone=True)
@@ -146,6 +152,8 @@ class GangDesk:
             self._wait(gang, scene, draft, obstacle)
             return
         self.room.check_part(gang, draft, lambda: ask_minimum(scene), now)
+        if self._is_put_off(key, scene):
+            return
         after = self._place_parts(gang, draft, ask_minimum)
         if after is None:
             return
@@ -153,6 +161,13 @@ class GangDesk:
             draft.surplus[key] = True
         else:
             self._wait_no_more(key)
+
+    def _is_put_off(self, key: Key, scene: GangScene) -> bool:
+        """Return whether a gang waits a moment for the places of its pods' predecessors."""
+        left_s = wait_s(self._store.read(), self.holdings, scene, self._clock.now())
+        if left_s:
+            self.put_off[key] = left_s
+        return left_s > 0
 
     def _decide_placed(self, gang: PodGang, scene: GangScene, draft: CopyDraft) -> None:
         """Note what is left to do for a gang whose minimum has its nodes."""
@@ -181,6 +196,8 @@ class GangDesk:
         """Place the pods beyond the minimum that *draft* says the gang may get."""
         key = key_of(gang)
         if not draft.surplus.get(key) or key in self.room.displaced:
+            return
+        if self._is_put_off(key, self.scenes.scene(gang, draft)):
             return
         if self._place_parts(gang, draft, ask_surplus) is not None:
             self._wait_no_more(key)
@@ -256,11 +273,14 @@ class GangDesk:
         return outcome
 
     def _take(self, gang: PodGang, draft: CopyDraft, ask: Ask, decision: Decision, *, is_kept: bool) -> None:
-        """Take the places of a decision; *is_kept*: they are reserved already."""
+        """Take the places of a decision; *is_kept*: they are reserved already, and are these and no others."""
         assert isinstance(decision.outcome, Placement)
-        taken = draft.take(gang, ask, decision.outcome, self._clock.now())
+        part = wanted(ask, decision.outcome)
         if not is_kept:
-            self.cluster.reserve(taken)
+            part = taken(self.cluster, ask, part)
+        draft.take(gang, ask, part, self._clock.now())
+        if not is_kept:
+            self.cluster.reserve(part)
         for pod, shape in draft.last_taken:
             self.holdings.note(key_of(pod), Holding(pod.node, shape, pod.gpu_ids))
             self.scenes.peers.note(pod)

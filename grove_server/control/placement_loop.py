@@ -81,6 +81,8 @@ class PlacementLoop(Supervised):
         self._relabelled: dict[str, None] = {}
         self._drafts: dict[CopyKey, CopyDraft] = {}
         self._drafts_in_flight: dict[CopyKey, CopyDraft] = {}
+        # Gangs that were put off and have a timer.
+        self._coming_back: set[Key] = set()
         self._retry_generation = 0
         self._timed_for: float | None = None
         self._is_telling_queues = False
@@ -114,7 +116,7 @@ class PlacementLoop(Supervised):
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits to be decided and nothing decided waits for the disk."""
-        is_due = self._dirty or self._relabelled or self._drafts_in_flight or self.room.has_more
+        is_due = self._dirty or self._relabelled or self._drafts_in_flight or self.room.has_more or self.desk.put_off
         return not is_due and self.desk.opinions.is_idle
 
     def decision(self, key: Key) -> Decision | None:
@@ -129,9 +131,9 @@ class PlacementLoop(Supervised):
 
     def _observe(self, notices: Sequence[Notice]) -> None:
         released: list[Key] = []
+        joined: list[str] = []
         adopted: dict[Key, Pod] = {}
         nodes: dict[str, Node | None] = {}
-        relabelled = self._relabelled
         for notice in notices:
             resource = notice.resource
             if isinstance(resource, Pod):
@@ -142,9 +144,7 @@ class PlacementLoop(Supervised):
                 self._observe_queues(resource, notice)
             elif isinstance(resource, Node):
                 nodes[resource.metadata.name] = None if notice.kind is ChangeType.DELETED else resource
-                previous = notice.previous
-                if previous is not None and previous.metadata.labels != resource.metadata.labels:
-                    relabelled[resource.metadata.name] = None
+                self._observe_node(resource, notice, joined)
             elif isinstance(resource, ClusterTopologyBinding):
                 self._observe_topology(resource.metadata.name)
         if nodes:
@@ -154,9 +154,17 @@ class PlacementLoop(Supervised):
             self._release(released)
             self._dirty.update(dict.fromkeys(self.room.helped_by_release(self.desk.waiting)))
         self._dirty.update(dict.fromkeys(self.room.evictions.take_stalled()))
+        for name in joined:
+            adopted.update(self._unaccounted(name))
         for pod in adopted.values():
             self._adopt(pod)
         self._wake.set()
+
+    def _observe_node(self, node: Node, notice: Notice, joined: list[str]) -> None:
+        if notice.kind is ChangeType.ADDED:
+            joined.append(node.metadata.name)
+        if notice.previous is not None and notice.previous.metadata.labels != node.metadata.labels:
+            self._relabelled[node.metadata.name] = None
 
     def _observe_topology(self, name: str) -> None:
         """Look again at what waits, and at the gangs of a topology: they may be elsewhere in it now."""
@@ -166,6 +174,15 @@ class PlacementLoop(Supervised):
             if gang.topology_name == name:
                 self._dirty[key_of(gang)] = None
 
+    def _unaccounted(self, node: str) -> dict[Key, Pod]:
+        """Return the pods that hold room on *node* and are not accounted for.
+
+        After a start that found the node gone, pods of it may still be there when it comes back.
+        """
+        pods = {key_of(pod): pod for pod in self._store.read().indexed(PODS_BY_NODE, node)}
+        over = (PodPhase.FAILED, PodPhase.SUCCEEDED)
+        return {key: pod for key, pod in pods.items() if key not in self.desk.holdings and pod.phase not in over}
+
     def _observe_pod(self, pod: Pod, notice: Notice, released: list[Key], adopted: dict[Key, Pod]) -> None:
         key = key_of(pod)
         if not pod.is_active:
@@ -173,6 +190,10 @@ class PlacementLoop(Supervised):
         if notice.kind is ChangeType.DELETED or pod.phase in (PodPhase.FAILED, PodPhase.SUCCEEDED):
             released.append(key)
             adopted.pop(key, None)
+            gang = Key(Kind.POD_GANG, pod.metadata.namespace, pod.identity.gang)
+            if gang in self.desk.put_off:
+                # Its successor may have the place now.
+                self._dirty[gang] = None
         elif not pod.node:
             if notice.kind is ChangeType.ADDED:
                 self._dirty[Key(Kind.POD_GANG, pod.metadata.namespace, pod.identity.gang)] = None
@@ -389,6 +410,11 @@ class PlacementLoop(Supervised):
             metrics.INTERNAL_ERRORS.labels("placement").inc()
             _log.exception("decision_failed", gang=gang.metadata.name, namespace=gang.metadata.namespace)
             self._later(key_of(gang), _FAULT_RETRY_S)
+            return
+        left_s = self.desk.put_off.get(key_of(gang))
+        if left_s is not None and key_of(gang) not in self._coming_back:
+            self._coming_back.add(key_of(gang))
+            self._later(key_of(gang), left_s)
 
     # Committing.
 
@@ -454,6 +480,7 @@ class PlacementLoop(Supervised):
 
         async def bring_back() -> None:
             await self._clock.sleep(delay_s)
+            self._coming_back.discard(key)
             self._dirty[key] = None
             self._wake.set()
 

@@ -123,6 +123,8 @@ class _CopyPass:
         plan, view, now = self._plan, self._view, self._now
         if self._evacuation.wake_at is not None:
             plan.wake(self._evacuation.wake_at)
+        if self._rollout.goes_on:
+            plan.wake(now)
         standalone = [self._standalone(clique) for clique in self._blueprint.standalone]
         sized = {
             drawn.name: plan_group(plan, drawn, view.groups.get(drawn.name), self._owner, view.copy, now)

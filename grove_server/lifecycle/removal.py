@@ -64,7 +64,7 @@ def stop_pod(plan: Plan, pod: Pod, why: StopReason, orders: CopyOrders, now: flo
         if stopping.drain_deadline is not None:
             _wake_for_drain(plan, stopping.drain_deadline, orders, now)
         else:
-            _wake_if_stuck(plan, stopping, orders)
+            _wake_if_stuck(plan, stopping, orders, now)
 
 
 def stopped(pod: Pod, why: StopReason, orders: CopyOrders, now: float) -> Pod:
@@ -90,7 +90,7 @@ def continue_drains(plan: Plan, pods: Sequence[Pod], orders: CopyOrders, now: fl
         elif (end := _drain_end(pod, deadline, living, now)) is not None:
             stopping = _deleted(pod, StopReason(pod.stop_reason or StopReason.DELETED), now)
             plan.updates.append(stopping)
-            _wake_if_stuck(plan, stopping, orders)
+            _wake_if_stuck(plan, stopping, orders, now)
             ended += 1
             if end is DrainEnd.DEADLINE and living:
                 plan.notes.append(_deadline_passed(pod, living - set(pod.drain_acks)))
@@ -166,9 +166,9 @@ def _deadline_passed(pod: Pod, silent: set[str]) -> Note:
     )
 
 
-def _wake_if_stuck(plan: Plan, stopping: Pod, orders: CopyOrders) -> None:
+def _wake_if_stuck(plan: Plan, stopping: Pod, orders: CopyOrders, now: float) -> None:
     """Look again when the pod should be gone, if its node cannot say that it is."""
-    if orders.nodes and (due_at := stuck_at(stopping, orders)) is not None:
+    if orders.nodes and (due_at := stuck_at(stopping, orders, now)) is not None:
         plan.wake(due_at)
 
 

@@ -97,7 +97,7 @@ def with_set_status(
     if topology is not None:
         conditions = with_condition(conditions, topology)
     if update is not None:
-        progressed = progressing(owner, update.progress, updated, now)
+        progressed = progressing(owner, update.progress, updated, now, is_awaited=update.is_awaited)
         conditions = conditions if progressed is None else with_condition(conditions, progressed)
     status = PodCliqueSetStatus(
         observed_generation=owner.metadata.generation,

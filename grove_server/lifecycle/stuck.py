@@ -8,7 +8,6 @@ its node, or the removal of the node, ends it. Kubernetes waits for ever; Grove'
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 from grove_server.lifecycle.orders import CopyOrders
@@ -25,9 +24,8 @@ def remove_stuck(plan: Plan, stopping: Sequence[Pod], orders: CopyOrders, now: f
     if not orders.nodes:
         return list(stopping)
     left = []
-    for each in stopping:
-        pod = _not_ahead(plan, each, orders, now)
-        due_at = stuck_at(pod, orders)
+    for pod in stopping:
+        due_at = stuck_at(pod, orders, now)
         if due_at is None or due_at > now:
             left.append(pod)
             if due_at is not None:
@@ -38,30 +36,25 @@ def remove_stuck(plan: Plan, stopping: Sequence[Pod], orders: CopyOrders, now: f
     return left
 
 
-def stuck_at(pod: Pod, orders: CopyOrders) -> float | None:
-    """Return when the row of a stopping pod may be removed; None if its node is well or the policy is to wait."""
+def stuck_at(pod: Pod, orders: CopyOrders, now: float) -> float | None:
+    """Return when the row of a stopping pod may be removed; None if its node is well or the policy is to wait.
+
+    A stop that lies ahead was asked for before the clock was set back. Nobody knows how long ago that was, so the
+    failure of the node counts alone, which is measured in steady time.
+    """
     trouble = orders.nodes.get(pod.node)
     deleted_at = pod.metadata.deleted_at
     if trouble is None or trouble.not_ready_since is None or deleted_at is None or not orders.removes_stuck:
         return None
     grace_s = pod.template.pod_spec.get("terminationGracePeriodSeconds")
-    ended_at = deleted_at + (GRACE_PERIOD_S if grace_s is None else float(grace_s))
+    asked_at = deleted_at if deleted_at <= now else trouble.not_ready_since
+    ended_at = asked_at + (GRACE_PERIOD_S if grace_s is None else float(grace_s))
     return max(ended_at, trouble.not_ready_since) + orders.stuck_terminating_s
-
-
-def _not_ahead(plan: Plan, pod: Pod, orders: CopyOrders, now: float) -> Pod:
-    """Return *pod*, its stop counted from now if it lies ahead because the clock was set back; that happens once."""
-    deleted_at = pod.metadata.deleted_at
-    if deleted_at is None or deleted_at <= now or stuck_at(pod, orders) is None:
-        return pod
-    counted = replace(pod, metadata=replace(pod.metadata, deleted_at=now))
-    plan.updates.append(counted)
-    return counted
 
 
 def _stuck_note(pod: Pod, now: float) -> Note:
     metadata = pod.metadata
-    asked_s = now - (metadata.deleted_at if metadata.deleted_at is not None else now)
+    asked_s = max(0.0, now - (metadata.deleted_at if metadata.deleted_at is not None else now))
     return Note(
         kind=Kind.POD,
         namespace=metadata.namespace,

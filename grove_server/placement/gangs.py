@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from grove_server.placement.nearness import near_cliques, path_around
 from grove_server.placement.peers import PeerBook, Spread
 from grove_server.placement.requests import CliqueRequest, DomainPath, GangRequest, GroupRequest, PodShape
-from grove_server.placement.results import PodBinding
 from grove_server.resources.gang_parts import LevelConstraint, PodGroup
 from grove_server.resources.reference import SharedTemplate
 from grove_server.resources.workload import Pod, PodGang
@@ -163,15 +162,15 @@ def _clique(scene: GangScene, group: PodGroup, *, minimum: int, optional: int) -
         required=constraint.required if constraint else None,
         preferred=constraint.preferred if constraint else None,
         within=_chosen(scene, constraint.required if constraint else None, bound),
-        prefer=_old_place(scene, group, _chosen(scene, constraint.preferred if constraint else None, bound))
+        prefer=_old_place(scene, [group.name], _chosen(scene, constraint.preferred if constraint else None, bound))
         or path_around(pod, scene.copy_bound, scene.topology, scene.labels_of),
     )
 
 
-def _old_place(scene: GangScene, group: PodGroup, chosen: DomainPath) -> DomainPath:
-    """Return the narrowest domain that all freed places of a clique's waiting pods lie in, if it is in *chosen*."""
+def _old_place(scene: GangScene, names: Sequence[str], chosen: DomainPath) -> DomainPath:
+    """Return the narrowest domain that all freed places of some cliques' waiting pods lie in, if it is in *chosen*."""
     common: DomainPath | None = None
-    for pod in scene.pods.unbound.get(group.name, ()):
+    for pod in itertools.chain.from_iterable(scene.pods.unbound.get(name, ()) for name in names):
         labels = scene.labels_of(pod.previous_node) if pod.previous_node else None
         if labels is None:
             continue
@@ -183,16 +182,6 @@ def _old_place(scene: GangScene, group: PodGroup, chosen: DomainPath) -> DomainP
             )
         common = path
     return common if common and common[: len(chosen)] == chosen else chosen
-
-
-def in_old_places(pods: Sequence[Pod], bindings: Sequence[PodBinding]) -> list[PodBinding]:
-    """Return *bindings*, one for each of *pods*, so that each pod that can have its predecessor's node has it."""
-    by_node: dict[str, list[PodBinding]] = {}
-    for binding in bindings:
-        by_node.setdefault(binding.node, []).append(binding)
-    kept = [by_node[pod.previous_node].pop(0) if by_node.get(pod.previous_node) else None for pod in pods]
-    left = (binding for found in by_node.values() for binding in found)
-    return [next(left) if binding is None else binding for binding in kept]
 
 
 def _gang_request(scene: GangScene, name: str, members: Sequence[tuple[PodGroup, CliqueRequest]]) -> GangRequest:
@@ -223,7 +212,7 @@ def _gang_request(scene: GangScene, name: str, members: Sequence[tuple[PodGroup,
         required=constraint.required if constraint else None,
         preferred=preferred,
         within=_chosen(scene, constraint.required if constraint else None, scene.copy_bound),
-        prefer=_chosen(scene, preferred, scene.copy_bound),
+        prefer=_old_place(scene, [*cliques], _chosen(scene, preferred, scene.copy_bound)),
         rules=() if scene.peers is None else scene.peers.rules(asked, scene.labels_of, scene.spread),
     )
 
@@ -241,7 +230,11 @@ def _group_request(
         required=constraint.required if constraint else None,
         preferred=constraint.preferred if constraint else None,
         within=_chosen(scene, constraint.required if constraint else None, bound),
-        prefer=_chosen(scene, constraint.preferred if constraint else None, bound),
+        prefer=_old_place(
+            scene,
+            [clique.name for clique in members],
+            _chosen(scene, constraint.preferred if constraint else None, bound),
+        ),
     )
 
 

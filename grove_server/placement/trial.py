@@ -27,19 +27,19 @@ from grove_server.placement.gangs import (
     GangScene,
     ask_minimum,
     ask_surplus,
-    in_old_places,
     is_complete,
     is_placed,
     split_pods,
 )
 from grove_server.placement.making_room import BudgetsOf, is_open, plan_room
 from grove_server.placement.occupancy import Occupancy, Seat
+from grove_server.placement.old_places import taken
 from grove_server.placement.place import DEFAULT_BUDGET
 from grove_server.placement.planned import Held, PlannedGang, seat_of
 from grove_server.placement.preemption import Preemption, PreemptionPolicy, noted
 from grove_server.placement.reclaim import amounts_of
-from grove_server.placement.requests import Budget, GangRequest, PodShape, minimum_of
-from grove_server.placement.results import Placement, PodBinding, Verdict
+from grove_server.placement.requests import Budget, GangRequest, minimum_of
+from grove_server.placement.results import Placement, Verdict
 from grove_server.placement.stage import Stage
 from grove_server.placement.turns import placement_order
 from grove_server.placement.waiting import QUEUE_LIMIT, TOPOLOGY_UNAVAILABLE, WAITING_FOR_BASE, WAITING_FOR_PODS
@@ -263,18 +263,16 @@ class Trial:
     def _take(self, planned: PlannedGang, ask: Ask, placement: Placement) -> None:
         """Take the places of one part: as many of each clique as are meant to be taken now."""
         gang = planned.gang
-        taken: list[tuple[Pod, PodBinding, PodShape]] = []
-        cliques = []
-        for clique in placement.cliques:
-            bindings: Sequence[PodBinding] = clique.bindings[: ask.take[clique.name]]
-            pods = ask.pods[clique.name][: len(bindings)]
-            bindings = in_old_places(pods, bindings)
-            cliques.append(replace(clique, bindings=tuple(bindings)))
-            taken += ((pod, binding, clique.shape) for pod, binding in zip(pods, bindings, strict=False))
-        self.stage.cluster.reserve(replace(placement, cliques=tuple(cliques)))
+        part = taken(self.stage.cluster, ask, placement)
+        self.stage.cluster.reserve(part)
         facts = facts_of(gang, self.queues.queue_of(gang))
         seats = []
-        for pod, binding, shape in taken:
+        bound = (
+            (pod, binding, clique.shape)
+            for clique in part.cliques
+            for pod, binding in zip(ask.pods[clique.name], clique.bindings, strict=False)
+        )
+        for pod, binding, shape in bound:
             placed = replace(pod, node=binding.node, gpu_ids=binding.gpu_ids)
             self._pods[planned.name][pod.metadata.name] = placed
             self._bound[gang.set_uid, gang.copy].append(placed)

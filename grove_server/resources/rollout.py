@@ -7,10 +7,10 @@ themselves: which copies have their turn, since when, and when something last be
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final
 
-from grove_server.resources.manifest import CliqueTemplate
+from grove_server.resources.manifest import CliqueTemplate, PodCliqueSetTemplate
 from grove_server.resources.meta import SCHEMA, Kind, Metadata, empty_map
 
 REVISIONS_KEPT: Final = 10
@@ -126,3 +126,20 @@ class SetRevision:
 def snapshot(clique: CliqueTemplate) -> CliqueSnapshot:
     """Return what *clique* runs."""
     return CliqueSnapshot(labels=clique.labels, annotations=clique.annotations, pod_spec=clique.spec.pod_spec)
+
+
+def with_restarts_kept(template: PodCliqueSetTemplate, old: PodCliqueSetTemplate) -> PodCliqueSetTemplate:
+    """Return *template* with the times of restarts of *old*, in cliques that name none of their own.
+
+    The time is the server's: who applies a manifest again did not write it and does not ask for another restart.
+    """
+    kept = {c.name: c.annotations[RESTARTED_AT] for c in old.cliques if RESTARTED_AT in c.annotations}
+    if not kept:
+        return template
+    cliques = tuple(
+        replace(clique, annotations={**clique.annotations, RESTARTED_AT: kept[clique.name]})
+        if clique.name in kept and RESTARTED_AT not in clique.annotations
+        else clique
+        for clique in template.cliques
+    )
+    return replace(template, cliques=cliques)

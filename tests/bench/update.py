@@ -9,9 +9,12 @@ a set with more than one copy in pieces.
 from __future__ import annotations
 
 import asyncio
+import os
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from grove_server.app import Server
@@ -19,10 +22,12 @@ from grove_server.resources.workload import Pod, PodCliqueSet
 from grove_server.store.interface import ChangeType, Notice
 from tests.bench.figures import Figure, Target, figure
 from tests.bench.hosted import DEADLINE_S, Json, apply, hosted, manifest, until_available
+from tests.tidy.sources import ROOT
 from tests.waiting import until
 
-PODS: Final = 10_000
 PODS_PER_S_MIN: Final = 500
+_SYNCS_TRIED: Final = 500
+_PAGE: Final = bytes(4_096)
 
 
 class Sampler:
@@ -35,7 +40,6 @@ class Sampler:
         self._in_pieces: dict[str, set[str]] = {}
         self.broken = 0
         self.samples = 0
-        self.least_seen = size
         for pod in server.store.read().list(Pod):
             self._serving[pod.identity.set_name, pod.identity.name] += _serves(pod)
         self.stop = server.store.subscribe(self._observe)
@@ -63,7 +67,6 @@ class Sampler:
         else:
             in_pieces.discard(clique[1])
         self.samples += 1
-        self.least_seen = min(self.least_seen, serving)
         self.broken += serving < self._least or len(in_pieces) > 1
 
 
@@ -71,28 +74,71 @@ def _serves(pod: Pod) -> bool:
     return pod.is_ready and pod.is_active
 
 
-async def _update(name: str, *, sets: int, copies: int, pods: int, unavailable: int) -> list[Figure]:
-    def wanted(image: str) -> list[Json]:
-        budget: Json = {"maxUnavailable": unavailable}
-        return [manifest(f"set-{i}", copies=copies, pods=pods, image=image, budget=budget) for i in range(sets)]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What is updated: sets of copies of pods, with so many pods of a clique missing at the most.
 
+    ``syncs`` is how many durable writes the update makes one after the other, since each waits for the last.
+    """
+
+    name: str
+    sets: int
+    copies: int
+    pods: int
+    unavailable: int
+    syncs: int = 0
+
+    @property
+    def pod_count(self) -> int:
+        """All pods together."""
+        return self.sets * self.copies * self.pods
+
+    def manifests(self, image: str) -> list[Json]:
+        """Return the sets at a revision."""
+        budget: Json = {"maxUnavailable": self.unavailable}
+        return [
+            manifest(f"set-{number}", copies=self.copies, pods=self.pods, image=image, budget=budget)
+            for number in range(self.sets)
+        ]
+
+
+async def _update(shape: Shape) -> tuple[float, int]:
+    """Return pods per second and how many samples broke the budget."""
     async with hosted() as server:
-        await apply(server, wanted("bench:1"))
+        await apply(server, shape.manifests("bench:1"))
         await until_available(server)
         before = {pod.metadata.uid for pod in server.store.read().list(Pod)}
-        sampler = Sampler(server, size=pods, unavailable_max=unavailable)
+        sampler = Sampler(server, size=shape.pods, unavailable_max=shape.unavailable)
         started_s = time.perf_counter()
-        await apply(server, wanted("bench:2"))
+        await apply(server, shape.manifests("bench:2"))
         await until(lambda: _is_over(server), "all sets are updated", within_s=DEADLINE_S)
         took_s = time.perf_counter() - started_s
         sampler.stop()
         after = {pod.metadata.uid for pod in server.store.read().list(Pod) if pod.is_ready}
-        assert len(after) == PODS, "an update changes no size"
-        assert not before & after, "every pod was replaced"
+    assert len(after) == shape.pod_count, "an update changes no size"
+    assert not before & after, "every pod was replaced"
     assert sampler.samples, "nothing was sampled"
+    return shape.pod_count / took_s, sampler.broken
+
+
+def _bare_syncs_s(count: int) -> float:
+    """Return the seconds that so many bare durable writes take one after the other, from some of them."""
+    tried = min(count, _SYNCS_TRIED)
+    with tempfile.TemporaryFile(dir=ROOT / "build") as file:
+        started_s = time.perf_counter()
+        for _ in range(tried):
+            file.write(_PAGE)
+            file.flush()
+            os.fdatasync(file.fileno())
+        return (time.perf_counter() - started_s) * count / tried
+
+
+def _figures(shape: Shape, target: Target | None) -> list[Figure]:
+    baseline = shape.pod_count / _bare_syncs_s(shape.syncs) if shape.syncs else None
+    pods_per_s, broken = asyncio.run(_update(shape))
     return [
-        figure(name, PODS / took_s, "pods/s", better="higher", target=Target(bound=PODS_PER_S_MIN)),
-        figure(f"{name}.broken", sampler.broken, "samples", better="lower", target=Target(bound=0)),
+        figure(shape.name, pods_per_s, "pods/s", better="higher", baseline=baseline, target=target),
+        figure(f"{shape.name}.broken", broken, "samples", better="lower", target=Target(bound=0)),
     ]
 
 
@@ -105,14 +151,18 @@ def _is_over(server: Server) -> bool:
     return True
 
 
-async def _all() -> list[Figure]:
-    return [
-        *await _update("life.update10k.sets", sets=100, copies=1, pods=100, unavailable=10),
-        *await _update("life.update10k.large", sets=1, copies=10, pods=1_000, unavailable=100),
-        *await _update("life.update10k.copies", sets=1, copies=1_000, pods=10, unavailable=2),
-    ]
-
-
 def run() -> list[Figure]:
-    """Measure it for many sets, for few large copies and for many small copies of one set."""
-    return asyncio.run(_all())
+    """Measure it for many sets, few large copies, many small copies one after the other, and those in small steps.
+
+    A copy that goes as a whole takes five durable writes in a row: its turn, the pods that stop and come, their nodes,
+    that they run, the copy's status. In steps of two pods of ten it takes the middle three five times.
+    """
+    target = Target(bound=PODS_PER_S_MIN)
+    name = "life.update10k"
+    steps = Shape(name="life.update2k.steps", sets=1, copies=200, pods=10, unavailable=2, syncs=200 * 17)
+    return [
+        *_figures(Shape(name=f"{name}.sets", sets=100, copies=1, pods=100, unavailable=10), target),
+        *_figures(Shape(name=f"{name}.large", sets=1, copies=10, pods=1_000, unavailable=100), target),
+        *_figures(Shape(name=f"{name}.copies", sets=1, copies=1_000, pods=10, unavailable=10, syncs=1_000 * 5), target),
+        *_figures(steps, None),
+    ]

@@ -187,7 +187,7 @@ async def test_an_update_behind_a_router(server: ServerProcess, scene: Scene) ->
             async with leaving_at_once(router):
                 await grovectl(*words, "resume", "pcs", "chat", namespace=scene.namespace)
                 status = await grovectl(*words, "status", "pcs", "chat", namespace=scene.namespace)
-                assert status.lines[-1] == "podcliqueset/chat is up to date: 1 of 1 copies are updated"
+                assert status.lines[-1] == "podcliqueset/chat is up to date: 1 of 1 copies are updated, 1 available"
                 after = await scene.settles(pods=3, ready=3)
                 assert await router.leave()
             await sampler.catches_up(scene)

@@ -3,7 +3,7 @@
 With ``--load FILE`` it goes on from a dump of a real server instead, see ``dumps``.
 
 Prints progress, what the runs did, how fast they were, and for each seed that failed: what went wrong, the last
-transitions, and the command that runs it again. Exits 1 if a seed failed.
+transitions, and the command that runs it again. Exits 1 if a seed failed, and 2 if there is no dump to go on from.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from grove_server.control.dump import DumpError
 from tests.simulation.dumps import go_on, load_dump
 from tests.simulation.run import SIZES, Report, simulate
 
@@ -26,6 +27,7 @@ _FAILURES_SHOWN: Final = 5
 _FAILURE_LENGTH_MAX: Final = 4_000
 _PROGRESS_INTERVAL_S: Final = 5.0
 _PROGRESS_LENGTH_MAX: Final = 300
+_UNREADABLE: Final = 2
 
 
 def main() -> int:
@@ -83,7 +85,12 @@ def _replay(seed: str, size: str) -> int:
 
 
 def _load(path: Path, *, with_inputs: bool) -> int:
-    ended = go_on(load_dump(path), with_inputs=with_inputs)
+    try:
+        dump = load_dump(path)
+    except (DumpError, OSError) as error:
+        print(f"error: {path}: {error.strerror if isinstance(error, OSError) else error}", file=sys.stderr)
+        return _UNREADABLE
+    ended = go_on(dump, with_inputs=with_inputs)
     print("\n".join(ended.last))
     print(f"history {ended.digest}, {ended.virtual_s:.1f} virtual seconds, changes by cause: {dict(ended.changes)}")
     if with_inputs:

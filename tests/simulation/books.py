@@ -14,6 +14,8 @@ from typing import Final, TypeVar
 from grove_server.placement.requests import PodShape
 from grove_server.placement.shapes import shape_of
 from grove_server.resources.cluster import Node
+from grove_server.resources.duration import parse_duration
+from grove_server.resources.labels import DRAIN_TIMEOUT
 from grove_server.resources.meta import Key, Kind, Resource, key_of
 from grove_server.resources.workload import (
     Pod,
@@ -32,6 +34,7 @@ GangKey = tuple[str, str]
 CopyKey = tuple[str, int]
 IndexKey = tuple[str, str, int]
 
+DRAIN_TIMEOUT_S: Final = 30.0
 FINISHED: Final = (PodPhase.FAILED, PodPhase.SUCCEEDED)
 
 
@@ -75,6 +78,12 @@ class Books:
         self._edits: deque[tuple[int, str]] = deque()
         # Since when a pod drains, in virtual seconds, and what decides whether a template asks for new pods.
         self.draining_since_s: dict[Key, float] = {}
+        # Since when nodes are to be emptied, in virtual seconds.
+        self.emptied_since_s: dict[str, float] = {}
+        # The longest drain that each set ever allowed.
+        self.drain_timeouts_s: dict[str, float] = {}
+        # Pods that are over and whose rows are still there; they hold nothing any more.
+        self.finished: dict[Key, None] = {}
         self.restart_hashes: dict[tuple[str, str, str], str] = {}
         self._seen: deque[tuple[float, int]] = deque()
         self._shapes: dict[str, PodShape] = {}
@@ -97,15 +106,28 @@ class Books:
             self._enter_pod(key, resource, previous, version)
         elif isinstance(resource, PodTemplate):
             self.restart_hashes[key.namespace, resource.clique, resource.hash] = resource.restart_hash
-        elif key.kind is Kind.NODE and isinstance(resource, Node):
-            self.nodes[key.name] = resource
+        elif key.kind is Kind.NODE:
+            self._enter_node(key.name, resource)
         elif key.kind is Kind.POD_CLIQUE_SET:
-            self._note_edit(resource, previous, version)
-            if resource is not None:
-                self.sets[resource.metadata.uid] = key
-            elif previous is not None:
-                self.sets.pop(previous.metadata.uid, None)
-                self.removed_sets.add(previous.metadata.uid)
+            self._enter_set(key, resource, previous, version)
+
+    def _enter_node(self, name: str, node: Resource | None) -> None:
+        if isinstance(node, Node):
+            self.nodes[name] = node
+        if isinstance(node, Node) and node.draining_since is not None:
+            self.emptied_since_s.setdefault(name, self.now_s)
+        else:
+            self.emptied_since_s.pop(name, None)
+
+    def _enter_set(self, key: Key, owner: Resource | None, previous: Resource | None, version: int) -> None:
+        self._note_edit(owner, previous, version)
+        if isinstance(owner, PodCliqueSet):
+            uid = owner.metadata.uid
+            self.drain_timeouts_s[uid] = max(self.drain_timeouts_s.get(uid, 0.0), drain_timeout_s(owner))
+            self.sets[uid] = key
+        elif previous is not None:
+            self.sets.pop(previous.metadata.uid, None)
+            self.removed_sets.add(previous.metadata.uid)
 
     def _note_edit(self, resource: Resource | None, previous: Resource | None, version: int) -> None:
         """Note that a set differs in what passes over its copies rest on."""
@@ -143,6 +165,10 @@ class Books:
                 self._unready.append((version, previous))
         if pod is not None:
             self._file(key, pod, is_in=True)
+        if pod is not None and pod.node and pod.phase in FINISHED:
+            self.finished[key] = None
+        else:
+            self.finished.pop(key, None)
         if pod is None or pod.is_terminating or not pod.is_draining:
             self.draining_since_s.pop(key, None)
         else:
@@ -238,6 +264,12 @@ class Books:
         """Return a label of a node that exists; None for one that does not, or has none."""
         found = self.rows.get(Key(Kind.NODE, "", node))
         return None if found is None else found.metadata.labels.get(key)
+
+
+def drain_timeout_s(owner: PodCliqueSet) -> float:
+    """Return how long pods of a set may drain, in seconds."""
+    text = owner.metadata.annotations.get(DRAIN_TIMEOUT)
+    return DRAIN_TIMEOUT_S if text is None else parse_duration(text)
 
 
 def _size_of(resource: Resource | None) -> int:

@@ -34,6 +34,7 @@ from grove_server.resources.workload import (
 )
 from grove_server.store.interface import Reader
 from tests.simulation.books import Books, holds_room
+from tests.simulation.lifecycle_rules import awaited
 from tests.simulation.server import SimServer
 from tests.simulation.trees import tree_differences
 
@@ -106,8 +107,7 @@ def _held(books: Books, pod: Pod) -> Iterator[str]:
     """A pod waits for its parents only as long as one of them lacks pods that are ready."""
     clique = books.rows[Key(Kind.POD_CLIQUE, pod.metadata.namespace, pod.identity.name)]
     assert isinstance(clique, PodClique)
-    parents = (books.rows.get(Key(Kind.POD_CLIQUE, pod.metadata.namespace, name)) for name in clique.starts_after)
-    if all(not isinstance(parent, PodClique) or _serves(books, parent) for parent in parents):
+    if all(_serves(books, parent) for parent in awaited(books, clique)):
         yield f"pod {pod.metadata.name} waits for parents, and all of them serve"
 
 

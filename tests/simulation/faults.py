@@ -7,6 +7,7 @@ leave most of them out reach states that a uniform mixture never does.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from grove_server.resources.workload import Pod
@@ -25,6 +26,16 @@ _KNOWN_CHANCE: Final = 0.6
 # Where users do little but edit, less goes wrong, so that updates get far enough to be disturbed.
 _KNOWN_CHANCE_RESTLESS: Final = 0.3
 _WEIGHT_RESTLESS: Final = 30.0
+_TAKEN_AWAY: Final = (
+    ("cordon", "uncordon"),
+    ("drain node", "uncordon"),
+    ("pause", "resume"),
+    ("node gone", "node back"),
+    ("topology gone", "topology back"),
+)
+# A victim's successors crash too, so many seconds later.
+_AGAIN_CHANCE: Final = 0.4
+_AGAIN_S: Final = (0.7, 1.9, 3.1, 14.0)
 
 
 class Faults:
@@ -33,6 +44,16 @@ class Faults:
     def __init__(self, world: World) -> None:
         self._world = world
         self._rng = world.stream("faults")
+        self._crashed: list[IndexKey] = []
+        self._is_healing = False
+        self._actions = self._draw_actions()
+        self._names = list(self._actions)
+        self._weights = [self._rng.choice(_WEIGHTS) for _ in self._names]
+        if world.users.are_restless:
+            self._weights[self._names.index("edit")] = _WEIGHT_RESTLESS
+
+    def _draw_actions(self) -> dict[str, Callable[[], str]]:
+        """Return the actions that this run knows, by name."""
         users: dict[str, Callable[[], str]] = {
             "apply": self._apply,
             "edit": self._edit,
@@ -41,7 +62,17 @@ class Faults:
             "scale group": self._scale_group,
             "delete set": self._delete_set,
         }
-        others: dict[str, Callable[[], str]] = {
+        others = {**self._of_operators(), **self._of_the_world()}
+        chance = _KNOWN_CHANCE_RESTLESS if self._world.users.are_restless else _KNOWN_CHANCE
+        known = {name: act for name, act in others.items() if self._rng.random() < chance}
+        # What is taken away must come back within the run, too.
+        for gone, back in _TAKEN_AWAY:
+            if gone in known:
+                known[back] = others[back]
+        return {**users, **known}
+
+    def _of_operators(self) -> dict[str, Callable[[], str]]:
+        return {
             "delete pods": self._on_serving(lambda o, server: o.delete_pods(server, skip_drain=False)),
             "delete pods now": self._on_serving(lambda o, server: o.delete_pods(server, skip_drain=True)),
             "pause": self._on_serving(lambda o, server: o.steer(server, "pause")),
@@ -55,6 +86,10 @@ class Faults:
             "router leaves": self._router_leaves,
             "router dies": self._router_dies,
             "router changes": self._router_changes,
+        }
+
+    def _of_the_world(self) -> dict[str, Callable[[], str]]:
+        return {
             "node down": self._node_down,
             "rack down": self._rack_down,
             "node up": self._node_up,
@@ -74,25 +109,6 @@ class Faults:
             "clock step": self._clock_step,
             "machine slow": self._machine_slow,
         }
-        self._crashed: list[IndexKey] = []
-        is_restless = world.users.are_restless
-        chance = _KNOWN_CHANCE_RESTLESS if is_restless else _KNOWN_CHANCE
-        known = {name: act for name, act in others.items() if self._rng.random() < chance}
-        # What is taken away must come back within the run, too.
-        for gone, back in (
-            ("cordon", "uncordon"),
-            ("drain node", "uncordon"),
-            ("pause", "resume"),
-            ("node gone", "node back"),
-            ("topology gone", "topology back"),
-        ):
-            if gone in known:
-                known[back] = others[back]
-        self._actions = {**users, **known}
-        self._names = list(self._actions)
-        self._weights = [self._rng.choice(_WEIGHTS) for _ in self._names]
-        if is_restless:
-            self._weights[self._names.index("edit")] = _WEIGHT_RESTLESS
 
     def begin(self) -> None:
         """Apply some sets, so that there is something to disturb."""
@@ -111,6 +127,7 @@ class Faults:
     def heal(self) -> None:
         """End all that is wrong; what is needed to converge is there afterwards."""
         world = self._world
+        self._is_healing = True
         world.disk_mood.is_full = False
         world.disk_mood.at_sync = None
         world.disk_mood.sync_s, world.disk_mood.report_s = 0.004, 0.001
@@ -225,21 +242,37 @@ class Faults:
             pod = self._pod_to_crash(world)
             if pod is None or not pod.node:
                 return ""
-            self._crashed.append((pod.metadata.namespace, pod.identity.name, pod.index))
-            after = self._rng.choice(("0s", "300ms", "10s"))
-            times = str(pod.restart_count + self._rng.choice((1, 2, 4)))
-            code = self._rng.choice(("0", "1", "137"))
-            world.annotate_pod(
-                pod,
-                {
-                    "fake.grove.io/crash-after": after,
-                    "fake.grove.io/crash-times": times,
-                    "fake.grove.io/exit-code": code,
-                },
-            )
-            return f"{pod.metadata.name} after {after}, up to {times} times, code {code}"
+            place = (pod.metadata.namespace, pod.identity.name, pod.index)
+            self._crashed.append(place)
+            if self._rng.random() < _AGAIN_CHANCE:
+                for delay_s in _AGAIN_S:
+                    world.at(delay_s, partial(self._crash_again, place))
+            return self._crash(world, pod)
 
         return self._on_server(crash)
+
+    def _crash(self, world: World, pod: Pod) -> str:
+        after = self._rng.choice(("0s", "300ms", "10s"))
+        times = str(pod.restart_count + self._rng.choice((1, 2, 4)))
+        code = self._rng.choice(("0", "1", "137"))
+        world.annotate_pod(
+            pod,
+            {
+                "fake.grove.io/crash-after": after,
+                "fake.grove.io/crash-times": times,
+                "fake.grove.io/exit-code": code,
+            },
+        )
+        return f"{pod.metadata.name} after {after}, up to {times} times, code {code}"
+
+    def _crash_again(self, place: IndexKey) -> None:
+        """Crash whoever has the place now: what replaces it waits longer and longer."""
+        world = self._world
+        if self._is_healing or world.server is None or not world.server.is_serving:
+            return
+        for pod in list(world.books.pod_at.get(place, {}).values()):
+            if pod.node:
+                world.history.act(world.time.now_s, "pod crash again", self._crash(world, pod))
 
     def _pod_to_crash(self, world: World) -> Pod | None:
         """Return some pod; every other time in the place of the last victim, for back-offs need a second crash.
@@ -247,8 +280,8 @@ class Faults:
         Of a few, one that is not started again is taken, since it fails for good.
         """
         if self._crashed and self._rng.random() < 0.5:
-            for pod in world.books.pod_at.get(self._crashed[-1], {}).values():
-                return pod
+            for known in world.books.pod_at.get(self._crashed[-1], {}).values():
+                return known
         found = [pod for _ in range(3) if (pod := world.users.some_pod()) is not None]
         return min(found, key=lambda pod: pod.template.pod_spec.get("restartPolicy") != "Never", default=None)
 

@@ -9,7 +9,6 @@ visible when placement decided is no fault of placement.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
@@ -28,18 +27,18 @@ from grove_server.resources.workload import (
     PodPhase,
 )
 from grove_server.store.journal import Commit
-from tests.simulation.books import Books, GangKey
+from tests.simulation.books import Books, GangKey, serves
 from tests.simulation.lifecycle_rules import check_pass, check_start
 from tests.simulation.ranks import check_evictions
 from tests.simulation.routers import Fleet
 
 PLACEMENT: Final = "placement"
 WORKLOAD: Final = "workload"
+# Named after what they are, uid included: they may come back when their time was over.
+COME_BACK: Final = (Kind.EVENT, Kind.ROUTER_REGISTRATION)
 # Nothing of these ends with their row alone: what is wanted again before its pods are gone stays.
 MAY_STAY: Final = (Kind.POD_CLIQUE, Kind.POD_CLIQUE_SCALING_GROUP, Kind.POD_GANG)
 DRAIN_SLACK_S: Final = 5.0
-# No user of a run asks for more.
-DRAIN_TIMEOUT_MAX_S: Final = 60.0
 Previous = Mapping[Key, Resource | None]
 
 
@@ -85,26 +84,22 @@ def check_commit(books: Books, commit: Commit, previous: Previous, decided_at_s:
 def check_identity(books: Books, key: Key, before: Resource | None, after: Resource) -> Iterator[str]:
     """Names keep their uid while they live, uids are never used again, children have a living set."""
     uid = after.metadata.uid
-    # Events and routers are named after what they are, uid included, and may come back when their time was over.
-    if key.kind not in (Kind.EVENT, Kind.ROUTER_REGISTRATION) and (
-        books.uids.get(uid) != key or uid in books.spent_uids
-    ):
+    if key.kind not in COME_BACK and (books.uids.get(uid) != key or uid in books.spent_uids):
         yield f"the uid of {key} is or was that of {books.uids.get(uid)}"
     if before is not None:
         if before.metadata.uid != uid:
             yield f"{key} changed its uid without being deleted"
-        is_final = before.metadata.deleted_at is not None and key.kind not in MAY_STAY
-        # A stop that lies ahead because the clock was set back is counted anew.
-        is_earlier = (after.metadata.deleted_at or math.inf) < (before.metadata.deleted_at or 0.0)
-        if is_final and after.metadata.deleted_at != before.metadata.deleted_at and not is_earlier:
+        was, now = before.metadata.deleted_at, after.metadata.deleted_at
+        # A time that lies ahead, since the clock was set back, may be brought back to the present.
+        if was is not None and key.kind not in MAY_STAY and (now is None or now > was):
             yield f"{key} came back from its deletion"
         if after.resource_version <= before.resource_version:
             yield f"{key} went from version {before.resource_version} to {after.resource_version}"
         return
     set_uid = _set_uid(after)
     if set_uid and set_uid not in books.sets:
-        was = "was removed" if set_uid in books.removed_sets else "never existed"
-        yield f"{key} was made for a set that {was}"
+        state = "was removed" if set_uid in books.removed_sets else "never existed"
+        yield f"{key} was made for a set that {state}"
 
 
 def _set_uid(resource: Resource) -> str:
@@ -321,9 +316,24 @@ def check_deadlines(books: Books, now_s: float, troubled_at_s: float) -> Iterato
     for key, since_s in books.draining_since_s.items():
         pod = books.rows[key]
         assert isinstance(pod, Pod)
-        timeout_s = min((pod.drain_deadline or 0.0) - (pod.draining_at or 0.0), DRAIN_TIMEOUT_MAX_S)
+        timeout_s = books.drain_timeouts_s[pod.identity.set_uid]
         if now_s > max(since_s, troubled_at_s) + 2.0 * timeout_s + DRAIN_SLACK_S:
             yield f"{key.name} drains for {now_s - since_s:.1f} s and may do so for {timeout_s:.1f} s"
+
+
+def check_drained_nodes(books: Books, now_s: float, troubled_at_s: float) -> Iterator[str]:
+    """No clique of which all pods serve leaves one on a node that is to be emptied; asked like ``check_deadlines``."""
+    for name, since_s in books.emptied_since_s.items():
+        if now_s < max(since_s, troubled_at_s) + DRAIN_SLACK_S:
+            continue
+        for key, pod in books.pods_on.get(name, {}).items():
+            clique = books.rows.get(Key(Kind.POD_CLIQUE, key.namespace, pod.identity.name))
+            if not pod.is_active or pod.identity.group or not isinstance(clique, PodClique):
+                continue
+            pods = books.pods_of_copy.get((pod.identity.set_uid, pod.identity.copy), {}).values()
+            serving = sum(serves(each) for each in pods if each.identity.name == pod.identity.name)
+            if serving >= clique.replicas:
+                yield f"{key.name} stays on {name}, which is to be emptied, with {serving} of {clique.replicas} serving"
 
 
 def note_placed(books: Books, previous: Previous, decided_at_s: float) -> Iterator[str]:

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from grove_server.lifecycle.removal import StopReason
-from grove_server.resources.duration import parse_duration
-from grove_server.resources.labels import DRAIN_TIMEOUT, STUCK_TERMINATING_POLICY, STUCK_WAIT
+from grove_server.resources.labels import STUCK_TERMINATING_POLICY, STUCK_WAIT
 from grove_server.resources.manifest import COHERENT, ON_DELETE, RollingUpdate, UnitBudget
 from grove_server.resources.meta import Key, Kind, Resource, find_condition
 from grove_server.resources.workload import (
@@ -24,7 +23,7 @@ from grove_server.resources.workload import (
     PodCliqueSet,
     ScaleOwner,
 )
-from tests.simulation.books import FINISHED, Books, CopyKey
+from tests.simulation.books import FINISHED, Books, CopyKey, drain_timeout_s
 from tests.simulation.routers import Fleet
 
 Previous = Mapping[Key, Resource | None]
@@ -147,14 +146,22 @@ def check_release(here: Pass) -> Iterator[str]:
     counts = Counter(pod.identity.name for pod in here.pods() if pod.is_ready) + here.unseen()
     for name in sorted({pod.identity.name for pod in released}):
         clique = here.books.rows.get(Key(Kind.POD_CLIQUE, released[0].metadata.namespace, name))
-        for parent in clique.starts_after if isinstance(clique, PodClique) else ():
-            row = here.books.rows.get(Key(Kind.POD_CLIQUE, released[0].metadata.namespace, parent))
-            if (
-                isinstance(row, PodClique)
-                and not _is_leaving(here.books, row)
-                and (counts[parent] < min(row.min_available, row.replicas))
-            ):
+        for row in awaited(here.books, clique) if isinstance(clique, PodClique) else ():
+            parent = row.metadata.name
+            if not _is_leaving(here.books, row) and counts[parent] < min(row.min_available, row.replicas):
                 yield f"pods of {name} may start although {parent} has {counts[parent]} of {row.min_available} ready"
+
+
+def awaited(books: Books, clique: PodClique) -> list[PodClique]:
+    """Return the cliques that *clique* starts after; whoever starts after an empty one starts after its parents."""
+    found: dict[str, PodClique] = {}
+    names = list(clique.starts_after)
+    for name in names:
+        row = books.rows.get(Key(Kind.POD_CLIQUE, clique.metadata.namespace, name))
+        if isinstance(row, PodClique) and name not in found:
+            found[name] = row
+            names += row.starts_after if not row.replicas else ()
+    return list(found.values())
 
 
 def _is_leaving(books: Books, clique: PodClique) -> bool:
@@ -228,13 +235,8 @@ def check_drain(here: Pass, before: Pod, after: Pod, decided_at_s: float, fleet:
     if before.draining_at is not None:
         if before.drain_deadline is not None and deleted_at < before.drain_deadline:
             yield f"{before.metadata.name} is stopped before {sorted(waited)} left it and before its deadline"
-    elif here.is_judged and (here.owner is None or _drain_timeout_s(here.owner) > 0):
+    elif here.is_judged and (here.owner is None or drain_timeout_s(here.owner) > 0):
         yield f"{before.metadata.name} serves {sorted(waited)} and is stopped without a drain"
-
-
-def _drain_timeout_s(owner: PodCliqueSet) -> float:
-    text = owner.metadata.annotations.get(DRAIN_TIMEOUT)
-    return 30.0 if text is None else parse_duration(text)
 
 
 def check_removed(here: Pass, pod: Pod) -> Iterator[str]:
@@ -327,6 +329,8 @@ def check_ratio(here: Pass, owner: PodCliqueSet) -> Iterator[str]:
         return
     if owner.status.current_generation_hash != owner.revision.hash or owner.paused_at is not None:
         return
+    if owner.metadata.deleted_at is not None or here.copy[1] >= (owner.spec.replicas or 0):
+        return
     if not here.is_judged or here.copy[1] not in {turn.replica_index for turn in progress.currently_updating}:
         return
     parts = [*_parts(here, owner)]
@@ -339,7 +343,7 @@ def check_ratio(here: Pass, owner: PodCliqueSet) -> Iterator[str]:
     if at > steps:
         return
     for part in parts:
-        # Without an old pod nobody knows any more what the old revision of a clique was.
+        # Where nothing is old any more, nobody knows what the old revision was.
         if part.has_old and part.after > max(part.before, at * part.target(steps)):
             yield (
                 f"{part.name} has {part.after} new units of {part.size} in step {at} of {steps}: "
@@ -391,14 +395,19 @@ def _parts(here: Pass, owner: PodCliqueSet) -> Iterator[_Part]:
                     has_old=has_old,
                 )
         elif isinstance(row, PodCliqueScalingGroup):
-            has_old = any(_is_old(here.books, owner, p) for p in then if p.identity.group == row.group)
+            if not any(pod.identity.group == row.group for pod in then):
+                # Replicas without pods have no part in the ratio.
+                continue
+            has_old = any(_is_old(here.books, owner, p) for p in there if p.identity.group == row.group)
+            has_old = has_old or any(_is_old(here.books, owner, clique) for clique in _cliques_then(here, row))
             if changed & set(row.clique_names) or has_old:
                 yield _Part(
                     name=row.metadata.name,
                     size=row.replicas,
                     minimum=row.min_available,
-                    before=_new_replicas(here, owner, then, row.group, is_now=False),
-                    after=_new_replicas(here, owner, now, row.group, is_now=True),
+                    before=_new_replicas(here, owner, then, row, is_now=False),
+                    after=_new_replicas(here, owner, now, row, is_now=True),
+                    has_old=has_old,
                 )
 
 
@@ -417,19 +426,28 @@ def _is_new(books: Books, owner: PodCliqueSet, pod: Pod, name: str) -> bool:
     return pod.identity.name == name and not _is_old(books, owner, pod)
 
 
-def _new_replicas(here: Pass, owner: PodCliqueSet, pods: Sequence[Pod], group: str, *, is_now: bool) -> int:
-    """Return how many replicas of a group are new: their cliques, and all pods that they have."""
-    fine: dict[int, bool] = {}
+def _cliques_then(here: Pass, group: PodCliqueScalingGroup) -> Iterator[PodClique]:
+    """Yield the cliques of a group as they were before the commit."""
     for key in here.books.scalable.get(here.copy[0], {}):
-        row = here.books.rows[key] if is_now else here.previous.get(key, here.books.rows[key])
-        if isinstance(row, PodClique) and (row.identity.copy, row.identity.group) == (here.copy[1], group):
-            j = row.identity.group_replica
-            fine[j] = fine.get(j, True) and not _is_old(here.books, owner, row)
+        row = here.previous.get(key, here.books.rows[key])
+        if isinstance(row, PodClique) and (row.identity.copy, row.identity.group) == (group.copy, group.group):
+            yield row
+
+
+def _new_replicas(
+    here: Pass, owner: PodCliqueSet, pods: Sequence[Pod], group: PodCliqueScalingGroup, *, is_now: bool
+) -> int:
+    """Return how many replicas of a group, within its size, are new: their cliques, and all pods that they have."""
+    fine: dict[int, bool] = {}
+    rows = (row for row in here.scalable() if isinstance(row, PodClique) and row.identity.group == group.group)
+    for row in rows if is_now else _cliques_then(here, group):
+        j = row.identity.group_replica
+        fine[j] = fine.get(j, True) and not _is_old(here.books, owner, row)
     for pod in pods:
-        if pod.identity.group == group:
+        if pod.identity.group == group.group:
             j = pod.identity.group_replica
             fine[j] = fine.get(j, True) and not _is_old(here.books, owner, pod)
-    return sum(fine.values())
+    return sum(is_fine for j, is_fine in fine.items() if j < group.replicas)
 
 
 # Sizes.

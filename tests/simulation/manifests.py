@@ -88,7 +88,7 @@ class Author:
             "metadata": {
                 "name": name,
                 "namespace": namespace,
-                "labels": {"team": rng.choice("xyz")} | rng.choice(QUEUE_LABELS),
+                "labels": {"team": rng.choice("xyz"), **rng.choice(QUEUE_LABELS)},
             },
             "spec": {"replicas": rng.choice((0, 1, 1, 1, 2, 2, 3)), "template": template},
         }

@@ -6,22 +6,23 @@ and with the sentence of the rule that it breaks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import pytest
 
-from grove_server.control import orders as desk
 from grove_server.control.decisions import Holdings
+from grove_server.control.drafts import CopyDraft
 from grove_server.control.node_troubles import NodeTroubles
 from grove_server.control.placement_loop import PlacementLoop
 from grove_server.control.set_state import SetState
 from grove_server.lifecycle import clique_pass, evacuation, removal, start_order, stuck
-from grove_server.lifecycle.orders import UpdateOrder
+from grove_server.lifecycle.orders import CopyOrders, UpdateOrder
 from grove_server.lifecycle.rollout import coherent, copy_rollout
 from grove_server.lifecycle.rollout.budget import Budget
-from grove_server.placement import gangs
+from grove_server.lifecycle.rollout.progress import update_order
+from grove_server.lifecycle.victims import victim_order
 from grove_server.resources.workload import Pod, PodClique, PodCliqueSet, PodPhase
 from grove_server.runtime import fake, schedule
 from grove_server.store import decision
@@ -37,6 +38,8 @@ class Planted:
     name: str
     plant: Callable[[Patch], None]
     says: str
+    # Seeds that caught it when it was written.
+    seen: tuple[int, ...] = ()
 
 
 def _holdings_kept(patch: Patch) -> None:
@@ -105,12 +108,16 @@ def _indices_twice(patch: Patch) -> None:
 
 
 def _part_of_a_minimum(patch: Patch) -> None:
-    ask = gangs._ask
+    all_changes = CopyDraft.changes
 
-    def generous(scene: Any, groups: Sequence[Any], name: str) -> gangs.Ask:  # noqa: ANN401 -- handed through
-        return ask(scene, [replace(group, min_replicas=1) for group in groups], name)
+    def lossy(self: CopyDraft, *rest: Any) -> list[Any]:  # noqa: ANN401 -- handed through
+        changes = all_changes(self, *rest)
+        bound = [
+            each for each in changes if isinstance(each, Put) and isinstance(each.resource, Pod) and each.resource.node
+        ]
+        return [each for each in changes if len(bound) == 1 or each is not bound[0]] if bound else changes
 
-    patch.setattr(gangs, "_ask", generous)
+    patch.setattr(CopyDraft, "changes", lossy)
 
 
 def _recycled_to_the_template(patch: Patch) -> None:
@@ -127,19 +134,19 @@ def _whole_at_once(patch: Patch) -> None:
 
 
 def _pause_ignored(patch: Patch) -> None:
-    order = desk.update_order
-    patch.setattr(desk, "update_order", lambda owner, copy: order(replace(owner, paused_at=None), copy))
+    patch.setattr(
+        "grove_server.control.orders.update_order",
+        lambda owner, copy: update_order(replace(owner, paused_at=None), copy),
+    )
 
 
 def _everybody_has_a_turn(patch: Patch) -> None:
-    order = desk.update_order
-
     def generous(owner: PodCliqueSet, copy: int) -> UpdateOrder | None:
         progress = owner.status.update_progress
         turns = progress.currently_updating if progress is not None else ()
-        return order(owner, turns[0].replica_index if turns else copy)
+        return update_order(owner, turns[0].replica_index if turns else copy)
 
-    patch.setattr(desk, "update_order", generous)
+    patch.setattr("grove_server.control.orders.update_order", generous)
 
 
 def _on_delete_rolls(patch: Patch) -> None:
@@ -147,17 +154,19 @@ def _on_delete_rolls(patch: Patch) -> None:
 
 
 def _busiest_first(patch: Patch) -> None:
-    order = clique_pass.victim_order
-
     def reverse(pod: Pod, *rest: Any) -> tuple[Any, ...]:  # noqa: ANN401 -- handed through
-        return tuple(-part if isinstance(part, int | float) else part for part in order(pod, *rest))
+        return tuple(-part if isinstance(part, int | float) else part for part in victim_order(pod, *rest))
 
-    patch.setattr(clique_pass, "victim_order", reverse)
+    patch.setattr("grove_server.lifecycle.clique_pass.victim_order", reverse)
 
 
 def _stuck_policy_ignored(patch: Patch) -> None:
     at = stuck.stuck_at
-    patch.setattr(stuck, "stuck_at", lambda pod, orders: at(pod, replace(orders, removes_stuck=True)))
+
+    def impatient(pod: Pod, orders: CopyOrders, now: float) -> float | None:
+        return at(pod, replace(orders, removes_stuck=True), now)
+
+    patch.setattr(stuck, "stuck_at", impatient)
 
 
 def _nodes_look_lost(patch: Patch) -> None:
@@ -186,25 +195,25 @@ def _templates_removed_early(patch: Patch) -> None:
 
 
 PLANTED: Final = (
-    Planted(name="holdings kept when a pod is finished", plant=_holdings_kept, says="placement"),
+    Planted(name="holdings kept when a pod is finished", plant=_holdings_kept, says="placement", seen=(37,)),
     Planted(name="holdings never released", plant=_holdings_never_released, says="placement"),
-    Planted(name="no budget for drains", plant=_no_budget_for_drains, says="NODE_DRAINED"),
-    Planted(name="no budget for updates", plant=_no_budget_for_updates, says="UPDATE"),
-    Planted(name="parents ignored", plant=_parents_ignored, says="may start although"),
+    Planted(name="no budget for drains", plant=_no_budget_for_drains, says="NODE_DRAINED", seen=(3, 6)),
+    Planted(name="no budget for updates", plant=_no_budget_for_updates, says="UPDATE", seen=(2,)),
+    Planted(name="parents ignored", plant=_parents_ignored, says="may start although", seen=(5,)),
     Planted(name="held pods start", plant=_held_pods_start, says="started"),
-    Planted(name="routers ignored", plant=_routers_ignored, says="without a drain"),
-    Planted(name="one router is enough", plant=_one_router_is_enough, says="before its deadline"),
-    Planted(name="deadline of drains too far", plant=_deadline_far, says="drains for"),
+    Planted(name="routers ignored", plant=_routers_ignored, says="without a drain", seen=(8, 9)),
+    Planted(name="one router is enough", plant=_one_router_is_enough, says="before its deadline", seen=(15, 33)),
+    Planted(name="deadline of drains too far", plant=_deadline_far, says="drains for", seen=(59,)),
     Planted(name="indices given twice", plant=_indices_twice, says="is held by"),
-    Planted(name="a part of a minimum placed", plant=_part_of_a_minimum, says="was placed with"),
-    Planted(name="sizes lost by recycling", plant=_recycled_to_the_template, says="went from size"),
+    Planted(name="a part of a minimum placed", plant=_part_of_a_minimum, says="never was"),
+    Planted(name="sizes lost by recycling", plant=_recycled_to_the_template, says="went from size", seen=(33, 58)),
     Planted(name="coherent moves all at once", plant=_whole_at_once, says="new units"),
-    Planted(name="pause ignored", plant=_pause_ignored, says="rests"),
-    Planted(name="every copy has its turn", plant=_everybody_has_a_turn, says="does not have its turn"),
-    Planted(name="OnDelete rolls", plant=_on_delete_rolls, says="updates on delete"),
-    Planted(name="the busiest go first", plant=_busiest_first, says="scale-in takes"),
-    Planted(name="policy for stuck pods ignored", plant=_stuck_policy_ignored, says="waits for stuck pods"),
-    Planted(name="nodes in trouble unnoticed", plant=_nodes_look_lost, says="converge"),
+    Planted(name="pause ignored", plant=_pause_ignored, says="rests", seen=(38, 59)),
+    Planted(name="every copy has its turn", plant=_everybody_has_a_turn, says="does not have its turn", seen=(7, 8)),
+    Planted(name="OnDelete rolls", plant=_on_delete_rolls, says="updates on delete", seen=(5, 9)),
+    Planted(name="the busiest go first", plant=_busiest_first, says="scale-in takes", seen=(15, 16)),
+    Planted(name="policy for stuck pods ignored", plant=_stuck_policy_ignored, says="waits for stuck pods", seen=(32,)),
+    Planted(name="nodes in trouble unnoticed", plant=_nodes_look_lost, says="to be emptied", seen=(27,)),
     Planted(name="conditions of commits ignored", plant=_conditions_ignored, says=""),
-    Planted(name="templates removed early", plant=_templates_removed_early, says="template"),
+    Planted(name="templates removed early", plant=_templates_removed_early, says="template", seen=(54,)),
 )

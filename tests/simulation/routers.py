@@ -179,6 +179,11 @@ class Fleet:
         for router in self.routers:
             router.manners = Manners()
 
+    def cut(self) -> None:
+        """Note that the server went away and took all watches with it."""
+        for router in self.routers:
+            router.watched_since_s = None
+
     def come_back(self, server: SimServer) -> None:
         """Let the routers follow a server that has just begun to serve."""
         for router in self.routers:

@@ -14,7 +14,7 @@ import structlog
 
 from tests.simulation.convergence import account, differences, leftovers
 from tests.simulation.faults import Faults
-from tests.simulation.invariants import check_deadlines
+from tests.simulation.invariants import check_deadlines, check_drained_nodes
 from tests.simulation.world import InvariantError, World
 
 # The longest back-off of a crashing or replaced pod is 300 s, and several may follow one another.
@@ -132,8 +132,9 @@ class _Run:
             return
         for problem in account(server, world.books):
             raise InvariantError(problem)
-        for problem in check_deadlines(world.books, world.time.now_s, world.troubled_at_s):
-            raise InvariantError(problem)
+        for check in (check_deadlines, check_drained_nodes):
+            for problem in check(world.books, world.time.now_s, world.troubled_at_s):
+                raise InvariantError(problem)
 
     def _converge(self, look: Callable[[], Iterator[str]], within_s: float, what: str) -> None:
         world = self.world

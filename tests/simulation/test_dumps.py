@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from grove_server.control.dump import Dump, DumpError, read_dump
+from grove_server.control.dump import Dump, read_dump
 from grove_server.resources.workload import PodCliqueSet
 from tests.simulation.__main__ import main
-from tests.simulation.dumps import go_on, load_dump
+from tests.simulation.dumps import go_on
 from tests.simulation.world import World
 
 
@@ -63,7 +64,7 @@ def test_inputs_are_replayed(dump: Dump) -> None:
 def test_the_program_loads_a_file(
     lines: list[bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`--load FILE` tells how the run ended; a file that is no dump is refused."""
+    """`--load FILE` tells how the run ended."""
     file = tmp_path / "state.jsonl"
     file.write_bytes(b"".join(lines))
     monkeypatch.setattr("sys.argv", ["simulation", "--load", str(file), "--inputs"])
@@ -71,6 +72,36 @@ def test_the_program_loads_a_file(
     out = capsys.readouterr().out
     assert "all is as it should be" in out
     assert "0 of them lost" in out
-    file.write_bytes(b"{}")
-    with pytest.raises(DumpError):
-        load_dump(file)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda _: b"{}", "line 1: not a dump of format"),
+        (lambda _: b"", "line 1: not a dump of format"),
+        (lambda _: b"\xff\x00", "line 1: not JSON"),
+        (lambda _: b"[" * 100_000, "line 1: not JSON"),
+        (lambda whole: b"".join(whole[:-1]), "the dump was cut off"),
+        (lambda whole: b"".join(whole)[:-9], "not JSON"),
+        (None, "No such file or directory"),
+    ],
+)
+def test_what_is_no_dump_is_refused_in_one_line(
+    damage: Callable[[list[bytes]], bytes] | None,
+    told: str,
+    lines: list[bytes],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A file that is none, was cut off, or is not there, ends the program with status 2 and says why."""
+    file = tmp_path / "state.jsonl"
+    if damage is not None:
+        file.write_bytes(damage(lines))
+    monkeypatch.setattr("sys.argv", ["simulation", "--load", str(file)])
+    assert main() == 2
+    out, errors = capsys.readouterr()
+    assert out == ""
+    assert errors.startswith(f"error: {file}: ")
+    assert told in errors
+    assert errors.count("\n") == 1

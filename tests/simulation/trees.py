@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from grove_server.resources.manifest import ScalingGroupTemplate
+from grove_server.resources.manifest import ON_DELETE, ScalingGroupTemplate
 from grove_server.resources.meta import Key, Kind, find_condition
 from grove_server.resources.workload import Pod, PodClique, PodCliqueScalingGroup, PodCliqueSet, ScaleOwner
 from tests.simulation.books import Books
@@ -118,6 +118,11 @@ def _clique(books: Books, clique: PodClique, owner: PodCliqueSet) -> Iterator[st
     if clique.template.hash != current and not _is_held_up(books, owner):
         yield f"clique {name} is of revision {clique.template.hash}"
     pods = _pods_of(books, clique)
+    strategy = owner.spec.update_strategy
+    is_left_alone = owner.paused_at is not None or (strategy is not None and strategy.type == ON_DELETE)
+    old = [pod.metadata.name for pod in pods if pod.template.hash != current]
+    if old and not is_left_alone and not _is_held_up(books, owner):
+        yield f"pods {old} of clique {name} are not of its revision"
     if len(pods) < clique.replicas or (len(pods) > clique.replicas and not _is_held_up(books, owner)):
         yield f"clique {name} of size {clique.replicas} has {len(pods)} pods"
     status = clique.status

@@ -23,6 +23,7 @@ from grove_server.store.journal import Commit
 from grove_server.store.state import Write
 from tests.simulation import manifests
 from tests.simulation.books import Books
+from tests.simulation.convergence import account
 from tests.simulation.disk import Disk, DiskMood
 from tests.simulation.follower import Follower, Habits
 from tests.simulation.history import History
@@ -109,6 +110,7 @@ class World:
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = 0
         self.callback_count = 0
+        self._accounted: set[Key] = set()
 
     def take_over(self, rows: Sequence[Resource], *, version: int, epoch_s: float) -> None:
         """Begin with *rows* on the disk, those that others refer to first, and with their nodes, at that moment."""
@@ -157,6 +159,7 @@ class World:
             if self.server is not None:
                 self.server.loop.run_ready()
             self._raise_problems()
+            self._check_finished()
             if self.server is not None and self.server.gave_up:
                 self.crash_server()
                 self.at(RESTART_S, self.ensure_server)
@@ -167,6 +170,15 @@ class World:
             self.time.now_s = max(self.time.now_s, next_s)
             while self._agenda and self._agenda[0][0] <= self.time.now_s:
                 heapq.heappop(self._agenda)[2]()
+
+    def _check_finished(self) -> None:
+        """Check placement's account when pods have ended: they do not stay for long, and what they held is free."""
+        finished, server = self.books.finished, self.server
+        if not finished or finished.keys() <= self._accounted or server is None or not server.is_quiet:
+            return
+        self._accounted = set(finished)
+        for problem in account(server, self.books):
+            raise InvariantError(problem)
 
     def _next_at(self) -> float | None:
         times = [self._agenda[0][0]] if self._agenda else []
@@ -212,6 +224,7 @@ class World:
         server, self.server = self.server, None
         if server is not None:
             server.crash()
+            self.fleet.cut()
             self.callback_count += server.loop.callback_count
             self._graveyard.append(server)
             for problem in self.users.broken_promises():

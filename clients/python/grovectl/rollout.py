@@ -33,7 +33,10 @@ def rollout() -> None:
 @click.option("--timeout", default="0s", metavar="DURATION", help="How long to wait; 0s: as long as it takes.")
 @connected_command
 def status(session: Session, *, words: tuple[str, ...], follow: bool, timeout: str) -> None:
-    """Print how far the update of a set is, until it is over; exit code 1 when it is stuck, 4 when time is over."""
+    """Print how far the update of a set is, until it is over.
+
+    Exit code 1 if it is stuck or was taken back, 4 if time is over.
+    """
     name = _one_set(words)
     limit_s = duration_s(timeout)
 
@@ -58,18 +61,27 @@ async def _follow(grove: GroveClient, session: Session, name: str, *, follow: bo
             continue
         if event.type == DELETED:
             raise Failure(f"podcliqueset/{name} was deleted while waiting for it", EXIT_NOT_FOUND)
+        left = event.object.status.rolled_back_from
+        if left != current.status.rolled_back_from and left:
+            raise Failure(_rolled_back(name, left), EXIT_ERROR)
         text = sentence(event.object)
         if text != last:
             click.echo(text)
             last = text
         if is_over(event.object):
+            if left:
+                # Who looks only when the set is back must not take the way back for what was asked of it.
+                raise Failure(_rolled_back(name, left), EXIT_ERROR)
             return
         if _reason(event.object) == STUCK:
             raise Failure(f"podcliqueset/{name}: the update exceeded its progress deadline", EXIT_ERROR)
 
 
 def is_over(resource: PodCliqueSet) -> bool:
-    """Return whether the set is wholly at what its template says."""
+    """Return whether the set is wholly at what its template says, and all copies have their minimum ready.
+
+    Under OnDelete there is nothing to wait for.
+    """
     status = resource.status
     if status.observed_generation != resource.metadata.generation or not status.current_generation_hash:
         return False
@@ -77,21 +89,25 @@ def is_over(resource: PodCliqueSet) -> bool:
         return True
     progress = status.update_progress
     is_active = status.HasField("update_progress") and not progress.update_ended_at
-    return not is_active and status.updated_replicas >= resource.spec.replicas
+    return not is_active and min(status.updated_replicas, status.available_replicas) >= resource.spec.replicas
 
 
 def sentence(resource: PodCliqueSet) -> str:
     """Return how far the update is, in one line."""
     status = resource.status
-    name = f"podcliqueset/{resource.metadata.name}"
+    name, copies_wanted = f"podcliqueset/{resource.metadata.name}", resource.spec.replicas
+    counts = f"{status.updated_replicas} of {copies_wanted} copies are updated, {status.available_replicas} available"
     if is_over(resource):
-        return f"{name} is up to date: {status.updated_replicas} of {resource.spec.replicas} copies are updated"
+        if status.updated_replicas < copies_wanted:
+            return f"{name}: {counts}; under OnDelete the others follow whoever is deleted"
+        return f"{name} is up to date: {counts}"
     if status.observed_generation != resource.metadata.generation:
         return f"{name}: the change has not been seen yet"
     progress = status.update_progress
     copies = ", ".join(str(turn.replica_index) for turn in progress.currently_updating)
-    parts = [f"{status.updated_replicas} of {resource.spec.replicas} copies are updated"]
+    parts = [counts]
     parts += [f"copy {copies} is being updated"] if copies else []
+    parts += [f"back from revision {status.rolled_back_from}"] if status.rolled_back_from else []
     parts += ["paused"] if status.paused_at else []
     return f"{name}: " + ", ".join(parts)
 
@@ -160,7 +176,14 @@ def history(session: Session, *, words: tuple[str, ...]) -> None:
         click.echo(text)
 
 
+def _rolled_back(name: str, left: str) -> str:
+    return f"podcliqueset/{name}: the update to revision {left} exceeded its progress deadline and was rolled back"
+
+
 def _reason(resource: PodCliqueSet) -> str:
+    """Return why the update of the present template does not progress; what is said of one before does not count."""
+    if resource.status.observed_generation != resource.metadata.generation:
+        return ""
     return next((c.reason for c in resource.status.conditions if c.type == "Progressing" and c.status == "False"), "")
 
 

@@ -250,6 +250,7 @@ def _status(resource: PodCliqueSet) -> pod_clique_set_pb2.PodCliqueSetStatus:
         phase=status.phase.value,
         update_progress=_progress(status.update_progress),
         paused_at=optional_rfc3339(resource.paused_at),
+        rolled_back_from=resource.rolled_back_from,
     )
 
 

@@ -112,7 +112,7 @@ def with_group_progress(
     is_new = not status.current_set_hash
     is_at_it = status.current_set_hash == set_hash
     if (is_at_it and (old is None or old.update_ended_at is not None)) or not (has_turn or is_new):
-        return group
+        return _recounted(group, states)
     runs_it = all(s.is_updated and s.clique.metadata.labels.get(SET_REVISION) == set_hash for s in states)
     progress = None
     if not is_new:
@@ -128,11 +128,9 @@ def with_group_progress(
         going = [j for j in chosen if j not in done]
         back = [j for j in chosen if j in done]
         progress = replace(
-            progress,
+            _counted(progress, states),
             selected=tuple(going),
             completed=(*(j for j in progress.completed if j not in chosen), *back)[-COMPLETED_MAX:],
-            updated_cliques=sum(state.is_updated for state in states),
-            total_cliques=len(states),
         )
         serves = status.available_replicas >= min(group.min_available, group.replicas)
         if progress.update_ended_at is None and runs_it and serves:
@@ -143,3 +141,16 @@ def with_group_progress(
         status, update_progress=progress, current_set_hash=set_hash if is_done else status.current_set_hash
     )
     return group if changed == status else replace(group, status=changed)
+
+
+def _recounted(group: PodCliqueScalingGroup, states: Sequence[CliqueState]) -> PodCliqueScalingGroup:
+    """Return *group* with the numbers of its cliques, which follow its size when no update is under way, too."""
+    old = group.status.update_progress
+    if old is None:
+        return group
+    progress = _counted(old, states)
+    return group if progress == old else replace(group, status=replace(group.status, update_progress=progress))
+
+
+def _counted(progress: GroupUpdate, states: Sequence[CliqueState]) -> GroupUpdate:
+    return replace(progress, updated_cliques=sum(state.is_updated for state in states), total_cliques=len(states))

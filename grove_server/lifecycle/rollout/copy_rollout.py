@@ -8,7 +8,7 @@ its cliques take the current template; until then its replacements are made from
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from grove_server.lifecycle.blueprint import Blueprint, CliqueBlueprint, GroupBlueprint
@@ -65,6 +65,7 @@ class CopyRollout:
     cliques: dict[str, CliqueRollout] = field(default_factory=dict)
     surge: dict[str, int] = field(default_factory=dict)
     held: dict[str, Source] = field(default_factory=dict)
+    goes_on: bool = False
     chosen: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def of(self, clique_name: str) -> CliqueRollout:
@@ -113,6 +114,7 @@ def plan_rollout(
         _keep_surge(rollout, blueprint, view)
         return rollout
     if not order.rolls:
+        _keep_standing(rollout, blueprint, view, order)
         return rollout
     parts: list[_Standalone | _Group] = [
         *_standalone_parts(blueprint, view, order, loads),
@@ -123,6 +125,8 @@ def plan_rollout(
         moves = plan_moves([part.component for part in parts if part.changed and not part.component.is_empty])
     for part in parts:
         part.plan(rollout, view, moves.get(part.component.name))
+    if order.is_coherent:
+        _keep_standing(rollout, blueprint, view, order)
     return rollout
 
 
@@ -137,12 +141,29 @@ def _keep_surge(rollout: CopyRollout, blueprint: Blueprint, view: CopyView) -> N
     strategy = strategy_of(owner)
     order = UpdateOrder(strategy=strategy.type or ROLLING_RECREATE, budget=strategy.rolling_update)
     for part in _group_parts(blueprint, view, order):
-        size = part.component.size
-        units = [unit for unit in part.component.units if unit.index < size + part.budget.max_surge]
-        extra = max((unit.index + 1 - size for unit in units), default=0)
-        lacking = size - sum(unit.is_available for unit in units if unit.index < size)
-        if kept := max(0, min(extra, lacking)):
-            rollout.surge[part.blueprint.name] = kept
+        _keep(rollout, part, part.budget.max_surge)
+
+
+def _keep_standing(rollout: CopyRollout, blueprint: Blueprint, view: CopyView, order: UpdateOrder) -> None:
+    """Let extra replicas of an earlier strategy, which the present one does not add, stay until the others serve.
+
+    How many there are is what the group's status counts above its size. A size that has changed since says nothing of
+    the kind: then they may as well be those that scale-in is to take.
+    """
+    for part in _group_parts(blueprint, view, replace(order, strategy=ROLLING_RECREATE)):
+        group = view.groups.get(part.blueprint.name)
+        if group is not None and group.status.observed_generation == group.metadata.generation:
+            _keep(rollout, part, group.status.replicas - group.replicas)
+
+
+def _keep(rollout: CopyRollout, part: _Group, surge_max: int) -> None:
+    """Let at most *surge_max* replicas above the size stay, one for each below it that does not serve."""
+    size = part.component.size
+    units = [unit for unit in part.component.units if unit.index < size + surge_max]
+    extra = max((unit.index + 1 - size for unit in units), default=0)
+    lacking = size - sum(unit.is_available for unit in units if unit.index < size)
+    if kept := max(0, min(extra, lacking)):
+        rollout.surge[part.blueprint.name] = kept
 
 
 def wanted_size(observed: PodClique | PodCliqueScalingGroup | None, template_size: int) -> int:
@@ -214,10 +235,13 @@ class _Group:
         )
         held |= {unit.index for unit in component.units if unit.is_old and unit.index not in stop}
         for replica in sorted(stop):
+            found = False
             for clique in self.blueprint.cliques:
                 name = member_clique(self.name, replica, clique.name)
                 pods = frozenset(pod.metadata.name for pod in view.pods.get(name, ()) if pod.is_active)
                 rollout.cliques[name] = CliqueRollout(stop=pods)
+                found = found or bool(pods)
+            rollout.goes_on = rollout.goes_on or not found
         for replica in sorted(held):
             for clique in self.blueprint.cliques:
                 name = member_clique(self.name, replica, clique.name)

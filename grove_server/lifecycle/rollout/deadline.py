@@ -22,8 +22,13 @@ ROLLED_BACK: Final = "RolledBack"
 
 
 def due_at(owner: PodCliqueSet, progress: UpdateProgress | None) -> float | None:
-    """Return when an update under way counts as stuck (epoch seconds); None if it never does."""
+    """Return when an update under way counts as stuck (epoch seconds); None if it never does.
+
+    One that leads to a template which has been edited since does not: the edit may be what sets it right.
+    """
     rolling = strategy_of(owner).rolling_update
+    if owner.status.current_generation_hash != owner.revision.hash:
+        return None
     if progress is None or not progress.is_active or owner.paused_at is not None or rolling is None:
         return None
     if rolling.progress_deadline is None:
@@ -49,15 +54,24 @@ def goes_back(owner: PodCliqueSet, progress: UpdateProgress | None, now: float) 
     return wanted and is_stuck(owner, progress, now)
 
 
-def progressing(owner: PodCliqueSet, progress: UpdateProgress | None, updated: int, now: float) -> Condition | None:
-    """Return the condition of a set of which *updated* copies are; None if it was never updated."""
+def progressing(
+    owner: PodCliqueSet, progress: UpdateProgress | None, updated: int, now: float, *, is_awaited: bool = False
+) -> Condition | None:
+    """Return the condition of a set of which *updated* copies are; None if it was never updated.
+
+    *is_awaited* says that there is something to roll out which has not begun: then *progress* is of an update before.
+    """
     copies = owner.spec.replicas or 0
-    if progress is None:
+    if progress is None and not is_awaited:
         return None
-    if not progress.is_active:
+    is_active = is_awaited or (progress is not None and progress.is_active)
+    if not is_active:
         status, reason, message = "True", "UpdateComplete", f"{updated} of {copies} copies are updated"
     elif owner.paused_at is not None:
         status, reason, message = "Unknown", "UpdatePaused", f"{updated} of {copies} copies are updated; it is paused"
+    elif is_awaited:
+        status, reason = "True", "UpdateInProgress"
+        message = f"{updated} of {copies} copies are updated; it begins when the template is quiet"
     elif is_stuck(owner, progress, now):
         status, reason = "False", DEADLINE_EXCEEDED
         message = f"{updated} of {copies} copies are updated; nothing has become better for longer than the deadline"

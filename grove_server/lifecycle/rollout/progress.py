@@ -29,12 +29,17 @@ _DEFAULT_STRATEGY: Final = UpdateStrategy(type=ROLLING_RECREATE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advance:
-    """Where the update of a set stands after a look at it; ``wake_at`` is when to look again (epoch seconds)."""
+    """Where the update of a set stands after a look at it; ``wake_at`` is when to look again (epoch seconds).
+
+    ``is_awaited`` says that there is something to roll out which has not begun, because the template has to be quiet
+    first or because the set is paused.
+    """
 
     target_hash: str
     clique_hashes: Mapping[str, str]
     progress: UpdateProgress | None
     wake_at: float | None = None
+    is_awaited: bool = False
 
 
 def strategy_of(owner: PodCliqueSet) -> UpdateStrategy:
@@ -75,12 +80,14 @@ def advance(owner: PodCliqueSet, totals: CopyTotals, *, now: float, settle_s: fl
         clique_hashes=status.current_clique_hashes or revision.clique_hashes,
         progress=status.update_progress,
     )
+    progress = held.progress
+    is_new = held.target_hash != revision.hash
+    begins = is_new or (not (progress and progress.is_active) and _falls_behind(owner, totals))
+    held = replace(held, is_awaited=begins)
     is_known = totals.are_all_at(revision.hash, wanted)
     if not is_known or owner.metadata.deleted_at is not None or owner.paused_at is not None:
         return held
-    progress = held.progress
-    is_new = held.target_hash != revision.hash
-    if is_new or (not (progress and progress.is_active) and _falls_behind(owner, totals)):
+    if begins:
         quiet_at = owner.revised_at + settle_s
         # A clock that was set back must not make anybody wait for longer than it takes to settle.
         if now < quiet_at <= now + settle_s and totals.within(wanted).placed:
@@ -94,26 +101,40 @@ def advance(owner: PodCliqueSet, totals: CopyTotals, *, now: float, settle_s: fl
 
 
 def _falls_behind(owner: PodCliqueSet, totals: CopyTotals) -> bool:
-    """Return whether a copy was missed: one that was wanted again while it was being taken down, for instance."""
+    """Return whether a copy has anything old though no update goes on.
+
+    It was wanted again while it was being taken down, for instance, or OnDelete left its pods to somebody who deletes
+    them, and the strategy is another now.
+    """
     if strategy_of(owner).type == ON_DELETE:
         return False
     wanted = owner.spec.replicas or 0
-    return any(copy < wanted for copy in totals.behind)
+    return any(copy < wanted for copy in totals.old)
 
 
 def _begun(owner: PodCliqueSet, held: Advance, now: float) -> UpdateProgress:
-    old, new = held.clique_hashes, owner.revision.clique_hashes
-    changed = {clique for clique, hash_ in new.items() if old.get(clique) != hash_} or set(new)
-    running = held.progress if held.progress is not None and held.progress.is_active else None
-    if running is not None:
-        changed |= set(running.changed)
+    old, new, last = held.clique_hashes, owner.revision.clique_hashes, held.progress
+    is_on_delete = strategy_of(owner).type == ON_DELETE
+    running = last if last is not None and last.is_active else None
+    changed = {clique for clique, hash_ in new.items() if old.get(clique) != hash_}
+    if last is not None and (not changed or running is not None or (is_on_delete and not _is_complete(last))):
+        # What an update under way has changed, or OnDelete has left to be deleted, is still to be replaced.
+        changed |= set(last.changed)
     return UpdateProgress(
         update_started_at=now,
-        update_ended_at=now if strategy_of(owner).type == ON_DELETE else None,
-        changed=tuple(sorted(changed & set(new))),
+        update_ended_at=now if is_on_delete else None,
+        changed=tuple(sorted(changed & set(new) or set(new))),
         # Whoever had a turn keeps it: it is in pieces already, and another would be taken apart beside it.
-        currently_updating=running.currently_updating if running is not None else (),
+        currently_updating=running.currently_updating if running is not None and not is_on_delete else (),
         progressed_at=now,
+    )
+
+
+def _is_complete(progress: UpdateProgress) -> bool:
+    """Return whether everything was of the new revision when it was last counted."""
+    return (
+        progress.updated_pod_cliques_count >= progress.total_pod_cliques_count
+        and progress.updated_pod_clique_scaling_groups_count >= progress.total_pod_clique_scaling_groups_count
     )
 
 

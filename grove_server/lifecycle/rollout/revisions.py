@@ -1,8 +1,8 @@
 """Revisions that a set can go back to: which are kept, and what going back or starting anew makes of a set.
 
 A revision is kept when the set begins to use it, so that edits that were overtaken within a burst leave no trace. As in
-kubectl one that comes back gets the next number. Going back takes labels, annotations, pod specs and the priority class
-from the kept revision; sizes, minimums and everything else stay as they are.
+kubectl one that comes back gets the next number. Going back takes labels, annotations, pod specs, the priority class
+and the cause of the change from the kept revision; sizes, minimums and everything else stay as they are.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def returned_to(owner: PodCliqueSet, revision: SetRevision, now: float, *, is_au
     template = owner.spec.template
     cliques = tuple(_restored(clique, revision) for clique in template.cliques)
     changed = replace(template, cliques=cliques, priority_class_name=revision.priority_class_name or None)
-    return _with_template(owner, changed, now, rolled_back_from=owner.revision.hash if is_automatic else "")
+    back = _with_template(owner, changed, now, rolled_back_from=owner.revision.hash if is_automatic else "")
+    return owner if back is owner else _with_cause(back, revision.change_cause)
 
 
 def restarted(owner: PodCliqueSet, at: str, now: float) -> PodCliqueSet:
@@ -90,6 +91,14 @@ def _with_template(
         revised_at=now,
         rolled_back_from=rolled_back_from,
     )
+
+
+def _with_cause(owner: PodCliqueSet, cause: str) -> PodCliqueSet:
+    """Return *owner* with the cause of its revision; that of the revision it leaves must not stay, as in kubectl."""
+    annotations = {key: value for key, value in owner.metadata.annotations.items() if key != CHANGE_CAUSE}
+    if cause:
+        annotations[CHANGE_CAUSE] = cause
+    return replace(owner, metadata=replace(owner.metadata, annotations=annotations))
 
 
 def _restored(clique: CliqueTemplate, revision: SetRevision) -> CliqueTemplate:

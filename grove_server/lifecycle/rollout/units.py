@@ -63,9 +63,10 @@ def plan_replicas(replicas: Sequence[Unit], size: int, budget: Budget) -> UnitPl
     serving = sum(unit.is_available for unit in units)
     stop = _stopped(old, serving - floor, lambda unit: (float(unit.index < size), unit.index))
     taken = {unit.index for unit in stop}
-    well = sum(unit.is_available and not unit.is_old for unit in units if unit.index < size)
+    well = sum(unit.is_empty or (unit.is_available and not unit.is_old) for unit in units if unit.index < size)
     extra = max((unit.index + 1 - size for unit in units), default=0)
-    bound = budget.max_surge if any(unit.index < size for unit in old) else max(0, extra)
+    waits = any(unit.index < size and not unit.is_empty for unit in old)
+    bound = budget.max_surge if waits else max(0, extra)
     surge = max(0, min(bound, size - well))
     left = [unit.index for unit in units if unit.is_available and unit.index not in taken]
     while surge < extra and sum(index < size + surge for index in left) < min(floor, len(left)):

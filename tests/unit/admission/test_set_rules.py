@@ -9,6 +9,7 @@ import pytest
 from grove_server.resources.violations import Reason
 from tests.manifest_cases import (
     Change,
+    admit,
     changed,
     clique,
     group,
@@ -453,3 +454,16 @@ def test_more_violations_than_fit_are_counted() -> None:
     violations = violations_of(manifest)
     assert len(violations) == 20
     assert violations[-1].message == "and 11 more violations"
+
+
+def test_a_termination_delay_below_a_second_is_warned_about() -> None:
+    """It is kept, of the set and of a group; from a second on nothing is said."""
+    short = changed(pod_clique_set(), setting("spec.template.terminationDelay", "1ns"))
+    short = changed(short, setting(f"{GROUP}.terminationDelay", "999ms"))
+    about = [warning for warning in admit(short).warnings if "terminationDelay" in warning]
+    assert [warning.partition(":")[0] for warning in about] == [
+        "spec.template.terminationDelay is 1ns",
+        "spec.template.podCliqueScalingGroups[0].terminationDelay is 999ms",
+    ]
+    usual = changed(pod_clique_set(), setting("spec.template.terminationDelay", "1s"))
+    assert not [warning for warning in admit(usual).warnings if "terminationDelay" in warning]

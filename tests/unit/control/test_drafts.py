@@ -12,6 +12,7 @@ from grove_server.control.drafts import MESSAGE_REFRESH_S, CopyDraft, CopyKey
 from grove_server.control.scenes import Scenes
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.gangs import ask_minimum
+from grove_server.placement.old_places import taken
 from grove_server.placement.place import place
 from grove_server.placement.results import Placement
 from grove_server.placement.shapes import node_state
@@ -60,14 +61,16 @@ def take_minimum(made: World, scenes: Scenes, cluster: Cluster, draft: CopyDraft
     [ask] = ask_minimum(scenes.scene(gang, draft))
     placement = place(cluster, ask.request)
     assert isinstance(placement, Placement)
-    return draft.take(gang, ask, placement, NOW)
+    part = taken(cluster, ask, placement)
+    draft.take(gang, ask, part, NOW)
+    return part
 
 
 def test_a_taken_minimum_is_one_commit_with_its_gang() -> None:
     """Pods get their node at the version they were decided on, and the gang says that it is placed."""
     made, reader, scenes, cluster, draft = prepared(3, 2, rooms=3)
-    taken = take_minimum(made, scenes, cluster, draft)
-    assert [len(c.bindings) for c in taken.cliques] == [2]
+    part = take_minimum(made, scenes, cluster, draft)
+    assert [len(c.bindings) for c in part.cliques] == [2]
     any_reader: Any = reader
     changes = draft.changes(any_reader, NOW, scenes.standing)
     puts = {key_of(change.resource): change for change in changes if isinstance(change, Put)}

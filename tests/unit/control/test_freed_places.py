@@ -6,13 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from grove_server.placement.gangs import in_old_places
-from grove_server.placement.results import PodBinding
 from grove_server.resources.cluster import Node
 from grove_server.resources.workload import Pod
-from tests.lifecycle_cases import Json, clique, deleted, manifest, pack, ready, world
+from tests.lifecycle_cases import Json, clique, deleted, group, manifest, pack, ready, world
 from tests.planes import Plane, binding, worker
-from tests.unit.runtime.simulated import pod as pod_of
 
 
 async def on_nodes(plane: Plane, *wanted: str, constraint: bool) -> None:
@@ -93,8 +90,42 @@ def test_a_place_that_was_scaled_in_is_forgotten() -> None:
     assert [p.previous_node for p in made.pods()] == ["", ""]
 
 
-def test_bindings_are_dealt_so_that_old_nodes_are_kept() -> None:
-    """Each pod that can have its predecessor's node gets it; the others take what is left."""
-    pods = [pod_of(name, previous_node=node) for name, node in (("p0", "n2"), ("p1", ""), ("p2", "n1"), ("p3", "n9"))]
-    dealt = in_old_places(pods, [PodBinding(node, ()) for node in ("n1", "n2", "n3", "n4")])
-    assert [each.node for each in dealt] == ["n2", "n3", "n1", "n4"]
+@pytest.mark.parametrize("constraint", [False, True])
+async def test_a_recycled_unit_goes_home_around_a_lost_node(plane: Plane, constraint: bool) -> None:
+    """Only the pod of the lost node moves, into the same block; its healthy companions come back to their nodes.
+
+    Another block is the tighter one.
+    """
+    nodes = [worker(index) for index in (*range(3), *range(4, 8))]
+    homes = ("n5", "n6", "n7")
+    await plane.put(binding(), *(replace(n, unschedulable=n.metadata.name not in homes) for n in nodes))
+    topology: Json = {"topologyConstraint": pack(required="block")} if constraint else {}
+    cliques = [clique("l"), clique("w", 2, 2)]
+    await plane.apply(manifest(cliques, [group("g", ["l", "w"], **topology)], terminationDelay="30s"))
+    await plane.until_ready(3)
+    await plane.set_nodes(*(n.metadata.name for n in nodes), unschedulable=False)
+    await plane.until_quiet()
+    (leader,) = plane.pods("s-0-g-0-l")
+    workers = {pod.index: pod.node for pod in plane.pods("s-0-g-0-w")}
+    before = {pod.metadata.uid for pod in plane.pods()}
+    now = plane.clock.now()
+    await plane.put(replace(plane.one(Node, leader.node), ready=False, ready_changed_at=now))
+    await plane.until(lambda: plane.ready_count() == 2, "the leader is not ready")
+    await plane.until_quiet()
+    plane.clock.advance(30)
+    await plane.until(lambda: not before & {pod.metadata.uid for pod in plane.pods()}, "all were recycled")
+    await plane.until_ready(3)
+    assert {pod.index: pod.node for pod in plane.pods("s-0-g-0-w")} == workers
+    assert [pod.node for pod in plane.pods("s-0-g-0-l")] == ["n4"]
+
+
+async def test_nobody_waits_long_for_a_place(plane: Plane) -> None:
+    """A predecessor that takes its time keeps its place; the successor goes elsewhere."""
+    await on_nodes(plane, "n4", "n5", constraint=False)
+    await plane.runtime.stop()
+    gone = on(plane, "n5")
+    await plane.put(deleted(gone, plane.clock.now()))
+    await plane.until(lambda: len([pod for pod in plane.pods() if pod.node]) == 2, "the successor has a node")
+    assert plane.one(Pod, gone.metadata.name).node == "n5"
+    assert {pod.node for pod in plane.pods()} > {"n4"}
+    assert not plane.control.placement.desk.put_off

@@ -470,3 +470,20 @@ async def test_surplus_that_waits_tells_once(plane: Plane) -> None:
         await settled(plane, 6, running)
     await plane.until(lambda: bool(gang_events(plane)), "the event is written")
     assert gang_events(plane) == [("Unschedulable", 1)]
+
+
+async def test_a_node_that_comes_back_after_a_restart_brings_its_pods(plane: Plane) -> None:
+    """Pods whose node was away when the server started hold their room again when it returns before they are gone."""
+    await plane.put(worker(0, pods=2))
+    await plane.apply(manifest([clique("a", 2)]))
+    await plane.until_ready(2)
+    await plane.runtime.stop()
+    node = plane.one(Node, worker(0).metadata.name)
+    await plane.remove(node)
+    await plane.stop()
+    await plane.start(has_runtime=False)
+    await plane.put(replace(node, resource_version=0))
+    await plane.apply(manifest([clique("a", 1)], name="t"), uid="other-uid")
+    await plane.until(lambda: len(plane.pods()) == len(["s", "s", "t"]), "all pods are there")
+    await plane.until_quiet()
+    assert [pod.node != "" for pod in plane.pods()] == [True, True, False]

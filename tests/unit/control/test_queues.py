@@ -20,7 +20,7 @@ def queue(name: str, **spec: Any) -> Queue:  # noqa: ANN401 -- any field of a sp
     return Queue(metadata=Metadata(name=name, uid=f"queue-{name}"), spec=QueueSpec(**spec))
 
 
-def in_queue(name: str, in_: str, size: int, minimum: int | None = None, **template: object) -> Json:
+def in_queue(name: str, in_: str, size: int, minimum: int | None = None, **template: Any) -> Json:  # noqa: ANN401 -- any field of a template
     """Return a set of one clique in a queue."""
     document = manifest([clique("a", size, minimum)], name=name, **template)
     return document | {"metadata": {"name": name, "labels": {QUEUE: in_}}}

@@ -111,7 +111,8 @@ def test_a_parent_at_size_zero_is_satisfied() -> None:
 def test_the_order_goes_through_a_clique_at_size_zero(order: str) -> None:
     """What starts after a clique at size 0 waits for whom that clique would wait for."""
     after = {"b": ["a"], "c": ["b"], "d": ["c"]} if order == "Explicit" else {}
-    template = [clique(n, 0 if n in "bc" else 1, **({"startsAfter": after[n]} if n in after else {})) for n in "abcd"]
+    fields: dict[str, dict[str, Any]] = {name: {"startsAfter": parents} for name, parents in after.items()}
+    template = [clique(name, 0 if name in "bc" else 1, **fields.get(name, {})) for name in "abcd"]
     made = placed(world(template, cliqueStartupType=f"CliqueStartupType{order}"))
     assert [(p.is_held, p.waiting_message) for p in made.pods("s-0-d")] == [(True, "waiting for s-0-a (0/1)")]
     serve(made)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from grove_server.lifecycle.clique_pass import free_indices
+from grove_server.resources.manifest import ON_DELETE
 from grove_server.resources.meta import key_of
 from grove_server.resources.workload import (
     Pod,
@@ -20,6 +21,8 @@ from grove_server.resources.workload import (
 from tests.lifecycle_cases import (
     NOW,
     Json,
+    World,
+    admitted,
     bound,
     clique,
     condition,
@@ -58,7 +61,10 @@ def test_a_hole_is_filled_with_its_own_index(gone: str) -> None:
 
 def test_scale_in_order() -> None:
     """Unplaced pods go first, then pending, then not ready, then of an old template, then the youngest."""
-    made = world([clique("a", 6, 1)])
+    document = manifest([clique("a", 6, 1)])
+    # Any other strategy would replace the old pod before its turn.
+    document["spec"]["updateStrategy"] = {"type": ON_DELETE}
+    made = World(owner=admitted(document))
     made.settle()
     unplaced, pending, unready, old, young, first = made.pods()
     assert isinstance(old.template, PodTemplate)

@@ -633,6 +633,7 @@ class PodCliqueSetStatus(_message.Message):
     SCALE_OWNER_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
     PAUSED_AT_FIELD_NUMBER: _builtins.int
+    ROLLED_BACK_FROM_FIELD_NUMBER: _builtins.int
     observed_generation: _builtins.int
     """`metadata.generation` last handled."""
     replicas: _builtins.int
@@ -654,6 +655,10 @@ class PodCliqueSetStatus(_message.Message):
     """
     paused_at: _builtins.str
     """Since when updates rest; empty when they do not."""
+    rolled_back_from: _builtins.str
+    """Hash of the revision that the set left by itself because its update was stuck (`autoRollback`);
+    empty once the template is changed again.
+    """
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_meta_pb2.Condition]:
         """Type TopologyLevelsUnavailable, where constraints are used."""
@@ -691,10 +696,11 @@ class PodCliqueSetStatus(_message.Message):
         scale_owner: _builtins.str = ...,
         phase: _builtins.str = ...,
         paused_at: _builtins.str = ...,
+        rolled_back_from: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_available_replicas", b"_available_replicas", "_observed_generation", b"_observed_generation", "_replicas", b"_replicas", "_updated_replicas", b"_updated_replicas", "available_replicas", b"available_replicas", "observed_generation", b"observed_generation", "replicas", b"replicas", "update_progress", b"update_progress", "updated_replicas", b"updated_replicas"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_available_replicas", b"_available_replicas", "_observed_generation", b"_observed_generation", "_replicas", b"_replicas", "_updated_replicas", b"_updated_replicas", "available_replicas", b"available_replicas", "conditions", b"conditions", "current_generation_hash", b"current_generation_hash", "hpa_pod_selector", b"hpa_pod_selector", "last_errors", b"last_errors", "observed_generation", b"observed_generation", "paused_at", b"paused_at", "phase", b"phase", "pod_gang_phase_counts", b"pod_gang_phase_counts", "pod_gang_statuses", b"pod_gang_statuses", "replicas", b"replicas", "scale_owner", b"scale_owner", "update_progress", b"update_progress", "updated_replicas", b"updated_replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_available_replicas", b"_available_replicas", "_observed_generation", b"_observed_generation", "_replicas", b"_replicas", "_updated_replicas", b"_updated_replicas", "available_replicas", b"available_replicas", "conditions", b"conditions", "current_generation_hash", b"current_generation_hash", "hpa_pod_selector", b"hpa_pod_selector", "last_errors", b"last_errors", "observed_generation", b"observed_generation", "paused_at", b"paused_at", "phase", b"phase", "pod_gang_phase_counts", b"pod_gang_phase_counts", "pod_gang_statuses", b"pod_gang_statuses", "replicas", b"replicas", "rolled_back_from", b"rolled_back_from", "scale_owner", b"scale_owner", "update_progress", b"update_progress", "updated_replicas", b"updated_replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__available_replicas: _TypeAlias = _typing.Literal["available_replicas"]  # noqa: Y015
     _WhichOneofArgType__available_replicas: _TypeAlias = _typing.Literal["_available_replicas", b"_available_replicas"]  # noqa: Y015

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from grove_server.resources.rollout import CliqueUpdate, GroupUpdate
 from grove_server.resources.workload import PodClique, PodCliqueScalingGroup
 from tests.lifecycle_cases import Json, World, admitted, clique, group, manifest
@@ -146,3 +148,21 @@ def test_under_on_delete_it_is_over_at_once_and_the_hash_follows() -> None:
     made.settle()
     assert of_clique(made)[1] == made.owner.revision.hash
     assert of_group(made)[1] == before
+
+
+def test_the_cliques_of_a_group_are_counted_anew_when_it_is_scaled() -> None:
+    """An update that is over counts what there is, after a scale-out and after a scale-in."""
+    made = running(served(1))
+    made.apply(served(2))
+    made.settle()
+    for _ in range(4):
+        one_round(made)
+    progress, _ = of_group(made)
+    assert progress is not None
+    assert (progress.updated_cliques, progress.total_cliques, progress.update_ended_at is None) == (2, 2, False)
+    for size in (5, 3):
+        made.scale_group("s-0-g", size)
+        made.settle()
+        one_round(made)
+        scaled, _ = of_group(made)
+        assert scaled == replace(progress, updated_cliques=size, total_cliques=size)

@@ -13,7 +13,7 @@ from grove_server.lifecycle.rollout.revisions import (
     returned_to,
     revision_before,
 )
-from grove_server.resources.rollout import REVISIONS_KEPT, SetRevision
+from grove_server.resources.rollout import CHANGE_CAUSE, RESTARTED_AT, REVISIONS_KEPT, SetRevision
 from grove_server.resources.workload import PodCliqueSet
 from tests.lifecycle_cases import Json, World, admitted, clique, manifest
 
@@ -90,6 +90,38 @@ def test_undo_takes_the_revision_and_leaves_sizes() -> None:
     assert back.spec.template.cliques[0].labels == {"v": "1"}
     assert back.metadata.generation == second.metadata.generation + 1
     assert returned_to(back, revision, 9.0) is back
+
+
+def test_a_revision_that_comes_back_keeps_its_cause() -> None:
+    """Going back takes the cause of that revision along, or takes it away, for the set and in the history."""
+    for cause in ("first", ""):
+        kept = Kept()
+        documents = [of_image(1), of_image(2)]
+        for document, said in zip(documents, (cause, "second"), strict=True):
+            document["metadata"]["annotations"] = {"x": "y"} | ({CHANGE_CAUSE: said} if said else {})
+        first = admitted(documents[0])
+        kept.use(first)
+        second = admitted(documents[1], first)
+        kept.use(second)
+        back = returned_to(second, kept.rows[first.revision.hash], 9.0, is_automatic=True)
+        assert back.metadata.annotations == first.metadata.annotations
+        kept.use(back)
+        assert {row.hash: row.change_cause for row in kept.rows.values()} == {
+            first.revision.hash: cause,
+            second.revision.hash: "second",
+        }
+
+
+def test_a_restart_is_not_undone_by_applying_the_manifest_again() -> None:
+    """A manifest that says nothing of restarts leaves the last one as it is; one that does has its way."""
+    owner = admitted(of_image(1))
+    again = restarted(owner, "2027-01-15T08:00:00Z", 5.0)
+    assert admitted(of_image(1), again) == again
+    edited = admitted(of_image(2), again).spec.template.cliques[0]
+    assert edited.annotations == {RESTARTED_AT: "2027-01-15T08:00:00Z"}
+    document = of_image(1)
+    document["spec"]["template"]["cliques"][0]["annotations"] = {RESTARTED_AT: "mine"}
+    assert admitted(document, again).spec.template.cliques[0].annotations == {RESTARTED_AT: "mine"}
 
 
 def test_a_restart_changes_every_revision() -> None:

@@ -363,6 +363,27 @@ def test_replicas_without_pods_are_updated_at_once(strategy: str) -> None:
     made.settle()
     made.reap()
     made.settle()
-    made.apply(wl1(version_b=2, strategy=strategy))
+    after = wl1(version_b=2, strategy=strategy)
+    if strategy == ROLLING_RECREATE:
+        after["spec"]["updateStrategy"]["rollingUpdate"] = {"maxUnavailable": 0, "maxSurge": 1}
+    made.apply(after)
     made.settle()
     assert not progress(made).is_active
+    assert made.one(PodCliqueScalingGroup, "s-0-sg-x").status.replicas == 2
+
+
+def test_a_step_of_replicas_without_pods_asks_for_the_next() -> None:
+    """Under Coherent one step follows the other when its units serve; those without pods bring no news of that."""
+    made = running(wl1(strategy=COHERENT))
+    for name in ("s-0-sg-x-1-pc-b", "s-0-sg-x-1-pc-c"):
+        made.scale_clique(name, 0)
+    made.settle()
+    made.reap()
+    made.settle()
+    made.apply(wl1(version_b=2, strategy=COHERENT))
+    made.settle()
+    made.reap()
+    made.run([pod for pod in made.pods() if not pod.is_ready])
+    plan, _ = made.plan()
+    assert "s-0-sg-x-1-pc-b" in {each.metadata.name for each in plan.updates if isinstance(each, PodClique)}
+    assert plan.wake_at == made.now
