@@ -126,6 +126,20 @@ async def test_copies_that_must_spread_run_out_of_racks(plane: Plane) -> None:
     assert told(await asked(plane, document)) == found
 
 
+async def test_equal_gangs_that_do_not_fit_speak_of_themselves(plane: Plane) -> None:
+    """Of equal copies without room one is decided; each names its own parts."""
+    await plane.put(worker(0))
+    document = manifest([clique("a", 2), clique("b", 1)], replicas=3)
+    gangs = (await asked(plane, document)).gangs
+    texts = [gang.decision.message.replace(gang.name, "s-N") for gang in gangs]
+    assert [gang.fits for gang in gangs] == [False] * 3
+    assert len(set(texts)) == 1
+    scopes = [gang.decision.outcome.scope for gang in gangs]  # type: ignore[union-attr]  # verdicts, all of them
+    assert all(
+        scope in {"", gang.name} or scope.startswith(gang.name) for scope, gang in zip(scopes, gangs, strict=True)
+    )
+
+
 async def test_near_is_asked_for_in_what_ifs(plane: Plane) -> None:
     """A router near its decoders is put in their rack by the answer, as by the server."""
     await plane.put(binding(), *(worker(i, pods=2) for i in range(8)))
