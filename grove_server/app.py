@@ -22,6 +22,7 @@ from grove_server.api.addresses import ListenError, check_listening, parse_metri
 from grove_server.api.load import Load, load_of
 from grove_server.api.server import ApiServer
 from grove_server.control.clock import SystemClock
+from grove_server.control.consolidator import Consolidation
 from grove_server.control.indexes import store_indexes
 from grove_server.control.orders import Patience
 from grove_server.control.pace import Pace
@@ -103,6 +104,9 @@ class Server:
             patience=patience,
             update_settle_s=settings.update_settle_s,
             solver=self.solver,
+            consolidation=Consolidation(
+                moves_per_hour_max=settings.consolidation_moves_per_hour if settings.consolidation == "on" else 0
+            ),
         )
         self.runtime = FakeRuntime(store, clock, note=self.plane.events.note, breathe=Pace(load.busy).breathe)
         self.api = ApiServer(settings, store, control=self.plane, health=self, load=load)

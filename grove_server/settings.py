@@ -103,6 +103,10 @@ class Settings(BaseModel):
         "tightest",
         description="where few pods go: least room left, or least GPU stranded for the pods that usually come",
     )
+    consolidation: Literal["off", "on"] = Field(
+        "off", description="moves surplus pods for gangs whose room is in pieces"
+    )
+    consolidation_moves_per_hour: int = Field(60, ge=1, le=100_000, description="pods that consolidation may move")
     drain_s: float = Field(4.0, ge=0, le=300, description="time for running calls after SIGTERM")
 
     def shown(self) -> dict[str, object]:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from grove_server.control.consolidator import Consolidation
 from grove_server.control.indexes import store_indexes
 from grove_server.control.plane import ControlPlane
 from grove_server.control.solver_pool import SolverPool
@@ -146,8 +147,9 @@ class GatedJournal:
 class Plane:
     """Store, loops and runtime of one server; ``restart`` keeps the database alone."""
 
-    def __init__(self, path: Path, *, solver: SolverPool | None = None) -> None:
+    def __init__(self, path: Path, *, solver: SolverPool | None = None, moves_per_hour: int = 0) -> None:
         self._path = path
+        self._consolidation = Consolidation(moves_per_hour_max=moves_per_hour)
         self._solver = solver
         self.clock = MovableClock()
 
@@ -158,7 +160,14 @@ class Plane:
         await self.store.open()
         if listener is not None:
             self.store.subscribe(listener)
-        self.control = ControlPlane(self.store, self.clock, lambda: False, update_settle_s=0.0, solver=self._solver)
+        self.control = ControlPlane(
+            self.store,
+            self.clock,
+            lambda: False,
+            update_settle_s=0.0,
+            solver=self._solver,
+            consolidation=self._consolidation,
+        )
         self.control.start()
         self.runtime = FakeRuntime(self.store, self.clock, note=self.control.events.note)
         if has_runtime:

@@ -50,6 +50,9 @@ class Consolidation:
     moves_per_hour_max: int = 0
 
 
+NO_CONSOLIDATION: Final = Consolidation()
+
+
 class Consolidator(Supervised):
     """Looks at who waits, and hands over plans. *hand_over* has a gang decided with a plan; *waiting* is read anew."""
 

@@ -24,6 +24,7 @@ from grove_server.placement.gang_facts import surplus_budgets
 from grove_server.placement.making_room import Due, is_open, plan_room
 from grove_server.placement.preemption import Preemption, PreemptionPolicy, VictimKind, noted
 from grove_server.placement.reclaim import amounts_of
+from grove_server.placement.relief import Relief
 from grove_server.placement.requests import GangRequest
 from grove_server.placement.results import Verdict
 from grove_server.placement.wake_ups import signature_of
@@ -77,6 +78,11 @@ class Evictions:
         self._answers: dict[Hashable, tuple[int, str]] = {}
         self.postponed: dict[Key, None] = {}
         self._stalled: dict[Key, None] = {}
+        self._reliefs: dict[Key, Relief] = {}
+
+    def relieve(self, key: Key, relief: Relief) -> None:
+        """Have a gang take a plan of consolidation when it is decided next; one that does not hold then is dropped."""
+        self._reliefs[key] = relief
 
     def forget_answers(self) -> None:
         """Ask again whoever had nobody to make room."""
@@ -97,6 +103,9 @@ class Evictions:
         self, key: Key, gang: PodGang, request: GangRequest, verdict: Verdict, earmarks: Sequence[Earmark], now: float
     ) -> Eviction | Verdict:
         """Return who leaves for a gang that has no room as *verdict* says, or the verdict with why nobody does."""
+        relieved = self._relieved(key, gang, request, earmarks, now) if self._reliefs else None
+        if relieved is not None:
+            return relieved
         queue = self._queues.name_of(gang)
         if not self._may_find(gang, request, queue):
             return verdict
@@ -135,6 +144,16 @@ class Evictions:
         return found
 
     # Inside.
+
+    def _relieved(
+        self, key: Key, gang: PodGang, request: GangRequest, earmarks: Sequence[Earmark], now: float
+    ) -> Eviction | None:
+        relief = self._reliefs.pop(key, None)
+        if relief is None or relief.request != request or not relief.still_holds(self._cluster):
+            return None
+        if not is_open(self._cluster, relief.plan, earmarks, f"{key.namespace}/{key.name}", gang.priority):
+            return None
+        return self._carried_out(relief.plan, StopReason.CONSOLIDATED, now)
 
     def _may_find(self, gang: PodGang, request: GangRequest, queue: str) -> bool:
         """Return whether anybody is there who might have to give way; cheap, since most gangs have nobody."""
@@ -186,8 +205,9 @@ class Evictions:
         stops: list[Pod] = []
         for key in going:
             pod = reader.get(Pod, key.namespace, key.name)
-            if pod is None or not pod.node:
+            if pod is None or not pod.node or (pod.is_active and key in self._seats.leaving):
+                # Its place, or what another gang asks of it, is not on the disk yet.
                 return None
-            if not self._seats.is_leaving(pod, key):
+            if pod.is_active:
                 stops.append(stopped(pod, why, self._orders_of(key.namespace, pod.identity.set_name), now))
         return Eviction(plan=plan, why=why, stops=tuple(stops), going=tuple(going))

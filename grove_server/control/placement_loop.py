@@ -35,6 +35,7 @@ from grove_server.control.peers import Followers, forget_pods
 from grove_server.control.queue_status import REST_S
 from grove_server.control.solver_pool import SolverPool
 from grove_server.control.supervision import Supervised
+from grove_server.placement.relief import Relief
 from grove_server.resources.cluster import ClusterTopologyBinding, Node
 from grove_server.resources.meta import Key, Kind, key_of
 from grove_server.resources.queues import Queue, queue_of
@@ -467,6 +468,11 @@ class PlacementLoop(Supervised):
     def _wake_scaled(self, copy: CopyKey) -> None:
         """Bring back the scaled gangs of a copy whose base may have been placed just now."""
         self._dirty.update(dict.fromkeys(self.desk.waiting_for_base(copy)))
+
+    def relieve(self, key: Key, relief: Relief) -> None:
+        """Decide a gang anew with a plan of consolidation that makes room for it."""
+        self.room.evictions.relieve(key, relief)
+        self._bring_back(key)
 
     def _bring_back(self, key: Key) -> None:
         """Decide a gang anew, now."""

@@ -8,6 +8,7 @@ from typing import Final
 
 from grove_server.control.chronicle import Chronicle
 from grove_server.control.clock import Clock
+from grove_server.control.consolidator import NO_CONSOLIDATION, Consolidation, Consolidator
 from grove_server.control.events import EventRecorder
 from grove_server.control.freed_places import FreedPlaces
 from grove_server.control.node_troubles import NodeTroubles
@@ -40,6 +41,7 @@ class ControlPlane:
         patience: Patience = DEFAULT_PATIENCE,
         update_settle_s: float = SETTLE_S,
         solver: SolverPool | None = None,
+        consolidation: Consolidation = NO_CONSOLIDATION,
     ) -> None:
         self._store = store
         self.events = EventRecorder(store, clock)
@@ -55,6 +57,14 @@ class ControlPlane:
             store, clock, Pace(busy, stopwatch), self.events, self.orders, update_settle_s=update_settle_s
         )
         self.planning = Planning(store, self.placement, clock)
+        self.consolidator = Consolidator(
+            consolidation,
+            clock,
+            waiting=self.placement.desk.waiting,
+            generation=lambda: self.placement.cluster.generation,
+            plan=self.planning.relieve,
+            hand_over=self.placement.relieve,
+        )
 
     def start(self) -> None:
         """Take over what the store holds and begin."""
@@ -65,9 +75,11 @@ class ControlPlane:
         self.freed.start()
         self.placement.start()
         self.workload.start()
+        self.consolidator.start()
 
     async def stop(self) -> None:
         """End the loops; what they committed stays."""
+        await self.consolidator.stop()
         await self.workload.stop()
         await self.placement.stop()
         await self.routers.stop()
@@ -83,4 +95,8 @@ class ControlPlane:
 
     def problems(self) -> Mapping[str, str]:
         """Return what is wrong, by part; empty when all is well."""
-        return {loop.name: loop.problem for loop in (self.workload, self.placement, self.routers) if loop.problem}
+        return {
+            loop.name: loop.problem
+            for loop in (self.workload, self.placement, self.routers, self.consolidator)
+            if loop.problem
+        }

@@ -38,6 +38,7 @@ from grove_server.placement.occupancy import Seat
 from grove_server.placement.picture import ClusterMap, map_of
 from grove_server.placement.planned import gang_count
 from grove_server.placement.preemption import Preemption
+from grove_server.placement.relief import Relief, plan_relief
 from grove_server.placement.requests import DomainPath, GangRequest
 from grove_server.placement.results import Placement, ScopeKind, Verdict
 from grove_server.placement.shapes import shape_of
@@ -224,6 +225,24 @@ class Planning:
                 limits=limits,
             )
             return _moves(moment, found)
+
+        return await self._think(plan)
+
+    async def relieve(self, request: GangRequest, pods_max: int) -> Relief | Verdict:
+        """Return which surplus pods to move, within their availability budgets, so that a waiting gang fits."""
+        take = self._moment()
+        limits = ConsolidationLimits(pods_max=pods_max)
+
+        def plan(is_abandoned: Callable[[], bool]) -> Relief | Verdict:
+            moment = take()
+            return plan_relief(
+                moment.cluster,
+                moment.occupancy(with_leaving=False),
+                request,
+                request_of=_while_wanted(moment.request_of, is_abandoned),
+                budgets_of=moment.budgets_of,
+                limits=limits,
+            )
 
         return await self._think(plan)
 

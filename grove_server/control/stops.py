@@ -32,6 +32,9 @@ def count_evictions(eviction: Eviction) -> None:
         if pod.metadata.deleted_at is not None:
             _STOPS[eviction.why].inc()
     if eviction.stops:
+        if eviction.why is StopReason.CONSOLIDATED:
+            metrics.CONSOLIDATION_MOVES.inc(len(eviction.stops))
+            return
         _PREEMPTIONS[eviction.why].inc()
         for victim in eviction.plan.victims:
             if not victim.gang.startswith("~"):

@@ -36,6 +36,7 @@ class StopReason(enum.StrEnum):
     NODE_LOST = "NodeLost"
     PREEMPTED = "Preempted"
     RECLAIMED = "Reclaimed"
+    CONSOLIDATED = "Consolidated"
     DELETED = "Deleted"
 
 

@@ -185,7 +185,7 @@ class Moment:
             owner_of=self._owner_of,
             queueing=queueing,
             earmarks=[each for each in self._there.earmarks if each.gang not in self._gone],
-            budgets_of=self._budgets_of,
+            budgets_of=self.budgets_of,
         )
         return Trial(self.stage, self.occupancy(), around)
 
@@ -289,7 +289,8 @@ class Moment:
     def _owner_of(self, gang: PodGang) -> PodCliqueSet | None:
         return self._sets.get(full_name(gang.metadata.namespace, gang.set_name))
 
-    def _budgets_of(self, name: str) -> tuple[tuple[str, int], ...]:
+    def budgets_of(self, name: str) -> tuple[tuple[str, int], ...]:
+        """Return by standalone clique of a gang how many of its surplus pods may go now."""
         gang = self.gangs.get(name)
         if gang is None:
             return ()

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from grove_server.placement.cluster import Cluster, ClusterError
 from grove_server.placement.consolidation import ConsolidationLimits, Moves, RequestOf, plan_consolidation
+from grove_server.placement.making_room import BudgetsOf
 from grove_server.placement.occupancy import Occupancy, Seat
 from grove_server.placement.preemption import Preemption, Victim, VictimKind, without_optional
 from grove_server.placement.requests import GangRequest
@@ -47,13 +48,14 @@ def plan_relief(
     request: GangRequest,
     *,
     request_of: RequestOf,
+    budgets_of: BudgetsOf,
     limits: ConsolidationLimits,
 ) -> Relief | Verdict:
     """Return which surplus pods to move so that a gang finds its places; the verdict if none help.
 
-    Of a clique as many as the `evictable_surplus` of its gang says; none if it says nothing.
+    `budgets_of`: by clique of a gang how many of its pods may be missing now; none of a clique that is not named.
     """
-    movable = _surplus_alone(occupancy)
+    movable = _surplus_alone(occupancy, budgets_of)
     found = plan_consolidation(cluster, movable, request, request_of=request_of, limits=limits)
     if isinstance(found, Verdict):
         return found
@@ -79,7 +81,7 @@ def _victims(found: Moves, movable: Occupancy) -> list[Victim]:
     return victims
 
 
-def _surplus_alone(occupancy: Occupancy) -> Occupancy:
+def _surplus_alone(occupancy: Occupancy, budgets_of: BudgetsOf) -> Occupancy:
     """Return an occupancy of the pods that may move: nothing of a minimum is in it."""
     movable = Occupancy()
     surplus = occupancy.is_surplus
@@ -87,7 +89,7 @@ def _surplus_alone(occupancy: Occupancy) -> Occupancy:
         gang = occupancy.gangs[name]
         if not occupancy.is_preemptible[gang]:
             continue
-        left = dict(occupancy.gang(gang).evictable_surplus)
+        left = dict(budgets_of(name))
         seats = []
         # The highest index goes first, as in scaling in.
         for row in reversed(occupancy.pods_of(gang)):

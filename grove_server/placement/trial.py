@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
@@ -43,6 +43,7 @@ from grove_server.placement.results import Placement, Verdict
 from grove_server.placement.stage import Stage
 from grove_server.placement.turns import placement_order
 from grove_server.placement.waiting import QUEUE_LIMIT, TOPOLOGY_UNAVAILABLE, WAITING_FOR_BASE, WAITING_FOR_PODS
+from grove_server.placement.wake_ups import renamed, signature_of
 from grove_server.resources.workload import Pod, PodCliqueSet, PodGang
 
 EVICTIONS_MAX: Final = 32
@@ -120,6 +121,7 @@ class Trial:
         self._bound: dict[tuple[str, int], list[Pod]] = {}
         self._placed: set[tuple[str, str]] = set()
         self._evictions = 0
+        self._known: dict[Hashable, tuple[GangRequest, Verdict]] = {}
 
     # -- questions ---------------------------------------------------------------------------------------------------
 
@@ -232,7 +234,11 @@ class Trial:
         return [TrialPart(request=request, outcome=outcome)]
 
     def _place(self, planned: PlannedGang, ask: Ask, earmarks: Sequence[Earmark]) -> Placement | Verdict:
-        return place_around(
+        key = (signature_of(ask.request), self.stage.cluster.generation)
+        known = None if earmarks else self._known.get(key)
+        if known is not None:
+            return renamed(known[1], known[0], ask.request)
+        outcome = place_around(
             self.stage.cluster,
             ask.request,
             earmarks,
@@ -240,6 +246,10 @@ class Trial:
             gang=planned.name,
             budget=self.budget,
         )
+        if isinstance(outcome, Verdict) and not earmarks:
+            # Of many equal gangs that do not fit one is decided, as in the loop; only the latest state is of use.
+            self._known = {key: (ask.request, outcome)}
+        return outcome
 
     def _scene(self, planned: PlannedGang) -> GangScene:
         gang = planned.gang

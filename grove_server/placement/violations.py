@@ -118,7 +118,7 @@ def _wrong_gpus(cluster: Cluster, result: Placement) -> Iterator[str]:
             yield f"node {node}: GPUs {wrong} are not free or are given twice"
         opened: dict[int, int] = {}
         for milli, gpu_ids in given:
-            for gpu_id in set(gpu_ids) - set(partly_used):
+            for gpu_id in sorted(set(gpu_ids) - set(partly_used)):
                 opened[gpu_id] = max(opened.get(gpu_id, 0), milli)
         for gpu_id, milli in sorted(opened.items()):  # Its largest share opened a GPU; smaller ones may fill it up.
             roomy = [each for each in sorted(partly_used) if milli and left[each] >= milli]

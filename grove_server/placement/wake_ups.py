@@ -102,8 +102,7 @@ class WakeUps(Generic[K]):
             is_lasting and not self._cluster.may_help(request, verdict.generation)
         ):
             return None
-        names = dict(zip(_names(record.request), _names(request), strict=True))
-        return replace(verdict, gang=request.name, scope=names.get(verdict.scope, verdict.scope))
+        return renamed(verdict, record.request, request)
 
     def file(
         self,
@@ -312,6 +311,12 @@ def _cliques(scope: _Scope) -> Iterator[CliqueRequest]:
         return
     for member in scope.members:
         yield from _cliques(member)
+
+
+def renamed(verdict: Verdict, said_of: GangRequest, request: GangRequest) -> Verdict:
+    """Return the verdict on one request as that on another of the same signature."""
+    names = dict(zip(_names(said_of), _names(request), strict=True))
+    return replace(verdict, gang=request.name, scope=names.get(verdict.scope, verdict.scope))
 
 
 def signature_of(request: GangRequest) -> Hashable:

@@ -173,6 +173,9 @@ SOLVER_QUESTIONS: Final = Counter(
     ("outcome",),
     registry=REGISTRY,
 )
+CONSOLIDATION_MOVES: Final = Counter(
+    "grove_consolidation_moves_total", "Surplus pods that consolidation moved.", registry=REGISTRY
+)
 CONSOLIDATION_PLANS: Final = Counter(
     "grove_consolidation_plans_total",
     "Gangs in pieces of room that consolidation looked at, by what came of it.",

@@ -108,7 +108,14 @@ def test_relief_moves_nothing_of_a_minimum_and_keeps_to_budgets(seed: int) -> No
         running.occupancy.set_gang(running.facts[name])
     target = crowded_request(chance, "target", gpus_max=4)
     limits = ConsolidationLimits(pods_max=4)
-    found = plan_relief(running.cluster, running.occupancy, target, request_of=running.request_of, limits=limits)
+    found = plan_relief(
+        running.cluster,
+        running.occupancy,
+        target,
+        request_of=running.request_of,
+        budgets_of=lambda name: running.facts[name].evictable_surplus,
+        limits=limits,
+    )
     if not isinstance(found, Relief):
         assert found.sentence()
         return

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 from grove_server.control.consolidator import LOOK_EVERY_S, PATIENCE_S, Consolidation, Consolidator
 from grove_server.control.decisions import Decision
-from grove_server.placement import Cluster, GangRequest, Placement, PodShape, Verdict, place
+from grove_server.placement import GPU_RESOURCE, Cluster, GangRequest, Placement, PodShape, Verdict, place
 from grove_server.placement.consolidation import ConsolidationLimits
 from grove_server.placement.occupancy import GangFacts, Occupancy, Seat
 from grove_server.placement.relief import Relief, plan_relief
+from grove_server.resources.cluster import Event, Node
 from grove_server.resources.meta import Key
+from tests.lifecycle_cases import Json, manifest
+from tests.lifecycle_cases import clique as clique_template
 from tests.placement_cases import clique, gang, gpu_node, gpus
-from tests.planes import MovableClock, gang_key
+from tests.planes import MovableClock, Plane, gang_key, worker
 from tests.waiting import until
 
 
@@ -19,10 +25,11 @@ class _Scene:
 
     def __init__(self, *, moves_per_hour: int, budget: int = 8) -> None:
         self.clock = MovableClock()
+        self.budget = budget
         self.cluster = Cluster(gpu_node(f"n{i}") for i in range(3))
         self.cluster.bind_pod("n2", gpus(5))
         self.occupancy = Occupancy()
-        self.occupancy.set_gang(GangFacts(name="small", minimums=(("c", 1),), evictable_surplus=(("c", budget),)))
+        self.occupancy.set_gang(GangFacts(name="small", minimums=(("c", 1),)))
         for index, node in enumerate(("n0", "n1", "n0", "n1")):
             gpu_ids = self.cluster.bind_pod(node, gpus(1))
             seat = Seat(
@@ -44,7 +51,14 @@ class _Scene:
     async def _plan(self, request: GangRequest, pods_max: int) -> Relief | Verdict:
         self.asked += 1
         limits = ConsolidationLimits(pods_max=pods_max)
-        return plan_relief(self.cluster, self.occupancy, request, request_of=_request_of, limits=limits)
+        return plan_relief(
+            self.cluster,
+            self.occupancy,
+            request,
+            request_of=_request_of,
+            budgets_of=lambda _: (("c", self.budget),),
+            limits=limits,
+        )
 
     def wait(self, name: str, shape: PodShape) -> None:
         """Let a gang of one pod wait from now on."""
@@ -120,3 +134,39 @@ async def test_it_is_off_unless_moves_are_allowed() -> None:
     scene.clock.advance(PATIENCE_S + LOOK_EVERY_S)
     await until(lambda: bool(scene.handed), "a plan was handed over")
     await scene.consolidator.stop()
+
+
+async def test_a_gang_gets_the_node_that_surplus_left(tmp_path: Path) -> None:
+    """Two half used nodes, a gang that needs a whole one: a surplus pod moves beside its clique, and all run."""
+    plane = Plane(tmp_path / "grove.db", moves_per_hour=5)
+    await plane.start()
+    await plane.put(_node(0), _node(1))
+    await plane.apply(manifest([_clique("c", 1, 1)], name="first"), uid="first")
+    await plane.until_ready(1)
+    await plane.apply(manifest([_clique("c", 2, 1)], name="small"), uid="small")
+    await plane.until_ready(3)
+    await plane.delete_set("first")
+    await plane.until_ready(2)
+    await plane.until_quiet()
+    assert {pod.node for pod in plane.pods()} == {"n0", "n1"}
+    await plane.apply(manifest([_clique("c", 1, 1, gpus=2)], name="big"), uid="big")
+    await plane.until_quiet()
+    assert plane.ready_count("big-0-c") == 0
+    plane.clock.advance(PATIENCE_S + 2 * LOOK_EVERY_S)
+    await plane.until(lambda: plane.ready_count("big-0-c") == 1, "the gang runs on a whole node")
+    await plane.until_ready(3)
+    await plane.until_quiet()
+    (node,) = {pod.node for pod in plane.pods("small-0-c")}
+    assert [pod.node for pod in plane.pods("big-0-c")] != [node]
+    assert any(event.reason == "Consolidated" and event.involved_name == "small-0" for event in plane.all(Event))
+    await plane.stop()
+
+
+def _node(index: int) -> Node:
+    node = worker(index, pods=9)
+    return replace(node, allocatable={**node.allocatable, GPU_RESOURCE: "2"})
+
+
+def _clique(name: str, replicas: int, minimum: int, *, gpus: int = 1) -> Json:
+    container = {"name": "main", "image": "i", "resources": {"limits": {GPU_RESOURCE: str(gpus)}}}
+    return clique_template(name, replicas, minimum, podSpec={"containers": [container]})

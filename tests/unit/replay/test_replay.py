@@ -145,6 +145,24 @@ def test_a_share_of_a_gpu_is_taken_from_the_annotation(files: Files) -> None:
     assert outcome.cliques[0].bindings[0].gpu_ids == (0, 1, 2)
 
 
+def test_running_pods_keep_others_away(files: Files) -> None:
+    """A running pod's anti-affinity closes its node to pods it names, and its labels count for the set's own rules."""
+    term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "x"}}}
+    spec = {"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}
+    text = a_set(pods=1, gpu_count=1).replace(
+        "    - name: c\n      spec:", "    - name: c\n      labels: {app: x}\n      spec:"
+    )
+    cluster = files.objects(node("n0"), node("n1"), pod("a", "n0", gpu_count=3, spec=spec))
+    (answer,) = files.run(cluster, files.manifest(text)).answers
+    outcome = answer.parts[0].outcome
+    assert isinstance(outcome, Placement)
+    assert outcome.cliques[0].bindings[0].node == "n1"
+    (alone,) = files.run(
+        files.objects(node("n0"), pod("a", "n0", spec=spec), name="one.json"), files.manifest(text)
+    ).answers
+    assert not alone.fits
+
+
 def test_labels_tell_the_topology(files: Files) -> None:
     """Without a binding the known labels make the levels, and stand for the one that a set names."""
     cluster = files.objects(*(node(f"n{i}", rack=f"r{i // 2}") for i in range(4)), pod("a", "n0", gpu_count=1))
