@@ -10,6 +10,7 @@ from grove_server.control.chronicle import Chronicle
 from grove_server.control.clock import Clock
 from grove_server.control.events import EventRecorder
 from grove_server.control.freed_places import FreedPlaces
+from grove_server.control.loads import Loads
 from grove_server.control.node_troubles import NodeTroubles
 from grove_server.control.orders import OrdersDesk, Patience
 from grove_server.control.pace import Pace
@@ -41,9 +42,10 @@ class ControlPlane:
         self.chronicle = Chronicle(store, clock, self.events)
         self.placement = PlacementLoop(store, clock, Pace(busy, stopwatch), self.events)
         self.routers = Routers(store, clock)
+        self.loads = Loads(store, clock)
         self.nodes = NodeTroubles(store, clock)
         self.freed = FreedPlaces(store)
-        self.orders = OrdersDesk(store, self.routers, self.nodes, self.freed, patience)
+        self.orders = OrdersDesk(store, self.routers, self.loads, self.nodes, self.freed, patience)
         self.workload = WorkloadLoop(
             store, clock, Pace(busy, stopwatch), self.events, self.orders, update_settle_s=update_settle_s
         )

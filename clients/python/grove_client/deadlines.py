@@ -39,6 +39,7 @@ _DEADLINE_BY_VERB: Final = {
     "AcknowledgeDrain": WRITE_S,
     "RenewLease": WRITE_S,
     "EndLease": WRITE_S,
+    "ReportLoad": WRITE_S,
     "Simulate": BATCH_S,
 }
 _DEADLINE_BY_METHOD: Final = {
@@ -66,6 +67,7 @@ _IDEMPOTENT_VERBS: Final = frozenset(
         "AcknowledgeDrain",
         "RenewLease",
         "EndLease",
+        "ReportLoad",
     }
 )
 
