@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from grove_server.api.changes import Changes
-from grove_server.api.ports import ChroniclePort, OrdersPort, PlacementPort, RoutersPort
+from grove_server.api.ports import ChroniclePort, LoadsPort, OrdersPort, PlacementPort, RoutersPort
 from grove_server.api.reading import Shared
 from grove_server.api.set_sizes import ScalesUnderway
 
@@ -30,6 +30,7 @@ class Backend:
     changes: Changes
     placement: PlacementPort
     routers: RoutersPort
+    loads: LoadsPort
     orders: OrdersPort
     chronicle: ChroniclePort
     now: Callable[[], float]

@@ -222,6 +222,13 @@ class RoutersPort(Protocol):
         """Forget a router; return whether it was known."""
 
 
+class LoadsPort(Protocol):
+    """How busy pods are, as routers report it."""
+
+    def report(self, namespace: str, set_name: str, router: str, loads: Mapping[str, int]) -> int:
+        """Take in what *router* has under way and queued at pods of a set; return how many of them are of the set."""
+
+
 class OrdersPort(Protocol):
     """How pods of a set are stopped now."""
 
@@ -253,6 +260,10 @@ class ControlPort(Protocol):
     @property
     def routers(self) -> RoutersPort:
         """Who routes to which set."""
+
+    @property
+    def loads(self) -> LoadsPort:
+        """How busy pods are."""
 
     @property
     def orders(self) -> OrdersPort:

@@ -124,6 +124,7 @@ class ApiServer:
             ),
             placement=control.planning,
             routers=control.routers,
+            loads=control.loads,
             orders=control.orders,
             chronicle=control.chronicle,
             now=now,

@@ -107,6 +107,7 @@ _SERVICES: Final[Mapping[str, Mapping[str, tuple[Access, Deadline]]]] = {
         "RenewLease": (Access.WRITE, _CHANGE),
         "ListRouters": (Access.READ, _READ),
         "EndLease": (Access.WRITE, _CHANGE),
+        "ReportLoad": (Access.WRITE, _CHANGE),
     },
     "EventService": {
         "List": (Access.READ, _LIST),

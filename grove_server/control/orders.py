@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from grove_server.control.freed_places import FreedPlaces
+from grove_server.control.loads import Loads
 from grove_server.control.node_troubles import NodeTroubles
 from grove_server.control.routers import Routers
 from grove_server.lifecycle.orders import DRAIN_TIMEOUT_S, NODE_EVICTION_DELAY_S, STUCK_TERMINATING_S, CopyOrders
@@ -31,10 +32,17 @@ class OrdersDesk:
     """Writes orders."""
 
     def __init__(
-        self, store: Store, routers: Routers, nodes: NodeTroubles, freed: FreedPlaces, patience: Patience
+        self,
+        store: Store,
+        routers: Routers,
+        loads: Loads,
+        nodes: NodeTroubles,
+        freed: FreedPlaces,
+        patience: Patience,
     ) -> None:
         self._store = store
         self._routers = routers
+        self._loads = loads
         self.nodes = nodes
         self._freed = freed
         self._patience = patience
@@ -51,6 +59,7 @@ class OrdersDesk:
             routers=self._routers.leases(namespace, set_name),
             nodes=self.nodes.by_name,
             freed=self._freed.by_place,
+            loads=self._loads.of_set(namespace, set_name),
             drain_timeout_s=timeout_s,
             node_eviction_delay_s=patience.node_eviction_delay_s,
             stuck_terminating_s=patience.stuck_terminating_s,

@@ -11,6 +11,7 @@ from grove_server.control.clock import Clock
 from grove_server.control.consolidator import NO_CONSOLIDATION, Consolidation, Consolidator
 from grove_server.control.events import EventRecorder
 from grove_server.control.freed_places import FreedPlaces
+from grove_server.control.loads import Loads
 from grove_server.control.node_troubles import NodeTroubles
 from grove_server.control.orders import OrdersDesk, Patience
 from grove_server.control.pace import Pace
@@ -47,9 +48,10 @@ class ControlPlane:
         self.events = EventRecorder(store, clock)
         self.chronicle = Chronicle(store, clock, self.events)
         self.routers = Routers(store, clock)
+        self.loads = Loads(store, clock)
         self.nodes = NodeTroubles(store, clock)
         self.freed = FreedPlaces(store)
-        self.orders = OrdersDesk(store, self.routers, self.nodes, self.freed, patience)
+        self.orders = OrdersDesk(store, self.routers, self.loads, self.nodes, self.freed, patience)
         self.placement = PlacementLoop(
             store, clock, Pace(busy, stopwatch), self.events, pool=solver, orders_of=self.orders.for_set
         )

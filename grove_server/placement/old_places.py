@@ -33,9 +33,9 @@ from grove_server.placement.requests import (
 )
 from grove_server.placement.results import DomainChoice, Placement, PodBinding, Reason, ScopeKind
 
-# So many pods are looked at one by one in about a few milliseconds; larger asks keep what they can have by dealing.
-_PODS_MAX: Final = 500
-_COMPARISONS_MAX: Final = 10_000
+# So many pods cost some milliseconds, a step of the event loop; larger asks keep what they can have by dealing.
+_PODS_MAX: Final = 250
+_COMPARISONS_MAX: Final = 2_000
 _TIE_BREAK: Final = "where its predecessors ran"
 
 _Scope: TypeAlias = CliqueRequest | GroupRequest | GangRequest
@@ -161,7 +161,7 @@ class _Terms:
 
     def common(self, scope: _Scope, nodes: _Nodes) -> tuple[str, ...]:
         """Return the domains that all pods of a scope share."""
-        paths = [self.path(node) for clique in _cliques(scope) for node in sorted({*nodes.get(clique.name, ())})]
+        paths = [self.path(node) for clique in _cliques(scope) for node in dict.fromkeys(nodes.get(clique.name, ()))]
         return paths[0][: _shared(paths)] if paths else ()
 
     def hold(self, nodes: _Nodes) -> bool:
@@ -194,17 +194,23 @@ class _Room:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._left: dict[str, Counter[str]] = {}
+        self._left: dict[str, dict[str, int]] = {}
+        self._needs: dict[PodShape, list[tuple[str, int]]] = {}
 
     def take(self, shape: PodShape, node: str) -> bool:
         """Give one pod a place on an existing node; return whether there was room."""
+        need = self._needs.get(shape)
+        if need is None:
+            amounts = {**{name: amount for name, amount in shape.requests if amount > 0}, PODS_RESOURCE: 1}
+            need = self._needs[shape] = [*amounts.items()]
         left = self._left.get(node)
         if left is None:
-            left = self._left[node] = Counter(self._cluster.free_of(node))
-        need = {**{name: amount for name, amount in shape.requests if amount > 0}, PODS_RESOURCE: 1}
-        if any(left[name] < amount for name, amount in need.items()):
-            return False
-        left.subtract(need)
+            left = self._left[node] = self._cluster.free_of(node)
+        for name, amount in need:
+            if left.get(name, 0) < amount:
+                return False
+        for name, amount in need:
+            left[name] -= amount
         return True
 
 

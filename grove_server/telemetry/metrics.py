@@ -136,6 +136,12 @@ DRAIN_SECONDS: Final = Histogram(
     buckets=_WAIT_BUCKETS_S,
     registry=REGISTRY,
 )
+LOADS_REPORTED: Final = Counter(
+    "grove_loads_reported_total",
+    "Loads of pods that routers reported, by what became of them.",
+    ("outcome",),
+    registry=REGISTRY,
+)
 PLACEMENT_SECONDS: Final = Histogram(
     "grove_placement_duration_seconds",
     "One placement decision for one gang.",

@@ -105,6 +105,22 @@ async def delete_one(grove: GroveClient) -> None:
     await grove.pods.delete([name])
 
 
+async def test_scale_in_takes_the_pods_with_the_least_to_do(grove: GroveClient) -> None:
+    """What routers report of a pod adds up; a pod that nobody reports is idle, and lies are clamped."""
+    await serve(grove, pods=4)
+    idle, busy, queue, both = sorted((pod.metadata.name for pod in await pods_of(grove)), reverse=True)
+    answer = await grove.report_load(
+        "chat", "r1", {busy: (2**31 - 1, 0), both: (3, 2), queue: (-5, 9), "gone-0": (1, 1)}
+    )
+    assert (answer.accepted, answer.unknown, answer.valid_for) == (3, 1, "15s")
+    assert (await grove.report_load("chat", "r2", {both: (5, 0)})).accepted == 1
+    assert (await grove.report_load("other", "r2", {idle: (9, 9)})).unknown == 1
+    for size, left in ((3, {busy, queue, both}), (2, {busy, both}), (1, {busy})):
+        await grove.pod_cliques.scale("chat-0-web", size)
+        seen = await shown(grove, lambda seen, size=size: len(seen) == size)  # type: ignore[misc]  # mypy does not infer the default
+        assert {pod.metadata.name for pod in seen} == left
+
+
 async def test_announce_acknowledge_stop(server: ServerProcess, grove: GroveClient) -> None:
     """A drain is announced with all a router needs, seen by everybody, and over the moment the router has answered."""
     await serve(grove)

@@ -93,6 +93,29 @@ async def test_a_watch_that_cannot_start_registers_nobody(rpc: Harness) -> None:
     assert registered(rpc) == []
 
 
+async def test_reports_of_load_at_their_edges(rpc: Harness) -> None:
+    """What is missing, misspelt, doubled or too much is refused at its path; a report registers nobody."""
+    row = await stored_pod(rpc)
+    loads = [pb.PodLoad(pod=row.metadata.name, requests_in_flight=1)]
+    many = [pb.PodLoad(pod=f"p{index}") for index in range(1001)]
+    whole: dict[str, Any] = {"pod_clique_set": row.identity.set_name, "router": "r1", "loads": loads}
+    for change, field in (
+        ({"pod_clique_set": ""}, "podCliqueSet"),
+        ({"pod_clique_set": "No/Set"}, "podCliqueSet"),
+        ({"router": ""}, "router"),
+        ({"loads": []}, "loads"),
+        ({"loads": loads * 2}, "loads"),
+        ({"loads": many}, "loads"),
+    ):
+        request = pb.EndpointServiceReportLoadRequest(**(whole | change))
+        refusal = await refused(rpc.endpoints.ReportLoad(request, timeout=TIMEOUT_S))
+        assert (refusal.code, refusal.fields) == (grpc.StatusCode.INVALID_ARGUMENT, [field])
+    answer = await rpc.endpoints.ReportLoad(pb.EndpointServiceReportLoadRequest(**whole), timeout=TIMEOUT_S)
+    assert (answer.accepted, answer.unknown) == (1, 0)
+    assert rpc.plane.orders.for_set("default", row.identity.set_name).loads[row.metadata.name] == 1.0
+    assert registered(rpc) == []
+
+
 async def test_a_router_watches_and_hangs_up(rpc: Harness) -> None:
     """The open watch is counted, and its end is noticed; the registration stays for a lease."""
     stream = watch(rpc, "r1", pod_clique_set="s")

@@ -54,6 +54,7 @@ class Services:
             changes=changes,
             placement=plane.planning,
             routers=plane.routers,
+            loads=plane.loads,
             orders=plane.orders,
             chronicle=plane.chronicle,
             now=epoch_now,

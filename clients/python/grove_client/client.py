@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from grove.v1.cluster_topology_binding_pb2 import ClusterTopologyBinding
 from grove.v1.debug_pb2 import DebugServiceDumpResponse
+from grove.v1.endpoint_pb2 import EndpointServiceReportLoadResponse, PodLoad
 from grove.v1.event_pb2 import Event
 from grove.v1.manifest_pb2 import ManifestServiceApplyResponse, ManifestServiceDeleteResponse
 from grove.v1.node_pb2 import (
@@ -241,6 +242,24 @@ class GroveClient:
             {"kind": kind, "name": name, "namespace": namespace, "uid": uid, "limit": limit},
         )
         return cast("StoryServiceGetResponse", answer)
+
+    async def report_load(
+        self, pod_clique_set: str, router: str, loads: Mapping[str, tuple[int, int]], *, namespace: str = ""
+    ) -> EndpointServiceReportLoadResponse:
+        """Tell for at most 1000 pods of a set (requests in flight, requests queued), by name; it holds for 15 s."""
+        answer = await self._caller.call(
+            "/grove.v1.EndpointService/ReportLoad",
+            {
+                "namespace": namespace,
+                "pod_clique_set": pod_clique_set,
+                "router": router,
+                "loads": [
+                    PodLoad(pod=pod, requests_in_flight=in_flight, requests_queued=queued)
+                    for pod, (in_flight, queued) in loads.items()
+                ],
+            },
+        )
+        return cast("EndpointServiceReportLoadResponse", answer)
 
     async def dump(self) -> AsyncIterator[str]:
         """Yield a dump of the server, as JSON lines, some whole lines at a time; PermissionDeniedError."""

@@ -39,6 +39,7 @@ _DEADLINE_BY_VERB: Final = {
     "AcknowledgeDrain": WRITE_S,
     "RenewLease": WRITE_S,
     "EndLease": WRITE_S,
+    "ReportLoad": WRITE_S,
     "Simulate": BATCH_S,
     "GetMap": LIST_S,
     "PlanConsolidation": BATCH_S,
@@ -70,6 +71,7 @@ _IDEMPOTENT_VERBS: Final = frozenset(
         "AcknowledgeDrain",
         "RenewLease",
         "EndLease",
+        "ReportLoad",
     }
 )
 

@@ -20,6 +20,7 @@ from grove_server.api.named import change_named, check_names, keys_of
 from grove_server.api.pipeline import Awaited, Call, Method, Ready, Streamed
 from grove_server.api.reading import DEFAULT_NAMESPACE
 from grove_server.api.reasons import ApiError, Reason, invalid_request, router_not_registered, too_many_routers
+from grove_server.control.loads import LOAD_TTL_S
 from grove_server.control.routers import LEASE_S, ROUTERS_PER_SET_MAX, TooManyRoutersError
 from grove_server.resources.duration import format_duration
 from grove_server.resources.labels import PART_OF
@@ -34,7 +35,7 @@ _ACKS_MAX: Final = 2 * ROUTERS_PER_SET_MAX
 
 
 class EndpointService:
-    """Endpoints: WatchDrains, AcknowledgeDrain, RenewLease, ListRouters, EndLease."""
+    """Endpoints: WatchDrains, AcknowledgeDrain, RenewLease, ListRouters, EndLease, ReportLoad."""
 
     name = "grove.v1.EndpointService"
 
@@ -50,6 +51,7 @@ class EndpointService:
             "RenewLease": Awaited(pb.EndpointServiceRenewLeaseRequest, self.renew_lease),
             "ListRouters": Ready(pb.EndpointServiceListRoutersRequest, self.list_routers),
             "EndLease": Awaited(pb.EndpointServiceEndLeaseRequest, self.end_lease),
+            "ReportLoad": Ready(pb.EndpointServiceReportLoadRequest, self.report_load),
         }
 
     async def watch_drains(self, request: pb.EndpointServiceWatchDrainsRequest, call: Call) -> None:
@@ -127,6 +129,21 @@ class EndpointService:
         _demand_router(request.router)
         existed = await self._routers.end(namespace, set_name, request.router)
         return pb.EndpointServiceEndLeaseResponse(existed=existed).SerializeToString()
+
+    def report_load(self, request: pb.EndpointServiceReportLoadRequest) -> bytes:
+        """Take in how busy pods are; it is kept in memory for a while."""
+        refuse_unknown_fields(request)
+        if not request.pod_clique_set:
+            raise invalid_request("podCliqueSet", "is required", reason=FieldReason.REQUIRED)
+        namespace, set_name = _scope(request.namespace, request.pod_clique_set)
+        _demand_router(request.router)
+        check_names([each.pod for each in request.loads], field="loads")
+        self._routers.touch(namespace, set_name, request.router)
+        loads = {each.pod: max(each.requests_in_flight, 0) + max(each.requests_queued, 0) for each in request.loads}
+        known = self._backend.loads.report(namespace, set_name, request.router, loads)
+        return pb.EndpointServiceReportLoadResponse(
+            accepted=known, unknown=len(loads) - known, valid_for=format_duration(LOAD_TTL_S)
+        ).SerializeToString()
 
     async def _renew(self, namespace: str, set_name: str, router: str) -> bool:
         try:

@@ -13,7 +13,7 @@ from grove_server.api.backend import Backend, ServerFacts
 from grove_server.api.changes import Changes
 from grove_server.api.pages import Listings
 from grove_server.api.pipeline import Call
-from grove_server.api.ports import ChroniclePort, OrdersPort, PlacementPort, RoutersPort
+from grove_server.api.ports import ChroniclePort, LoadsPort, OrdersPort, PlacementPort, RoutersPort
 from grove_server.api.reading import Shared
 from grove_server.api.reasons import ApiError, Reason
 from grove_server.api.services.nodes import NodeService
@@ -47,6 +47,7 @@ def service(store: SqliteStore, runtime: str = "fake") -> NodeService:
             changes=cast("Changes", None),
             placement=cast("PlacementPort", None),
             routers=cast("RoutersPort", None),
+            loads=cast("LoadsPort", None),
             orders=cast("OrdersPort", None),
             chronicle=cast("ChroniclePort", None),
             now=lambda: NOW,

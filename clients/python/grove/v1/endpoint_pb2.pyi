@@ -442,3 +442,101 @@ class EndpointServiceEndLeaseResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EndpointServiceEndLeaseResponse: _TypeAlias = EndpointServiceEndLeaseResponse  # noqa: Y015
+
+@_typing.final
+class EndpointServiceReportLoadRequest(_message.Message):
+    """Tells how busy some pods are, as one router sees it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    POD_CLIQUE_SET_FIELD_NUMBER: _builtins.int
+    ROUTER_FIELD_NUMBER: _builtins.int
+    LOADS_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Namespace; empty means "default"."""
+    pod_clique_set: _builtins.str
+    """Name of the PodCliqueSet that the pods belong to; required."""
+    router: _builtins.str
+    """Name of the router; required."""
+    @_builtins.property
+    def loads(self) -> _containers.RepeatedCompositeFieldContainer[Global___PodLoad]:
+        """1 to 1000, each pod once. Pods that are left out keep what was said before, until it expires."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        pod_clique_set: _builtins.str = ...,
+        router: _builtins.str = ...,
+        loads: _abc.Iterable[Global___PodLoad] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["loads", b"loads", "namespace", b"namespace", "pod_clique_set", b"pod_clique_set", "router", b"router"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndpointServiceReportLoadRequest: _TypeAlias = EndpointServiceReportLoadRequest  # noqa: Y015
+
+@_typing.final
+class PodLoad(_message.Message):
+    """What a router has under way at a pod."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POD_FIELD_NUMBER: _builtins.int
+    REQUESTS_IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    REQUESTS_QUEUED_FIELD_NUMBER: _builtins.int
+    pod: _builtins.str
+    """Name of the pod."""
+    requests_in_flight: _builtins.int
+    """Requests that the pod works on. Less than 0 is taken as 0, and of both numbers together at most
+    1,000,000 count.
+    """
+    requests_queued: _builtins.int
+    """Requests that wait for the pod."""
+    def __init__(
+        self,
+        *,
+        pod: _builtins.str = ...,
+        requests_in_flight: _builtins.int = ...,
+        requests_queued: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pod", b"pod", "requests_in_flight", b"requests_in_flight", "requests_queued", b"requests_queued"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PodLoad: _TypeAlias = PodLoad  # noqa: Y015
+
+@_typing.final
+class EndpointServiceReportLoadResponse(_message.Message):
+    """What became of the report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
+    VALID_FOR_FIELD_NUMBER: _builtins.int
+    accepted: _builtins.int
+    """Pods whose load is known now."""
+    unknown: _builtins.int
+    """Pods that are gone or of another set; nothing is remembered for them."""
+    valid_for: _builtins.str
+    """How long the report holds, for example "15s"."""
+    def __init__(
+        self,
+        *,
+        accepted: _builtins.int = ...,
+        unknown: _builtins.int = ...,
+        valid_for: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "unknown", b"unknown", "valid_for", b"valid_for"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndpointServiceReportLoadResponse: _TypeAlias = EndpointServiceReportLoadResponse  # noqa: Y015

@@ -65,6 +65,11 @@ class EndpointServiceStub:
                 request_serializer=grove_dot_v1_dot_endpoint__pb2.EndpointServiceEndLeaseRequest.SerializeToString,
                 response_deserializer=grove_dot_v1_dot_endpoint__pb2.EndpointServiceEndLeaseResponse.FromString,
                 _registered_method=True)
+        self.ReportLoad = channel.unary_unary(
+                '/grove.v1.EndpointService/ReportLoad',
+                request_serializer=grove_dot_v1_dot_endpoint__pb2.EndpointServiceReportLoadRequest.SerializeToString,
+                response_deserializer=grove_dot_v1_dot_endpoint__pb2.EndpointServiceReportLoadResponse.FromString,
+                _registered_method=True)
 
 
 class EndpointServiceServicer:
@@ -130,6 +135,18 @@ class EndpointServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportLoad(self, request, context):
+        """Tells how busy pods of a set are. Of a clique that is scaled in, those go first that have the least
+        to do; nothing else follows from a report. A report replaces what the same router said of the same
+        pods before and holds for 15 s, so report again at least twice in that time; what several routers
+        say of one pod is added up, and of more than 64 the oldest is forgotten. Nothing is stored. A router
+        that reports need not be registered; if it is, its lease is renewed.
+        Codes: INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EndpointServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -157,6 +174,11 @@ def add_EndpointServiceServicer_to_server(servicer, server):
                     servicer.EndLease,
                     request_deserializer=grove_dot_v1_dot_endpoint__pb2.EndpointServiceEndLeaseRequest.FromString,
                     response_serializer=grove_dot_v1_dot_endpoint__pb2.EndpointServiceEndLeaseResponse.SerializeToString,
+            ),
+            'ReportLoad': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportLoad,
+                    request_deserializer=grove_dot_v1_dot_endpoint__pb2.EndpointServiceReportLoadRequest.FromString,
+                    response_serializer=grove_dot_v1_dot_endpoint__pb2.EndpointServiceReportLoadResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -300,6 +322,33 @@ class EndpointService:
             '/grove.v1.EndpointService/EndLease',
             grove_dot_v1_dot_endpoint__pb2.EndpointServiceEndLeaseRequest.SerializeToString,
             grove_dot_v1_dot_endpoint__pb2.EndpointServiceEndLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportLoad(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/grove.v1.EndpointService/ReportLoad',
+            grove_dot_v1_dot_endpoint__pb2.EndpointServiceReportLoadRequest.SerializeToString,
+            grove_dot_v1_dot_endpoint__pb2.EndpointServiceReportLoadResponse.FromString,
             options,
             channel_credentials,
             insecure,

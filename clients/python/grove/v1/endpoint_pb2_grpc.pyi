@@ -73,6 +73,14 @@ class EndpointServiceStub:
     the router keep running, but drains wait for it no longer.
     Codes: INVALID_ARGUMENT.
     """
+    ReportLoad: _grpc.UnaryUnaryMultiCallable[_endpoint_pb2.EndpointServiceReportLoadRequest, _endpoint_pb2.EndpointServiceReportLoadResponse]
+    """Tells how busy pods of a set are. Of a clique that is scaled in, those go first that have the least
+    to do; nothing else follows from a report. A report replaces what the same router said of the same
+    pods before and holds for 15 s, so report again at least twice in that time; what several routers
+    say of one pod is added up, and of more than 64 the oldest is forgotten. Nothing is stored. A router
+    that reports need not be registered; if it is, its lease is renewed.
+    Codes: INVALID_ARGUMENT.
+    """
 
 @_typing.type_check_only
 class EndpointServiceAsyncStub(EndpointServiceStub):
@@ -117,6 +125,14 @@ class EndpointServiceAsyncStub(EndpointServiceStub):
     EndLease: _aio.UnaryUnaryMultiCallable[_endpoint_pb2.EndpointServiceEndLeaseRequest, _endpoint_pb2.EndpointServiceEndLeaseResponse]  # type: ignore[assignment]
     """Ends a router's registration at once, so that nobody waits for its lease to run out. Open watches of
     the router keep running, but drains wait for it no longer.
+    Codes: INVALID_ARGUMENT.
+    """
+    ReportLoad: _aio.UnaryUnaryMultiCallable[_endpoint_pb2.EndpointServiceReportLoadRequest, _endpoint_pb2.EndpointServiceReportLoadResponse]  # type: ignore[assignment]
+    """Tells how busy pods of a set are. Of a clique that is scaled in, those go first that have the least
+    to do; nothing else follows from a report. A report replaces what the same router said of the same
+    pods before and holds for 15 s, so report again at least twice in that time; what several routers
+    say of one pod is added up, and of more than 64 the oldest is forgotten. Nothing is stored. A router
+    that reports need not be registered; if it is, its lease is renewed.
     Codes: INVALID_ARGUMENT.
     """
 
@@ -190,6 +206,20 @@ class EndpointServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_endpoint_pb2.EndpointServiceEndLeaseResponse, _abc.Awaitable[_endpoint_pb2.EndpointServiceEndLeaseResponse]]:
         """Ends a router's registration at once, so that nobody waits for its lease to run out. Open watches of
         the router keep running, but drains wait for it no longer.
+        Codes: INVALID_ARGUMENT.
+        """
+
+    @_abc_1.abstractmethod
+    def ReportLoad(
+        self,
+        request: _endpoint_pb2.EndpointServiceReportLoadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_endpoint_pb2.EndpointServiceReportLoadResponse, _abc.Awaitable[_endpoint_pb2.EndpointServiceReportLoadResponse]]:
+        """Tells how busy pods of a set are. Of a clique that is scaled in, those go first that have the least
+        to do; nothing else follows from a report. A report replaces what the same router said of the same
+        pods before and holds for 15 s, so report again at least twice in that time; what several routers
+        say of one pod is added up, and of more than 64 the oldest is forgotten. Nothing is stored. A router
+        that reports need not be registered; if it is, its lease is renewed.
         Codes: INVALID_ARGUMENT.
         """
 
