@@ -15,7 +15,8 @@ from grove_server.placement.requests import GangRequest, PodShape
 from grove_server.placement.results import Placement, PodBinding, Verdict
 from grove_server.placement.shapes import node_state
 from grove_server.resources.cluster import Node
-from grove_server.resources.meta import Key
+from grove_server.resources.meta import Key, key_of
+from grove_server.resources.workload import Pod, PodPhase
 
 # A gang that lost many parts one by one is explained by the latest of them.
 _LATER_MAX: Final = 64
@@ -164,6 +165,14 @@ class Holdings:
         self._held[key] = Holding(holding.node, holding.shape, gpu_ids)
         self.tell((key,))
         return True
+
+    def unaccounted(self, pods: Iterable[Pod]) -> dict[Key, Pod]:
+        """Return those of *pods*, which have a node, that hold room there and are not in here.
+
+        After a start that found a node gone, pods of it may still be there when it comes back.
+        """
+        over = (PodPhase.FAILED, PodPhase.SUCCEEDED)
+        return {key_of(pod): pod for pod in pods if key_of(pod) not in self and pod.phase not in over}
 
     def release(self, keys: Iterable[Key]) -> None:
         """Give back what these pods hold, as one change; unknown ones hold nothing."""

@@ -156,7 +156,7 @@ class PlacementLoop(Supervised):
             self._dirty.update(dict.fromkeys(self.room.helped_by_release(self.desk.waiting)))
         self._dirty.update(dict.fromkeys(self.room.evictions.take_stalled()))
         for name in joined:
-            adopted.update(self._unaccounted(name))
+            adopted.update(self.desk.holdings.unaccounted(self._store.read().indexed(PODS_BY_NODE, name)))
         for pod in adopted.values():
             self._adopt(pod)
         self._wake.set()
@@ -174,15 +174,6 @@ class PlacementLoop(Supervised):
         for gang in self._store.read().list(PodGang):
             if gang.topology_name == name:
                 self._dirty[key_of(gang)] = None
-
-    def _unaccounted(self, node: str) -> dict[Key, Pod]:
-        """Return the pods that hold room on *node* and are not accounted for.
-
-        After a start that found the node gone, pods of it may still be there when it comes back.
-        """
-        pods = {key_of(pod): pod for pod in self._store.read().indexed(PODS_BY_NODE, node)}
-        over = (PodPhase.FAILED, PodPhase.SUCCEEDED)
-        return {key: pod for key, pod in pods.items() if key not in self.desk.holdings and pod.phase not in over}
 
     def _observe_pod(self, pod: Pod, notice: Notice, released: list[Key], adopted: dict[Key, Pod]) -> None:
         key = key_of(pod)
