@@ -263,10 +263,11 @@ class GangDesk:
     def _ask(self, gang: PodGang, ask: Ask, *, is_minimum: bool) -> Placement | Verdict:
         """Return what placement says, or what it said of the same question a moment ago."""
         began_s = self._stopwatch()
-        outcome = self.opinions.take(key_of(gang), ask.request)
+        earmarks = self.room.around(ask, is_minimum=is_minimum)
+        # The solver knows nothing of what is set aside for others.
+        outcome = None if earmarks else self.opinions.take(key_of(gang), ask.request)
         outcome = outcome or self.wake_ups.known(ask.request, self.room.lane(gang))
         if outcome is None:
-            earmarks = self.room.around(ask, is_minimum=is_minimum)
             name = full_name(gang.metadata.namespace, gang.metadata.name)
             outcome = place_around(self.cluster, ask.request, earmarks, priority=gang.priority, gang=name)
         _SECONDS[isinstance(outcome, Verdict)].observe(self._stopwatch() - began_s)
