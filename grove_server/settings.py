@@ -100,7 +100,7 @@ class Settings(BaseModel):
         "auto", description="exact solver for gangs that the search gives up on; auto: if its extra is installed"
     )
     packing: Literal["tightest", "least-stranded"] = Field(
-        "tightest",
+        "least-stranded",
         description="where few pods go: least room left, or least GPU stranded for the pods that usually come",
     )
     consolidation: Literal["off", "on"] = Field(
