@@ -61,6 +61,22 @@ class Decision(Protocol):
         """Domain name (rack) per node label key (topology.grove.io/rack) of the gang's topology."""
 
     @property
+    def nominated(self) -> Placement | None:
+        """The places that are kept until the pods there are gone."""
+
+    @property
+    def queue(self) -> str:
+        """The queue of the gang; empty if nobody asked about it."""
+
+    @property
+    def priority(self) -> int:
+        """The priority of the gang."""
+
+    @property
+    def queue_position(self) -> int | None:
+        """Which of its queue's waiting gangs it is, from 1; None if it does not wait."""
+
+    @property
     def others(self) -> Sequence[Decision]:
         """Decisions on further parts that wait beside this one."""
 

@@ -31,7 +31,8 @@ class Decision:
     ``others`` are further parts of the gang that have no room either: growth may help them and not the first.
     ``later`` are parts of the minimum that were placed after the whole of it: they came back from size 0 or were lost.
     ``surplus`` says why pods beyond the minimum of a placed gang wait. ``nominated`` are places that are kept until
-    those who sit there are gone.
+    those who sit there are gone. ``queue``, ``priority`` and ``queue_position`` (from 1, if it waits) are filled in
+    when somebody asks.
     """
 
     request: GangRequest | None = None
@@ -45,6 +46,9 @@ class Decision:
     later: tuple[Decision, ...] = ()
     surplus: Decision | None = None
     nominated: Placement | None = None
+    queue: str = ""
+    priority: int = 0
+    queue_position: int | None = None
 
     @property
     def is_placed(self) -> bool:

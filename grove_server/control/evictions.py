@@ -108,7 +108,8 @@ class Evictions:
             return relieved
         queue = self._queues.name_of(gang)
         if not self._may_find(gang, request, queue):
-            return verdict
+            never = self._seats.is_on and gang.preemption_policy == PreemptionPolicy.NEVER
+            return noted(verdict, "its priority class never preempts") if never else verdict
         shared = (signature_of(request), gang.priority, gang.preemption_policy, queue)
         answer = self._answers.get(shared)
         if answer is not None and answer[0] == self._cluster.generation:

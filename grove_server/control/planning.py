@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 from grove_server.control.clock import Clock
 from grove_server.control.decisions import Decision
 from grove_server.control.placement_loop import PlacementLoop
+from grove_server.control.precedence import rank
 from grove_server.control.set_state import priority_classes, topology_levels
 from grove_server.lifecycle.blueprint import TopologyLevels
 from grove_server.placement.admittance import Waiting
@@ -131,10 +132,23 @@ class Planning:
         key = Key(Kind.POD_GANG, namespace, name)
         decision, placed = self._loop.decision(key), self._loop.placed_decision(key)
         if decision is not None and (decision is placed or gang.status.scheduled_at is None):
-            return decision
+            return self._with_turn(decision, key, gang)
         level_names = self._loop.scenes.level_names(gang.topology_name)
         placed = placed or Decision(since=gang.status.scheduled_at, level_names=level_names)
         return replace(placed, surplus=decision)
+
+    def _with_turn(self, decision: Decision, key: Key, gang: PodGang) -> Decision:
+        """Return a decision with the gang's place in its queue."""
+        queues = self._loop.room.queues
+        queue, position = queues.name_of(gang), None
+        if key in self._loop.desk.waiting:
+            reader = self._store.read()
+            others = (reader.get(PodGang, each.namespace, each.name) for each in self._loop.desk.waiting)
+            mine = rank(gang)
+            position = 1 + sum(
+                other is not None and queues.name_of(other) == queue and rank(other) < mine for other in others
+            )
+        return replace(decision, queue=queue, priority=gang.priority, queue_position=position)
 
     async def alternatives(self, namespace: str, name: str) -> Sequence[Alternative]:
         """Return the next best domains of a placed gang, as things are now; () for one that is in no domain."""

@@ -128,6 +128,10 @@ def explanation_lines(label: str, explanation: PlacementExplanation, moment: dat
 
 def _details(explanation: PlacementExplanation) -> Iterator[str]:
     """Yield the labelled lines of one explanation."""
+    if explanation.HasField("queue_position"):
+        place = f"{explanation.queue_position}. of those that wait in queue {explanation.queue}"
+        yield from _labelled("turn", [f"{place}, priority {explanation.priority}"])
+    yield from _labelled("kept for it", [f"{n.clique}: {n.pod_count} on {n.node}" for n in explanation.nominated])
     if explanation.HasField("needs"):
         yield from _labelled("needs", _needs(explanation.needs))
     if explanation.HasField("cluster"):

@@ -149,6 +149,10 @@ def _gang_status(resource: PodGang) -> pod_gang_pb2.PodGangStatus:
         ready_at=optional_rfc3339(status.ready_at),
         observed_generation=resource.metadata.generation,
         recycles=_recycles(status.recycles),
+        nominated_places=[
+            pod_gang_pb2.NominatedPlace(pod_group=place.pod_group, node=place.node, gpu_ids=place.gpu_ids)
+            for place in (status.nomination.places if status.nomination is not None else ())
+        ],
     )
 
 

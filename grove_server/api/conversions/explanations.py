@@ -77,9 +77,10 @@ def explanation(
         case Verdict():
             _show_verdict(message, outcome, names)
         case None:
-            message.state = GATED
+            message.state = GATED if decision.request is None else PENDING
             message.reason = decision.waiting_reason
             message.sentence = decision.waiting_message
+    _show_standing(message, decision)
     for part in decision.later:
         if isinstance(part.outcome, Placement):
             message.why_here.extend(_reasons(part.outcome, still_holds))
@@ -110,6 +111,19 @@ def node_assignments(places: Iterable[PodPlace]) -> list[pb.NodeAssignment]:
         pb.NodeAssignment(clique=clique, node=node, pod_count=count, gpu_ids=sorted(set(gpus[clique, node])))
         for (clique, node), count in sorted(counts.items())
     ]
+
+
+def _show_standing(message: pb.PlacementExplanation, decision: Decision) -> None:
+    """Show whose turn it is before the gang's, and what is kept for it."""
+    message.queue = decision.queue
+    if decision.queue:
+        message.priority = decision.priority
+    if decision.queue_position is not None:
+        message.queue_position = decision.queue_position
+    if decision.nominated is not None and not isinstance(decision.outcome, Placement):
+        cliques = decision.nominated.cliques
+        places = ((clique.name, each.node, each.gpu_ids) for clique in cliques for each in clique.bindings)
+        message.nominated.extend(node_assignments(places))
 
 
 def _show_placement(

@@ -45,11 +45,16 @@ class PlacementExplanation(_message.Message):
     SURPLUS_FIELD_NUMBER: _builtins.int
     SURPLUS_POD_COUNT_WAITING_FIELD_NUMBER: _builtins.int
     ALTERNATIVES_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    QUEUE_POSITION_FIELD_NUMBER: _builtins.int
+    NOMINATED_FIELD_NUMBER: _builtins.int
     state: _builtins.str
     """"Pending", "Placed" (all minimums have places) or "Gated" (not considered yet)."""
     reason: _builtins.str
     """Why it waits, as one CamelCase word such as "InsufficientCapacity", "Fragmented",
-    "NoNodeMatches" or "TopologyUnavailable"; empty when placed. Stable.
+    "NoNodeMatches" or "TopologyUnavailable"; "WaitingForVictims" while others leave for it, "QueueLimit" or
+    "QueueBlocked" if its queue does not let it in yet; empty when placed. Stable.
     """
     sentence: _builtins.str
     """One sentence for people."""
@@ -65,6 +70,14 @@ class PlacementExplanation(_message.Message):
     """How good the places are, 0 to 1, as in the gang's status; absent while pending."""
     surplus_pod_count_waiting: _builtins.int
     """Of a placed gang: how many pods beyond its minimum have no node."""
+    queue: _builtins.str
+    """The queue that the gang is in."""
+    priority: _builtins.int
+    """Its priority."""
+    queue_position: _builtins.int
+    """Which gang of those of its queue that wait it is, in the order in which they are asked for: 1 is the first; absent
+    if it does not wait.
+    """
     @_builtins.property
     def needs(self) -> Global___PlacementNeeds:
         """What the gang asks for."""
@@ -101,6 +114,10 @@ class PlacementExplanation(_message.Message):
     def alternatives(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlacementAlternative]:
         """Of a placed gang: the next best domains, asked about now as if the gang were not there, and why each lost."""
 
+    @_builtins.property
+    def nominated(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeAssignment]:
+        """The places that are kept for it until the pods there are gone."""
+
     def __init__(
         self,
         *,
@@ -122,21 +139,33 @@ class PlacementExplanation(_message.Message):
         surplus: _abc.Iterable[Global___PlacementExplanation] | None = ...,
         surplus_pod_count_waiting: _builtins.int | None = ...,
         alternatives: _abc.Iterable[Global___PlacementAlternative] | None = ...,
+        queue: _builtins.str = ...,
+        priority: _builtins.int | None = ...,
+        queue_position: _builtins.int | None = ...,
+        nominated: _abc.Iterable[Global___NodeAssignment] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_placement_score", b"_placement_score", "_proof", b"_proof", "_surplus_pod_count_waiting", b"_surplus_pod_count_waiting", "cluster", b"cluster", "needs", b"needs", "placement_score", b"placement_score", "proof", b"proof", "surplus_pod_count_waiting", b"surplus_pod_count_waiting"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_placement_score", b"_placement_score", "_priority", b"_priority", "_proof", b"_proof", "_queue_position", b"_queue_position", "_surplus_pod_count_waiting", b"_surplus_pod_count_waiting", "cluster", b"cluster", "needs", b"needs", "placement_score", b"placement_score", "priority", b"priority", "proof", b"proof", "queue_position", b"queue_position", "surplus_pod_count_waiting", b"surplus_pod_count_waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_placement_score", b"_placement_score", "_proof", b"_proof", "_surplus_pod_count_waiting", b"_surplus_pod_count_waiting", "alternatives", b"alternatives", "assignments", b"assignments", "cluster", b"cluster", "evaluated_at", b"evaluated_at", "failed_scope", b"failed_scope", "levels", b"levels", "needs", b"needs", "placement_score", b"placement_score", "proof", b"proof", "reason", b"reason", "sentence", b"sentence", "since", b"since", "state", b"state", "surplus", b"surplus", "surplus_pod_count_waiting", b"surplus_pod_count_waiting", "topology", b"topology", "why_here", b"why_here", "would_fit_if", b"would_fit_if"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_placement_score", b"_placement_score", "_priority", b"_priority", "_proof", b"_proof", "_queue_position", b"_queue_position", "_surplus_pod_count_waiting", b"_surplus_pod_count_waiting", "alternatives", b"alternatives", "assignments", b"assignments", "cluster", b"cluster", "evaluated_at", b"evaluated_at", "failed_scope", b"failed_scope", "levels", b"levels", "needs", b"needs", "nominated", b"nominated", "placement_score", b"placement_score", "priority", b"priority", "proof", b"proof", "queue", b"queue", "queue_position", b"queue_position", "reason", b"reason", "sentence", b"sentence", "since", b"since", "state", b"state", "surplus", b"surplus", "surplus_pod_count_waiting", b"surplus_pod_count_waiting", "topology", b"topology", "why_here", b"why_here", "would_fit_if", b"would_fit_if"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__placement_score: _TypeAlias = _typing.Literal["placement_score"]  # noqa: Y015
     _WhichOneofArgType__placement_score: _TypeAlias = _typing.Literal["_placement_score", b"_placement_score"]  # noqa: Y015
+    _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
+    _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
     _WhichOneofReturnType__proof: _TypeAlias = _typing.Literal["proof"]  # noqa: Y015
     _WhichOneofArgType__proof: _TypeAlias = _typing.Literal["_proof", b"_proof"]  # noqa: Y015
+    _WhichOneofReturnType__queue_position: _TypeAlias = _typing.Literal["queue_position"]  # noqa: Y015
+    _WhichOneofArgType__queue_position: _TypeAlias = _typing.Literal["_queue_position", b"_queue_position"]  # noqa: Y015
     _WhichOneofReturnType__surplus_pod_count_waiting: _TypeAlias = _typing.Literal["surplus_pod_count_waiting"]  # noqa: Y015
     _WhichOneofArgType__surplus_pod_count_waiting: _TypeAlias = _typing.Literal["_surplus_pod_count_waiting", b"_surplus_pod_count_waiting"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__placement_score) -> _WhichOneofReturnType__placement_score | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__proof) -> _WhichOneofReturnType__proof | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__queue_position) -> _WhichOneofReturnType__queue_position | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__surplus_pod_count_waiting) -> _WhichOneofReturnType__surplus_pod_count_waiting | None: ...
 

@@ -211,6 +211,7 @@ class PodGangStatus(_message.Message):
     READY_AT_FIELD_NUMBER: _builtins.int
     OBSERVED_GENERATION_FIELD_NUMBER: _builtins.int
     RECYCLES_FIELD_NUMBER: _builtins.int
+    NOMINATED_PLACES_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
     """"Pending": its minimum has no places. "Starting": placed, its minimum is not ready yet.
     "Running": its minimum is ready. "Failed", "Succeeded": its pods ended.
@@ -233,7 +234,9 @@ class PodGangStatus(_message.Message):
     """`metadata.generation` last handled."""
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_meta_pb2.Condition]:
-        """Types Initialized, Scheduled and Ready."""
+        """Types Initialized, Scheduled and Ready; DisruptionTarget once the gang had to leave for another one: True until it
+        is placed again, with the reason "Preempted" or "Reclaimed".
+        """
 
     @_builtins.property
     def topology(self) -> _containers.RepeatedCompositeFieldContainer[_topology_pb2.ChosenDomain]:
@@ -244,6 +247,10 @@ class PodGangStatus(_message.Message):
     @_builtins.property
     def recycles(self) -> _containers.RepeatedCompositeFieldContainer[_meta_pb2.Recycle]:
         """The last ten times that the whole copy was recycled, newest last; base gangs only."""
+
+    @_builtins.property
+    def nominated_places(self) -> _containers.RepeatedCompositeFieldContainer[Global___NominatedPlace]:
+        """The places that are kept for the gang until the pods there are gone; empty when it waits for nobody to leave."""
 
     def __init__(
         self,
@@ -258,10 +265,11 @@ class PodGangStatus(_message.Message):
         ready_at: _builtins.str = ...,
         observed_generation: _builtins.int | None = ...,
         recycles: _abc.Iterable[_meta_pb2.Recycle] | None = ...,
+        nominated_places: _abc.Iterable[Global___NominatedPlace] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_observed_generation", b"_observed_generation", "_placement_score", b"_placement_score", "observed_generation", b"observed_generation", "placement_score", b"placement_score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_observed_generation", b"_observed_generation", "_placement_score", b"_placement_score", "conditions", b"conditions", "message", b"message", "observed_generation", b"observed_generation", "phase", b"phase", "placement_score", b"placement_score", "ready_at", b"ready_at", "reason", b"reason", "recycles", b"recycles", "scheduled_at", b"scheduled_at", "topology", b"topology"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_observed_generation", b"_observed_generation", "_placement_score", b"_placement_score", "conditions", b"conditions", "message", b"message", "nominated_places", b"nominated_places", "observed_generation", b"observed_generation", "phase", b"phase", "placement_score", b"placement_score", "ready_at", b"ready_at", "reason", b"reason", "recycles", b"recycles", "scheduled_at", b"scheduled_at", "topology", b"topology"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__observed_generation: _TypeAlias = _typing.Literal["observed_generation"]  # noqa: Y015
     _WhichOneofArgType__observed_generation: _TypeAlias = _typing.Literal["_observed_generation", b"_observed_generation"]  # noqa: Y015
@@ -273,6 +281,38 @@ class PodGangStatus(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__placement_score) -> _WhichOneofReturnType__placement_score | None: ...
 
 Global___PodGangStatus: _TypeAlias = PodGangStatus  # noqa: Y015
+
+@_typing.final
+class NominatedPlace(_message.Message):
+    """The place that one pod of a pod group is going to have."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POD_GROUP_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    GPU_IDS_FIELD_NUMBER: _builtins.int
+    pod_group: _builtins.str
+    """Name of the pod group."""
+    node: _builtins.str
+    """Name of the node."""
+    @_builtins.property
+    def gpu_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Ids of the node's GPUs that the pod will have."""
+
+    def __init__(
+        self,
+        *,
+        pod_group: _builtins.str = ...,
+        node: _builtins.str = ...,
+        gpu_ids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gpu_ids", b"gpu_ids", "node", b"node", "pod_group", b"pod_group"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NominatedPlace: _TypeAlias = NominatedPlace  # noqa: Y015
 
 @_typing.final
 class PodGangServiceGetRequest(_message.Message):
