@@ -24,11 +24,15 @@ def queue_specs(queues: Iterable[Queue]) -> tuple[QueueSpec, ...]:
 
 def _spec(name: str, wanted: Wanted) -> QueueSpec:
     never = wanted.earmark_after == EARMARK_NEVER
+    guarantee, limit = _amounts(wanted.guarantee), _amounts(wanted.limit)
+    if not wanted.weight:
+        # What never borrows has its guarantee for a limit.
+        limit |= guarantee
     return QueueSpec(
         name=name,
         parent=wanted.parent,
-        guarantee=_amounts(wanted.guarantee),
-        limit=_amounts(wanted.limit),
+        guarantee=guarantee,
+        limit=limit,
         weight=wanted.weight,
         priority=wanted.priority,
         blocking=Blocking(wanted.blocking),

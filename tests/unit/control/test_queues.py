@@ -68,6 +68,14 @@ async def test_a_limit_holds_whatever_is_free(plane: Plane) -> None:
     await runs(plane, "t", 1)
 
 
+async def test_a_queue_of_weight_0_never_borrows(plane: Plane) -> None:
+    """Without a weight a queue stays within its guarantee of what that names, whatever is free."""
+    await workers(plane, 4)
+    await plane.put(queue("q", guarantee={"pods": "2"}, weight=0.0))
+    await plane.apply(in_queue("s", "q", 4, 1), uid="s")
+    await runs(plane, "s", 2)
+
+
 async def test_a_limit_bounds_surplus_too(plane: Plane) -> None:
     """Surplus pods get what the limit leaves, and more when it is raised."""
     await workers(plane, 6)
