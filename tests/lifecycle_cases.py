@@ -179,6 +179,7 @@ class World:
         self.carry_out(plan)
         again, same = self.plan(copy)
         assert again.is_empty, f"the plan was not complete: {again}"
+        assert again.wake_at is None or again.wake_at > self.now, "a pass that changes nothing would be made for ever"
         assert same == summary, "the summary was not that of the state after the plan"
         self.totals.put(summary)
         self.last = plan

@@ -91,7 +91,8 @@ class SetPasses:
         if not state.is_spread:
             # A copy's pass may have drawn the blueprint; the other copies have to follow all the same.
             state.is_spread = True
-            self._book.queue_copies(owner, sorted(state.totals.copies))
+            # Those too whose first plan is on its way to the disk: it was made from the blueprint before.
+            self._book.queue_copies(owner, sorted(state.totals.copies.keys() | state.unvisited))
         self._queue_resized(owner, state)
         self._queue_turns(owner, state)
         progress = owner.status.update_progress

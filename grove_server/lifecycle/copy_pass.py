@@ -123,8 +123,6 @@ class _CopyPass:
         plan, view, now = self._plan, self._view, self._now
         if self._evacuation.wake_at is not None:
             plan.wake(self._evacuation.wake_at)
-        if self._rollout.goes_on:
-            plan.wake(now)
         standalone = [self._standalone(clique) for clique in self._blueprint.standalone]
         sized = {
             drawn.name: plan_group(plan, drawn, view.groups.get(drawn.name), self._owner, view.copy, now)
@@ -153,6 +151,9 @@ class _CopyPass:
             return _CopyPass(self._blueprint, view, self._orders, now, decided).run()
         if decided.wake_at is not None:
             plan.wake(decided.wake_at)
+        if self._rollout.goes_on and not plan.is_empty:
+            # NB: a pass that changes nothing must not ask for another at once, or it would be made for ever.
+            plan.wake(now)
         return plan, _summarise(self._blueprint, view.copy, standalone, groups, group_objects, gangs)
 
     def _published(self, standalone: list[CliqueState], groups: _Groups) -> tuple[list[CliqueState], _Groups]:

@@ -241,7 +241,7 @@ class _Group:
                 pods = frozenset(pod.metadata.name for pod in view.pods.get(name, ()) if pod.is_active)
                 rollout.cliques[name] = CliqueRollout(stop=pods)
                 found = found or bool(pods)
-            rollout.goes_on = rollout.goes_on or not found
+            rollout.goes_on = rollout.goes_on or (move is not None and not found)
         for replica in sorted(held):
             for clique in self.blueprint.cliques:
                 name = member_clique(self.name, replica, clique.name)

@@ -387,3 +387,22 @@ def test_a_step_of_replicas_without_pods_asks_for_the_next() -> None:
     plan, _ = made.plan()
     assert "s-0-sg-x-1-pc-b" in {each.metadata.name for each in plan.updates if isinstance(each, PodClique)}
     assert plan.wake_at == made.now
+
+
+def test_extra_replicas_on_their_way_out_ask_for_nothing() -> None:
+    """A group that is emptied while it surges waits for the end of the pods of extra replicas, and does not spin."""
+
+    def document(version: int) -> Json:
+        surging = group("g", ["m"], 2, 1)
+        surging["rollingUpdate"] = {"maxUnavailable": 0, "maxSurge": 1}
+        return manifest([clique("m", 1, podSpec=image(version))], [surging])
+
+    made = running(document(0))
+    made.apply(document(1))
+    made.settle()
+    made.run([pod for pod in made.pods() if pod.identity.group_replica == 2])
+    for replica in range(3):
+        made.scale_clique(f"s-0-g-{replica}-m", 0)
+    made.apply(document(2))
+    made.settle()
+    assert {pod.identity.group_replica for pod in made.of(Pod)} == {0, 1, 2}
