@@ -131,8 +131,12 @@ async def test_it_is_off_unless_moves_are_allowed() -> None:
     scene = _Scene(moves_per_hour=10)
     scene.wait("big", gpus(8))
     scene.consolidator.start()
-    scene.clock.advance(PATIENCE_S + LOOK_EVERY_S)
-    await until(lambda: bool(scene.handed), "a plan was handed over")
+
+    def is_handed_over() -> bool:
+        scene.clock.advance(LOOK_EVERY_S)
+        return bool(scene.handed)
+
+    await until(is_handed_over, "a plan was handed over")
     await scene.consolidator.stop()
 
 
@@ -152,8 +156,13 @@ async def test_a_gang_gets_the_node_that_surplus_left(tmp_path: Path) -> None:
     await plane.apply(manifest([_clique("c", 1, 1, gpus=2)], name="big"), uid="big")
     await plane.until_quiet()
     assert plane.ready_count("big-0-c") == 0
-    plane.clock.advance(PATIENCE_S + 2 * LOOK_EVERY_S)
-    await plane.until(lambda: plane.ready_count("big-0-c") == 1, "the gang runs on a whole node")
+    plane.clock.advance(PATIENCE_S)
+
+    def is_running() -> bool:
+        plane.clock.advance(LOOK_EVERY_S)
+        return plane.ready_count("big-0-c") == 1
+
+    await plane.until(is_running, "the gang runs on a whole node")
     await plane.until_ready(3)
     await plane.until_quiet()
     (node,) = {pod.node for pod in plane.pods("small-0-c")}
