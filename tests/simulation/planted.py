@@ -215,5 +215,5 @@ PLANTED: Final = (
     Planted(name="policy for stuck pods ignored", plant=_stuck_policy_ignored, says="waits for stuck pods", seen=(32,)),
     Planted(name="nodes in trouble unnoticed", plant=_nodes_look_lost, says="to be emptied", seen=(27,)),
     Planted(name="conditions of commits ignored", plant=_conditions_ignored, says=""),
-    Planted(name="templates removed early", plant=_templates_removed_early, says="template", seen=(54,)),
+    Planted(name="templates removed early", plant=_templates_removed_early, says="template", seen=(54, 124)),
 )
