@@ -125,9 +125,14 @@ def _drain_group(
     missing: int,
 ) -> None:
     """Let pods of a group leave, replica by replica: those of replicas that do not serve, then as the budget allows."""
-    available = {j for j, members in replicas.items() if j < size and all(_serves(c, pods) for c, pods in members)}
+    serving = sorted(j for j, members in replicas.items() if all(_serves(c, pods) for c, pods in members))
+    available = {j for j in serving if j < size}
     may_go = room(desired=size, available=len(available), max_unavailable=missing)
+    # What an update added, as far as it stands in for those that do not serve.
+    stand_ins = [j for j in serving if j >= size][: max(0, size - missing - len(available))]
     for j in sorted(replicas, key=lambda j: (j in available, j)):
+        if j in stand_ins:
+            continue
         leaving = [pod for _, pods in replicas[j] for pod in pods if _is_drained(pod, orders)]
         if not leaving:
             continue

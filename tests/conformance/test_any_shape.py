@@ -143,8 +143,11 @@ async def test_minimums_go_before_surplus_when_much_is_free_at_once(scene: Scene
 
 async def test_minimums_of_all_copies_go_before_surplus(scene: Scene) -> None:
     """Three copies with nodes for three base minimums: each copy gets its own, none its surplus."""
-    await scene.limit_nodes(10, cordoned=4)
+    # All copies have to be there when room appears: which of them comes first into an idle cluster is a race.
+    await scene.limit_nodes(10, cordoned=9)
     await scene.apply_text(ModelSet("wide", WIDE, 3).manifest())
+    await scene.settles(pods=27, ready=0)
+    await scene.uncordon(5)
     seen = await scene.settles(pods=27, ready=6)
     assert seen.ready_by_clique() == {f"wide-{copy}-{part}": 1 for copy in range(3) for part in ("a", "g-0-m")}
 

@@ -12,7 +12,7 @@ from grove_server.lifecycle.orders import CopyOrders, NodeTrouble, RouterLease
 from grove_server.lifecycle.rollout.progress import advance
 from grove_server.lifecycle.set_pass import with_set_status
 from grove_server.resources.workload import Pod, PodClique
-from tests.lifecycle_cases import NOW, World, clique, deleted, group, lost, manifest, ready, world
+from tests.lifecycle_cases import NOW, Json, World, admitted, clique, deleted, group, lost, manifest, ready, world
 
 
 def running(cliques: list[Any], groups: list[Any] | None = None) -> World:
@@ -261,3 +261,29 @@ def test_an_update_and_a_drain_in_one_pass_share_the_budget() -> None:
 def test_the_room_of_a_budget(desired: int, available: int, max_unavailable: int, expected: int) -> None:
     """What serves may be taken down to the wanted size less what may be missing, and never more than there is."""
     assert room(desired=desired, available=available, max_unavailable=max_unavailable) == expected
+
+
+def test_an_extra_replica_that_stands_in_for_others_stays() -> None:
+    """While an update surges, an extra replica counts as one of those that serve, for the drain of its node, too."""
+
+    def document(version: int) -> Json:
+        image = {"containers": [{"name": "main", "image": f"registry.example/app:{version}"}]}
+        surging = group("g", ["m"], 3, 1)
+        surging["rollingUpdate"] = {"maxUnavailable": 0, "maxSurge": 1}
+        return manifest([clique("m", podSpec=image)], [surging])
+
+    made = World(owner=admitted(document(0)))
+    made.settle()
+    made.run()
+    made.settle()
+    made.apply(document(1))
+    made.settle()
+    made.change_pods(lambda pod: ready(replace(pod, node=place(pod))))
+    made.settle()
+    # The extra one serves, one of the others is made anew, and another is lost.
+    made.change_pods(lost, [pod for pod in made.pods() if pod.identity.group_replica == 1])
+    made.settle()
+    assert sorted(pod.identity.group_replica for pod in made.pods() if pod.is_ready) == [2, 3]
+    made.orders = draining("g-3-m-0")
+    made.settle()
+    assert "g-3-m-0" not in leaving(made)
