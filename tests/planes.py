@@ -72,7 +72,9 @@ class MovableClock:
         while (left_s := when_s - read()) > 0:
             moved = self._moved
             try:
-                await asyncio.wait_for(moved.wait(), left_s)
+                # Not wait_for: it loses a cancellation that comes with the event (until Python 3.12).
+                async with asyncio.timeout(left_s):
+                    await moved.wait()
             except TimeoutError:
                 return
 

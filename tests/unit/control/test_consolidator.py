@@ -167,7 +167,10 @@ async def test_a_gang_gets_the_node_that_surplus_left(tmp_path: Path) -> None:
     await plane.until_quiet()
     (node,) = {pod.node for pod in plane.pods("small-0-c")}
     assert [pod.node for pod in plane.pods("big-0-c")] != [node]
-    assert any(event.reason == "Consolidated" and event.involved_name == "small-0" for event in plane.all(Event))
+    await plane.until(
+        lambda: any(each.reason == "Consolidated" and each.involved_name == "small-0" for each in plane.all(Event)),
+        "told",
+    )
     await plane.stop()
 
 
