@@ -152,7 +152,10 @@ def _wrong_domains(
     for key, value in within:
         if any(each.get(key) != value for each in labels):
             yield f"{scope.name} leaves {key}={value}"
-    if scope.required is not None:
+    if scope.required is not None and scope.required not in topology:
+        # A topology may go while places are kept for a gang that was asked for with it.
+        yield f"{scope.name} asks for {scope.required}, which is no level of its topology"
+    elif scope.required is not None:
         keys = topology[: topology.index(scope.required) + 1]
         paths = {tuple(each.get(key) for key in keys) for each in labels}
         if len(paths) > 1 or any(None in path for path in paths):
