@@ -29,7 +29,7 @@ from grove_server.control.stops import count_evictions
 from grove_server.placement.allowances import surplus_of, without_surplus
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.earmarks import Earmark
-from grove_server.placement.gangs import Ask, ask_minimum
+from grove_server.placement.gangs import Ask, ask_minimum, is_complete
 from grove_server.placement.requests import GangRequest
 from grove_server.placement.results import Placement, Verdict
 from grove_server.placement.waiting import QUEUE_BLOCKED, QUEUE_LIMIT, WAITING_FOR_VICTIMS
@@ -119,6 +119,9 @@ class RoomDesk:
     def restore(self, gang: PodGang) -> None:
         """Keep again what a gang's status says is kept for it, after a restart."""
         scene = self._scenes.scene(gang, CopyDraft(CopyKey(gang.set_uid, gang.copy)))
+        if not is_complete(gang, scene.pods):
+            # Pods of its minimum went and are not made anew yet: nothing can be asked for it, and so nothing is kept.
+            return
         queue = self.queues.name_of(gang)
         any(self.nominations.restore(gang, ask, queue) for ask in ask_minimum(scene))
 

@@ -9,6 +9,7 @@ import pytest
 from grove_server.lifecycle.removal import StopReason
 from grove_server.placement.waiting import WAITING_FOR_VICTIMS
 from grove_server.resources.cluster import Event, Node
+from grove_server.resources.gang_parts import PodGroup
 from grove_server.resources.meta import Metadata, find_condition
 from grove_server.resources.priority import PriorityClass
 from grove_server.resources.workload import Pod, PodCliqueSet, PodGang
@@ -151,6 +152,20 @@ async def test_a_restart_goes_on_with_a_preemption(plane: Plane) -> None:
     await until_runs(plane, "t", 1)
     assert [pod.node for pod in of_set(plane, "t")] == [leaving.node]
     assert sum(1 for pod in of_set(plane, "s") if pod.node) == 2
+
+
+async def test_nothing_is_kept_again_for_a_gang_without_all_its_pods(plane: Plane) -> None:
+    """A start meets gangs whose pods are not made anew yet: their places are not asked for, and the start goes on."""
+    await filled(plane, 2, 2)
+    await with_router(plane)
+    await plane.apply(wanted("t", HIGH, 1), uid="high-uid")
+    await plane.until(lambda: reason(plane, "t-0") == WAITING_FOR_VICTIMS, "it waits for others to leave")
+    gang, room = plane.one(PodGang, "t-0"), plane.control.placement.room
+    room.nominations.withdraw(gang_key("t-0"))
+    room.restore(replace(gang, pod_groups=(*gang.pod_groups, PodGroup(name="t-0-z", min_replicas=1))))
+    assert not room.nominations
+    room.restore(gang)
+    assert list(room.nominations) == [gang_key("t-0")]
 
 
 async def test_a_promise_on_a_lost_node_is_made_anew(plane: Plane) -> None:
