@@ -33,6 +33,7 @@ from grove_server.placement.requests import (
 from grove_server.placement.results import Placement, Verdict
 from grove_server.placement.topology import BoolArray
 from grove_server.placement.units import Units
+from grove_server.placement.violations import violations
 
 DEFAULT_LIMITS: Final = EvictionLimits()
 
@@ -148,6 +149,10 @@ class Displacement:
             forbidden = forbidden if strict is None else forbidden | strict
         else:
             return noted(verdict, f"no choice among the pods {who} was found that respects every budget")
+        # Searches know the rules between pods by what they count; this reads labels one by one, and is the last word.
+        after = search.vacating.cluster_without(search.going(found.units)) if self.request.rules else None
+        if after is not None and violations(after, search.request_without(found.units), found.placement):
+            return noted(verdict, f"no choice among the pods {who} was found that keeps the rules between pods")
         if found.cost.pods > self.limits.pods_max:
             return noted(verdict, f"{found.cost.pods} pods {who} would have to go, {self.limits.pods_max} may")
         return self._told(units, found)
