@@ -21,7 +21,7 @@ from grove_server.lifecycle.removal import StopReason, stopped
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.earmarks import Earmark
 from grove_server.placement.gang_facts import surplus_budgets
-from grove_server.placement.making_room import Due, is_open, plan_room
+from grove_server.placement.making_room import Due, QueueBounds, UsedNow, is_open, plan_room
 from grove_server.placement.preemption import Preemption, PreemptionPolicy, VictimKind, noted
 from grove_server.placement.reclaim import amounts_of
 from grove_server.placement.relief import Relief
@@ -66,12 +66,21 @@ class Evictions:
     """Plans evictions on one cluster."""
 
     def __init__(
-        self, store: Store, cluster: Cluster, seats: Seats, queues: QueueBook, *, due: Due, orders_of: OrdersOf
+        self,
+        store: Store,
+        cluster: Cluster,
+        seats: Seats,
+        queues: QueueBook,
+        *,
+        used: UsedNow,
+        due: Due,
+        orders_of: OrdersOf,
     ) -> None:
         self._store = store
         self._cluster = cluster
         self._seats = seats
         self._queues = queues
+        self._used = used
         self._due = due
         self._orders_of = orders_of
         self._left = PLANS_MAX
@@ -124,8 +133,7 @@ class Evictions:
             request,
             gang=gang,
             queue=queue,
-            tree=self._queues.tree,
-            due=self._due,
+            bounds=QueueBounds(self._queues.tree, self._used, self._due),
             budgets_of=self._budgets_of,
         )
         name = f"{key.namespace}/{key.name}"
@@ -169,7 +177,7 @@ class Evictions:
 
     def _may_reclaim(self, request: GangRequest, queue: str) -> bool:
         tree = self._queues.tree
-        return queue in tree.numbers and tree.is_within_guarantee(queue, amounts_of(request), self._seats.used())
+        return queue in tree.numbers and tree.is_within_guarantee(queue, amounts_of(request), self._used())
 
     def _is_ready(self) -> bool:
         """Return whether the occupancy is up to date, or can be at once."""

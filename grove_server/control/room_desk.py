@@ -63,7 +63,13 @@ class RoomDesk:
         self.nominations = Nominations(store, cluster, holdings)
         self.precedence = Precedence(store, cluster, self.queues, self.seats, self.nominations, scenes.shape_of)
         self.evictions = Evictions(
-            store, cluster, self.seats, self.queues, due=self.precedence.fair, orders_of=orders_of
+            store,
+            cluster,
+            self.seats,
+            self.queues,
+            used=self.precedence.used,
+            due=self.precedence.fair,
+            orders_of=orders_of,
         )
         self.set_asides = SetAsides(cluster, self.queues)
         self.statuses = QueueStatuses(store, self.queues, self.precedence)

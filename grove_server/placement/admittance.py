@@ -103,6 +103,10 @@ class Admittance:
             for resource, amount in amounts_of_pod(shape).items():
                 used[resource] += amount * count
 
+    def used(self) -> Mapping[str, Mapping[str, int]]:
+        """Return what each queue has now, what is kept for its gangs included, by resource."""
+        return self._used
+
     def fair(self) -> dict[str, dict[str, float]]:
         """Return what is fair for each queue now, by resource."""
         ledger = self._cluster.ledger

@@ -20,7 +20,7 @@ from grove_server.placement.gang_facts import is_leaving
 from grove_server.placement.occupancy import Occupancy
 from grove_server.placement.preemption import Preemption, PreemptionPolicy, VictimKind, noted, plan_preemption
 from grove_server.placement.queues import QueueTree
-from grove_server.placement.reclaim import plan_reclaim
+from grove_server.placement.reclaim import QueueShares, plan_reclaim
 from grove_server.placement.requests import GangRequest
 from grove_server.placement.results import Verdict
 from grove_server.resources.workload import PodGang
@@ -28,10 +28,21 @@ from grove_server.resources.workload import PodGang
 Due: TypeAlias = Callable[[], Mapping[str, Mapping[str, float]]]
 """Returns what is fair for each queue now, by queue and resource."""
 
+UsedNow: TypeAlias = Callable[[], Mapping[str, Mapping[str, int]]]
+"""Returns what each queue has now, by resource; places that are kept for its gangs and pods that leave count."""
+
 BudgetsOf: TypeAlias = Callable[[str], tuple[tuple[str, int], ...]]
 """Returns by clique of a gang, by its full name, how many surplus pods may be taken now."""
 
 _BUDGET_ROUNDS_MAX: Final = 4
+
+
+class QueueBounds(NamedTuple):
+    """The queues, what each has, and what is fair for each."""
+
+    tree: QueueTree
+    used: UsedNow
+    due: Due
 
 
 class RoomPlan(NamedTuple):
@@ -48,12 +59,11 @@ def plan_room(
     *,
     gang: PodGang,
     queue: str,
-    tree: QueueTree,
-    due: Due,
+    bounds: QueueBounds,
     budgets_of: BudgetsOf,
 ) -> RoomPlan:
     """Return who would have to go. Budgets that are looked up stay in the occupancy."""
-    several = len(tree.specs) > 1
+    several = len(bounds.tree.specs) > 1
     policy = PreemptionPolicy(gang.preemption_policy)
 
     def preempt() -> Preemption | Verdict:
@@ -61,7 +71,9 @@ def plan_room(
         return plan_preemption(cluster, occupancy, request, priority=gang.priority, policy=policy, queue=own)
 
     def reclaim() -> Preemption | Verdict:
-        return plan_reclaim(cluster, occupancy, request, queue=queue, tree=tree, due=due())
+        return plan_reclaim(
+            cluster, occupancy, request, queue=queue, tree=bounds.tree, shares=QueueShares(bounds.used(), bounds.due())
+        )
 
     found = _within_budgets(occupancy, budgets_of, preempt)
     if isinstance(found, Preemption) or not several:

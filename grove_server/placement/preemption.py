@@ -166,6 +166,10 @@ class Displacement:
         del units, found, allowed
         return None
 
+    def sentence(self, cost: Disruption) -> str:
+        """Return for people who goes, and by what right."""
+        return _sentence(cost)
+
     def _over_budgets(self, units: Units, found: Eviction, *, everywhere: bool) -> BoolArray:
         """Return by pod the surplus that must not go by itself, because its clique's availability budget is used up.
 
@@ -208,7 +212,7 @@ class Displacement:
             victims=tuple(victims),
             placement=found.placement,
             cost=found.cost,
-            reasons=(_sentence(found.cost),),
+            reasons=(self.sentence(found.cost),) if found.cost.pods else (),
         )
 
 

@@ -31,7 +31,7 @@ from grove_server.placement.gangs import (
     is_placed,
     split_pods,
 )
-from grove_server.placement.making_room import BudgetsOf, is_open, plan_room
+from grove_server.placement.making_room import BudgetsOf, QueueBounds, is_open, plan_room
 from grove_server.placement.occupancy import Occupancy, Seat
 from grove_server.placement.old_places import taken
 from grove_server.placement.place import DEFAULT_BUDGET
@@ -309,8 +309,7 @@ class Trial:
             ask.request,
             gang=gang,
             queue=queues.queue_of(gang),
-            tree=queues.allowances.tree,
-            due=queues.fair,
+            bounds=QueueBounds(queues.allowances.tree, queues.used, queues.fair),
             budgets_of=self._around.budgets_of,
         )
         if isinstance(found, Verdict):
@@ -333,7 +332,7 @@ class Trial:
         return (
             self.queues.allowances.has_several
             and queue in tree.numbers
-            and tree.is_within_guarantee(queue, amounts_of(request), occupancy.used_by_queue())
+            and tree.is_within_guarantee(queue, amounts_of(request), self.queues.used())
         )
 
     def _let_go(self, occupancy: Occupancy, seat: Seat) -> None:
