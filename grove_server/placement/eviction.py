@@ -5,8 +5,9 @@ do (levels, selectors, GPU ids), evictions can do. First the cheapest tier is fo
 go (binary search: what fits without few pods fits without more). Where the gang requires a level, the domains in which
 least would have to go are tried by themselves. Then units of that tier are spared, half of them at a time, the longest
 running first, as long as it costs no more (delta debugging, Zeller 1999). Of every plan all units that need not go are
-given back (`reprieve`): that is what makes every eviction count. Steps are bounded; fewer steps make a dearer plan,
-never a wrong one.
+given back (`reprieve`): that is what makes every eviction count. Rules between pods are asked as they are without those
+that would go (`outsiders`); pods that the request has to be near go only if nothing else makes room. Steps are bounded;
+fewer steps make a dearer plan, never a wrong one.
 
 Not here: who may ask for whose eviction (`preemption`, `reclaim`).
 """
@@ -22,6 +23,7 @@ import numpy as np
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.ledger import GPU_ROW, PODS_ROW
 from grove_server.placement.occupancy import Occupancy
+from grove_server.placement.outsiders import Outsiders, Returns
 from grove_server.placement.place import place
 from grove_server.placement.reprieve import laid_out, need_of, needed_units
 from grove_server.placement.requests import (
@@ -99,13 +101,14 @@ class EvictionSearch:
         self.refusal: Verdict | None = None
         self.vacating = Vacating(cluster, self.occupancy, units.pods)
         self._unit_of = units.unit_of[self.vacating.order]
+        self.outsiders = Outsiders(request, self.occupancy, self.vacating)
 
     def run(self, allowed: BoolArray) -> Eviction | None:
         """Return the cheapest plan found among allowed units (closed under what they take along); None if none fits.
 
         `refusal` then says what is missing even without all of them.
         """
-        widest = self._attempt(allowed, self.request)
+        widest, allowed = self._widest(allowed)
         if widest is None:
             return None
         tier, found = self._cheapest_tier(allowed, widest)
@@ -114,6 +117,18 @@ class EvictionSearch:
             found = self._cheaper(found, self._attempt(up_to, request))
         found = self._spare(found, up_to, tier)
         return self._bound(found)
+
+    def _widest(self, allowed: BoolArray) -> tuple[Eviction | None, BoolArray]:
+        """Return a plan that may use all allowed units, and which these are: those to be near stay if that will do."""
+        anchors = self.outsiders.anchors()
+        if anchors.any():
+            stays = self.units.none()
+            stays[self._unit_of[anchors]] = True
+            others = self.units.without_takers(allowed & ~stays)
+            found = self._attempt(others, self.request)
+            if found is not None:
+                return found, others
+        return self._attempt(allowed, self.request), allowed
 
     # -- tiers and domains -----------------------------------------------------------------------------------------
 
@@ -216,13 +231,23 @@ class EvictionSearch:
 
     def _attempt(self, allowed: BoolArray, request: GangRequest) -> Eviction | None:
         """Return the plan with the places that `place` chooses if all allowed units were gone."""
-        cluster = self.vacating.cluster_without(allowed[self._unit_of])
-        result = place(cluster, request, budget=self.budget)
+        going = allowed[self._unit_of]
+        cluster = self.vacating.cluster_without(going)
+        result = place(cluster, self.outsiders.without(request, going), budget=self.budget)
         if isinstance(result, Verdict):
             self.refusal = result
             return None
-        units = needed_units(cluster, self.units, self.vacating, result, allowed)
+        returns = Returns(self.outsiders, cluster, result, going) if self.outsiders else None
+        units = needed_units(cluster, self.units, self.vacating, result, allowed, returns)
         return Eviction(units=units, placement=result, cost=self.cost(units))
+
+    def request_without(self, units: BoolArray) -> GangRequest:
+        """Return the request as its rules are once some units are gone."""
+        return self.outsiders.without(self.request, self.going(units))
+
+    def going(self, units: BoolArray) -> BoolArray:
+        """Return which pods of `vacating` go with some units."""
+        return units[self._unit_of]
 
     def cost(self, units: BoolArray) -> Disruption:
         """Return what it costs to evict some units (closed under what they take along); who leaves already is free."""

@@ -17,7 +17,14 @@ from typing import Final
 import numpy as np
 
 from grove_server.placement import gpus
-from grove_server.placement.requests import GPU_RESOURCE, GPU_SHARE, PODS_RESOURCE, PodShape
+from grove_server.placement.requests import (
+    GPU_RESOURCE,
+    GPU_SHARE,
+    PODS_RESOURCE,
+    Counting,
+    PodShape,
+    nobody_counted,
+)
 from grove_server.placement.topology import BoolArray, IntArray
 
 PRIORITY_MIN: Final = -(2**31)
@@ -76,7 +83,9 @@ class Occupancy:
     `started_at_s`, `is_preemptible`, `is_leaving`, `base` (row of the base gang, -1 = none or gone), `is_present`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, counting: Counting = nobody_counted) -> None:
+        """Begin empty; `counting` tells whom rules between pods count, and so what these say without some."""
+        self.counting = counting
         self.resources: dict[str, int] = {PODS_RESOURCE: 0, GPU_RESOURCE: 1}
         self.nodes: dict[str, int] = {}
         self.queues: dict[str, int] = {"": 0}
