@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 
 from grove_server.placement.cluster import Cluster, GpuConflictError
-from grove_server.placement.occupancy import Occupancy
+from grove_server.placement.occupancy import Occupancy, Seat
 from grove_server.placement.outsiders import Returns
 from grove_server.placement.requests import GPU_RESOURCE, PodShape
 from grove_server.placement.results import Placement
@@ -151,11 +151,17 @@ class ShareTrial:
         nodes = sorted({seat.node for seat in seats})
         if any(node in self.rigid for node in nodes):
             return False
-        for seat in seats:
-            self.cluster.bind_pod(seat.node, seat.shape, seat.gpu_ids)
-        if all(self._holds(node) for node in nodes):
-            return True
-        for seat in seats:
+        back: list[Seat] = []
+        try:
+            for seat in seats:
+                self.cluster.bind_pod(seat.node, seat.shape, seat.gpu_ids)
+                back.append(seat)
+            if all(self._holds(node) for node in nodes):
+                return True
+        except GpuConflictError:
+            # It leaves already, and its GPU is promised to somebody who gets all of it once it is gone.
+            pass
+        for seat in back:
             self.cluster.release_pod(seat.node, seat.shape, seat.gpu_ids)
         return False
 
