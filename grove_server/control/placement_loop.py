@@ -166,6 +166,8 @@ class PlacementLoop(Supervised):
             joined.append(node.metadata.name)
         if notice.previous is not None and notice.previous.metadata.labels != node.metadata.labels:
             self._relabelled[node.metadata.name] = None
+            # Places that are kept may be in another domain now.
+            self._dirty.update(dict.fromkeys(self.room.nominations))
 
     def _observe_topology(self, name: str) -> None:
         """Look again at what waits, and at the gangs of a topology: they may be elsewhere in it now."""

@@ -58,9 +58,11 @@ class RoomDesk:
         self._events = events
         self._bring_back = bring_back
         self.queues = QueueBook(store)
-        self.seats = Seats(store, holdings, self.queues)
+        self.seats = Seats(store, holdings, self.queues, scenes.counted)
         holdings.tell = self.seats.touch
-        self.nominations = Nominations(store, cluster, holdings)
+        self.nominations = Nominations(
+            store, cluster, holdings, peers=scenes.peers, counting=scenes.counted, leaving=self.seats.leaving
+        )
         self.precedence = Precedence(store, cluster, self.queues, self.seats, self.nominations, scenes.shape_of)
         self.evictions = Evictions(
             store,
@@ -186,11 +188,11 @@ class RoomDesk:
         if nominated.part != ask.request.name:
             return None
         if self.nominations.answers(nominated, ask.request):
-            placement = self.nominations.take(key)
+            placement = self.nominations.take(key, ask.request)
             if placement is not None:
                 outcome = replace(placement, gang=ask.request.name)
                 return Decision(request=ask.request, outcome=outcome, nominated=placement)
-            if not self.nominations.is_hopeless(nominated):
+            if not self.nominations.is_hopeless(nominated, ask.request):
                 return _waiting(
                     ask.request, nominated.placement, f"waits until pods on {nominated.on_nodes()} are gone"
                 )
@@ -272,7 +274,7 @@ class RoomDesk:
     def _nominate(self, gang: PodGang, draft: CopyDraft, ask: Ask, eviction: Eviction, now: float) -> Decision | None:
         key = key_of(gang)
         placement = eviction.plan.placement
-        if not self.nominations.promise(key, ask.request.name, placement, self.queues.name_of(gang)):
+        if not self.nominations.promise(key, ask, placement, self.queues.name_of(gang)):
             return None
         nominated = self.nominations.get(key)
         draft.nominate(gang, nominated, now)

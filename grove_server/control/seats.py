@@ -19,7 +19,7 @@ from grove_server.control.decisions import Holdings
 from grove_server.control.queue_book import QueueBook
 from grove_server.placement.gang_facts import facts_of, facts_of_leaving, full_name
 from grove_server.placement.occupancy import GangFacts, Occupancy, Seat
-from grove_server.placement.requests import GPU_SHARE
+from grove_server.placement.requests import GPU_SHARE, Counting, nobody_counted
 from grove_server.resources.meta import Key, Kind
 from grove_server.resources.workload import Pod, PodGang
 from grove_server.store.interface import Reader, Store
@@ -37,11 +37,13 @@ def key_of_name(name: str, kind: Kind) -> Key:
 class Seats:
     """The occupancy and what is not in it yet."""
 
-    def __init__(self, store: Store, holdings: Holdings, queues: QueueBook) -> None:
+    def __init__(
+        self, store: Store, holdings: Holdings, queues: QueueBook, counting: Counting = nobody_counted
+    ) -> None:
         self._store = store
         self._holdings = holdings
         self._queues = queues
-        self.occupancy = Occupancy()
+        self.occupancy = Occupancy(counting)
         self.is_on = False
         self.leaving: set[Key] = set()
         self._stale: dict[Key, None] = {}

@@ -199,7 +199,7 @@ class Moment:
 
         Pods that leave already stand by themselves, to be counted on first; without them they are nobody's victims.
         """
-        occupancy = Occupancy()
+        occupancy = Occupancy(self.stage.counted)
         facts = {name: facts_of(self.gangs[name], self.queue_of(self.gangs[name])) for name in self._seated()}
         seats = []
         for name, each in self._running.items():

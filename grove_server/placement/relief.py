@@ -83,7 +83,7 @@ def _victims(found: Moves, movable: Occupancy) -> list[Victim]:
 
 def _surplus_alone(occupancy: Occupancy, budgets_of: BudgetsOf) -> Occupancy:
     """Return an occupancy of the pods that may move: nothing of a minimum is in it."""
-    movable = Occupancy()
+    movable = Occupancy(occupancy.counting)
     surplus = occupancy.is_surplus
     for name in sorted(occupancy.gangs):
         gang = occupancy.gangs[name]
