@@ -248,6 +248,8 @@ class GangDesk:
         is_kept = decision is not None and decision.is_placed
         if decision is None:
             ask, decision = self.room.refusal(gang, ask, is_minimum=is_minimum)
+            if decision is not None and is_minimum:
+                decision = self.room.make_within(gang, draft, ask, decision, now)
         if decision is None:
             outcome: Placement | Verdict | Decision = self._ask(gang, ask, is_minimum=is_minimum)
             if isinstance(outcome, Verdict) and is_minimum:

@@ -134,6 +134,23 @@ class Precedence:
         """Return that the limit of a gang's queue has no room for one more surplus pod; None if it has."""
         return self._over_limit(self._queues.name_of(gang), request, amounts_of_pod(shape))
 
+    def limit_on_arrival(self, gang: PodGang, request: GangRequest) -> str:
+        """Return which limits a gang would exceed that takes the places kept for it now; "" if none."""
+        allowances = self._queues.allowances
+        if not allowances.has_limits:
+            return ""
+        return allowances.over_limit(self._queues.name_of(gang), amounts_of(request), self._seats.used())
+
+    def is_limit_yielding(self, gang: PodGang) -> bool:
+        """Return whether pods leave that a limit of a gang's queue, or of one above it, counts."""
+        tree, queue = self._queues.tree, self._queues.name_of(gang)
+        if queue not in tree.numbers:
+            return False
+        return any(
+            name in tree.numbers and tree.lineage(name)[-1] == tree.lineage(queue)[-1]
+            for name in self._seats.leaving_of()
+        )
+
     def _over_limit(self, queue: str, request: GangRequest, amounts: Amounts) -> Decision | None:
         allowances = self._queues.allowances
         text = allowances.over_limit(queue, amounts, self.used()) if allowances.has_limits else ""

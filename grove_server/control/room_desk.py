@@ -30,6 +30,7 @@ from grove_server.placement.allowances import surplus_of, without_surplus
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.earmarks import Earmark
 from grove_server.placement.gangs import Ask, ask_minimum, is_complete
+from grove_server.placement.preemption import over_limits
 from grove_server.placement.requests import GangRequest
 from grove_server.placement.results import Placement, Verdict
 from grove_server.placement.waiting import QUEUE_BLOCKED, QUEUE_LIMIT, WAITING_FOR_VICTIMS
@@ -188,11 +189,14 @@ class RoomDesk:
         if nominated.part != ask.request.name:
             return None
         if self.nominations.answers(nominated, ask.request):
-            placement = self.nominations.take(key, ask.request)
+            over = self.precedence.limit_on_arrival(gang, ask.request)
+            placement = None if over else self.nominations.take(key, ask.request)
             if placement is not None:
                 outcome = replace(placement, gang=ask.request.name)
                 return Decision(request=ask.request, outcome=outcome, nominated=placement)
-            if not self.nominations.is_hopeless(nominated, ask.request):
+            if over and self.precedence.is_limit_yielding(gang):
+                return _waiting(ask.request, nominated.placement, f"waits until pods of its queue are gone: {over}")
+            if not over and not self.nominations.is_hopeless(nominated, ask.request):
                 return _waiting(
                     ask.request, nominated.placement, f"waits until pods on {nominated.on_nodes()} are gone"
                 )
@@ -212,6 +216,22 @@ class RoomDesk:
         if within:
             return replace(ask, request=request), self.precedence.refusal(gang, request, is_surplus=True)
         return ask, self.precedence.limit_reached(gang, ask.request, shape)
+
+    def make_within(self, gang: PodGang, draft: CopyDraft, ask: Ask, refusal: Decision, now: float) -> Decision:
+        """Return that others leave so that a gang's minimum keeps within a limit, or its refusal by the queue."""
+        if refusal.waiting_reason != QUEUE_LIMIT:
+            return refusal
+        key = key_of(gang)
+        self.precedence.wait(gang, ask.request)
+        if self.nominations.get(key) is not None:
+            return refusal
+        earmarks = self.around(ask, is_minimum=True)
+        found = self.evictions.plan(key, gang, ask.request, over_limits(self._cluster, ask.request), earmarks, now)
+        decision = self._nominate(gang, draft, ask, found, now) if isinstance(found, Eviction) else None
+        if decision is None:
+            return refusal
+        self._has_unblocked |= self.precedence.wait_no_more(key)
+        return decision
 
     def around(self, ask: Ask, *, is_minimum: bool) -> Sequence[Earmark]:
         """Return what is set aside and binds a question: what ran before gets its place back all the same."""

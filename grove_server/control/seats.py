@@ -17,7 +17,7 @@ from typing import Final
 
 from grove_server.control.decisions import Holdings
 from grove_server.control.queue_book import QueueBook
-from grove_server.placement.gang_facts import facts_of, facts_of_leaving, full_name
+from grove_server.placement.gang_facts import facts_of, facts_of_leaving, full_name, is_leaving
 from grove_server.placement.occupancy import GangFacts, Occupancy, Seat
 from grove_server.placement.requests import GPU_SHARE, Counting, nobody_counted
 from grove_server.resources.meta import Key, Kind
@@ -106,6 +106,12 @@ class Seats:
         if self._used is None:
             self._used = {name: Counter(held) for name, held in self.occupancy.used_by_queue().items()}
         return self._used
+
+    def leaving_of(self) -> set[str]:
+        """Return the queues of which pods leave."""
+        occupancy = self.occupancy
+        rows = [row for name, row in occupancy.gangs.items() if is_leaving(name) and occupancy.pods_of(row)]
+        return {occupancy.gang(row).queue for row in rows}
 
     def has_lower(self, priority: int) -> bool:
         """Return whether any pod belongs to a gang of a lower priority: without, nobody can give way."""

@@ -21,6 +21,7 @@ from typing import Final
 import numpy as np
 
 from grove_server.placement.cluster import Cluster
+from grove_server.placement.excess import Excess, Freeing
 from grove_server.placement.ledger import GPU_ROW, PODS_ROW
 from grove_server.placement.occupancy import Occupancy
 from grove_server.placement.outsiders import Outsiders, Returns
@@ -50,11 +51,15 @@ _YOUNGER_MAX: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvictionLimits:
-    """Bounds of one plan: pods that may go, alternatives tried to make it cheaper, domains tried by themselves."""
+    """Bounds of one plan: pods that may go, alternatives tried to make it cheaper, domains tried by themselves.
+
+    `excess`: what has to come free of queues' limits as well.
+    """
 
     pods_max: int = 30_000
     alternatives_max: int = 16
     domains_max: int = 4
+    excess: Excess | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +107,7 @@ class EvictionSearch:
         self.vacating = Vacating(cluster, self.occupancy, units.pods)
         self._unit_of = units.unit_of[self.vacating.order]
         self.outsiders = Outsiders(request, self.occupancy, self.vacating)
+        self.freeing = None if limits.excess is None else Freeing(units, limits.excess)
 
     def run(self, allowed: BoolArray) -> Eviction | None:
         """Return the cheapest plan found among allowed units (closed under what they take along); None if none fits.
@@ -111,6 +117,10 @@ class EvictionSearch:
         widest, allowed = self._widest(allowed)
         if widest is None:
             return None
+        if self.freeing is not None:
+            # Where there is room, nobody has to go but for the limit.
+            enough = self.freeing.completed(self.units.none(), allowed)
+            widest = self._cheaper(widest, self._attempt(enough, self.request))
         tier, found = self._cheapest_tier(allowed, widest)
         up_to = allowed & (self.units.tier <= tier)
         for request in self._by_domain(up_to):
@@ -231,6 +241,8 @@ class EvictionSearch:
 
     def _attempt(self, allowed: BoolArray, request: GangRequest) -> Eviction | None:
         """Return the plan with the places that `place` chooses if all allowed units were gone."""
+        if self.freeing is not None and not self.freeing.covers(allowed):
+            return None
         going = allowed[self._unit_of]
         cluster = self.vacating.cluster_without(going)
         result = place(cluster, self.outsiders.without(request, going), budget=self.budget)
@@ -239,6 +251,8 @@ class EvictionSearch:
             return None
         returns = Returns(self.outsiders, cluster, result, going) if self.outsiders else None
         units = needed_units(cluster, self.units, self.vacating, result, allowed, returns)
+        if self.freeing is not None:
+            units = self.freeing.completed(units, allowed)
         return Eviction(units=units, placement=result, cost=self.cost(units))
 
     def request_without(self, units: BoolArray) -> GangRequest:

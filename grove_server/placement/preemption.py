@@ -30,7 +30,7 @@ from grove_server.placement.requests import (
     InvalidRequestError,
     minimum_of,
 )
-from grove_server.placement.results import Placement, Verdict
+from grove_server.placement.results import Placement, ScopeKind, Verdict, VerdictCode
 from grove_server.placement.topology import BoolArray
 from grove_server.placement.units import Units
 from grove_server.placement.violations import violations
@@ -104,7 +104,9 @@ def plan_preemption(
     request = without_optional(request)
     verdict = place(cluster, request, budget=budget)
     if isinstance(verdict, Placement):
-        return Preemption(gang=request.name, victims=(), placement=verdict, cost=Disruption(), reasons=())
+        if limits.excess is None:
+            return Preemption(gang=request.name, victims=(), placement=verdict, cost=Disruption(), reasons=())
+        verdict = over_limits(cluster, request)
     if policy == PreemptionPolicy.NEVER:
         return noted(verdict, "its priority class never preempts")
     may_go = occupancy.is_present & occupancy.is_preemptible & (occupancy.priority < priority)
@@ -221,6 +223,24 @@ def without_optional(request: GangRequest) -> GangRequest:
     if not minimum_of(request):
         raise InvalidRequestError(f"gang {request.name} asks for surplus pods alone; nobody makes room for those")
     return replace(request, members=tuple(_minimum(member) for member in request.members))
+
+
+def over_limits(cluster: Cluster, request: GangRequest) -> Verdict:
+    """Return the verdict on a gang that has room, and may not have it because of limits."""
+    return Verdict(
+        gang=request.name,
+        code=VerdictCode.INSUFFICIENT_CAPACITY,
+        proof=True,
+        kind=ScopeKind.GANG,
+        scope=request.name,
+        pods_needed=minimum_of(request),
+        level="",
+        nodes_total=len(cluster.node_names()),
+        levels=(),
+        exclusions=(),
+        remedies=(),
+        generation=cluster.generation,
+    )
 
 
 def noted(verdict: Verdict, text: str) -> Verdict:

@@ -136,19 +136,31 @@ class QueueTree:
             number = int(self.parents[number])
         return names
 
+    def below(self, name: str) -> frozenset[str]:
+        """Return a queue and all that are below it; KeyError if there is none."""
+        inside = {self.numbers[name]}
+        for level in self.levels[1:]:
+            inside.update(number for number in level if int(self.parents[number]) in inside)
+        return frozenset(self.specs[number].name for number in inside)
+
     def totals(self, amounts: Mapping[str, Mapping[str, int]], resources: Mapping[str, int]) -> IntArray:
         """Return int64[R, Q]: what each queue has together with all below it. Unknown queues count nowhere."""
-        totals: IntArray = np.zeros((len(resources), len(self.specs)), dtype=np.int64)
+        totals = self.own_amounts(amounts, resources)
+        for level in reversed(self.levels[1:]):
+            for row in totals:
+                np.add.at(row, self.parents[level], row[level])
+        return totals
+
+    def own_amounts(self, amounts: Mapping[str, Mapping[str, int]], resources: Mapping[str, int]) -> IntArray:
+        """Return int64[R, Q]: what each queue has without those below it. Unknown queues count nowhere."""
+        own: IntArray = np.zeros((len(resources), len(self.specs)), dtype=np.int64)
         for name, held in amounts.items():
             number = self.numbers.get(name)
             if number is not None:
                 for resource, amount in held.items():
                     if resource in resources:
-                        totals[resources[resource], number] += amount
-        for level in reversed(self.levels[1:]):
-            for row in totals:
-                np.add.at(row, self.parents[level], row[level])
-        return totals
+                        own[resources[resource], number] += amount
+        return own
 
     def admits(
         self, queue: str, request: Mapping[str, int], used: Mapping[str, Mapping[str, int]]

@@ -27,6 +27,7 @@ from grove_server.placement.preemption import (
     Displacement,
     Preemption,
     noted,
+    over_limits,
     without_optional,
 )
 from grove_server.placement.queues import UNLIMITED, QueueTree
@@ -65,7 +66,9 @@ def plan_reclaim(
     request = without_optional(request)
     verdict = place(cluster, request, budget=budget)
     if isinstance(verdict, Placement):
-        return Preemption(gang=request.name, victims=(), placement=verdict, cost=Disruption(), reasons=())
+        if limits.excess is None:
+            return Preemption(gang=request.name, victims=(), placement=verdict, cost=Disruption(), reasons=())
+        verdict = over_limits(cluster, request)
     if queue not in tree.numbers:
         return noted(verdict, f"there is no queue {queue}")
     used = occupancy.used_by_queue() if shares.used is None else shares.used

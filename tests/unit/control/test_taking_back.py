@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from grove_server.resources.queues import QUEUE
-from grove_server.resources.workload import PodGang
+from grove_server.resources.queues import QUEUE, Queue
+from grove_server.resources.workload import Pod, PodGang
 from tests.lifecycle_cases import Json, clique, manifest
 from tests.planes import Plane
+from tests.unit.control.test_preemption import HIGH, LOW, classes
 from tests.unit.control.test_queues import gang_reason, queue, workers
 
 SLOW_STOP_S = 20.0
@@ -48,3 +49,54 @@ async def test_what_was_promised_counts_while_victims_stop(plane: Plane) -> None
     await plane.until(lambda: running(plane, "o") == 4, "four of the owner run")
     await plane.until_quiet()
     assert (running(plane, "o"), running(plane, "b")) == (4, 4)
+
+
+async def test_a_guarantee_holds_under_a_limit_that_is_reached(plane: Plane) -> None:
+    """Where the limit of the queue above is used up, a sibling gives up what it borrows, and no more than that."""
+    await workers(plane, 8)
+    await plane.put(
+        queue("top", limit={"pods": "4"}),
+        queue("owner", parent="top", guarantee={"pods": "2"}),
+        queue("borrower", parent="top"),
+    )
+    await apply_many(plane, "b", "borrower", 4)
+    await plane.until_ready(4)
+    await apply_many(plane, "o", "owner", 3)
+    assert running(plane, "b") == 2
+    assert gang_reason(plane, "o0-0") == gang_reason(plane, "o1-0") == "WaitingForVictims"
+    assert gang_reason(plane, "o2-0") == "QueueLimit"
+    assert sum(1 for pod in plane.all(Pod) if pod.node) == 4, "the limit holds while pods still stop"
+    plane.clock.advance(SLOW_STOP_S + 1)
+    await plane.until(lambda: running(plane, "o") == 2, "the owner runs what it is guaranteed")
+    await plane.until_quiet()
+    assert (running(plane, "o"), running(plane, "b")) == (2, 2)
+    plane.clock.advance(2.0)
+    # Two are guaranteed, and of the two that are left each gets one; what waits for the limit is wanted, too.
+    await plane.until(lambda: share_of(plane, "owner") == "3", "its wish counts in its fair share")
+
+
+def share_of(plane: Plane, name: str) -> str:
+    """Return how many pods are fair for a queue."""
+    found = plane.store.read().get(Queue, "", name)
+    return "" if found is None else found.status.fair_share.get("pods", "")
+
+
+async def test_a_higher_priority_gets_under_its_queues_limit(plane: Plane) -> None:
+    """Over the limit a gang displaces the lower priority of its queue, though nodes are free; an equal one waits."""
+    await workers(plane, 8)
+    await plane.put(*classes(), queue("q", limit={"pods": "3"}))
+    for number in range(3):
+        await plane.apply(slow_in_queue(f"low{number}", "q", priorityClassName=LOW), uid=f"low{number}")
+    await plane.until_ready(3)
+    await plane.apply(slow_in_queue("high", "q", 2, priorityClassName=HIGH), uid="high")
+    await plane.until(lambda: gang_reason(plane, "high-0") == "WaitingForVictims", "it waits for others to leave")
+    await plane.until_quiet()
+    assert running(plane, "low") == 1
+    assert running(plane, "high") == 0, "it takes free nodes only when the limit lets it"
+    plane.clock.advance(SLOW_STOP_S + 1)
+    await plane.until(lambda: running(plane, "high") == 2, "it runs")
+    await plane.until_quiet()
+    await plane.apply(slow_in_queue("equal", "q", 1, priorityClassName=LOW), uid="equal")
+    await plane.until(lambda: gang_reason(plane, "equal-0") == "QueueLimit", "an equal one waits")
+    await plane.until_quiet()
+    assert (running(plane, "low"), running(plane, "high"), running(plane, "equal")) == (1, 2, 0)

@@ -173,3 +173,17 @@ def test_a_strict_queue_blocks_only_what_competes_for_the_same_nodes() -> None:
     assert heads.blocker_of("strict", gang(clique("w", 1, wants("b200")))) is None
     assert heads.blocker_of("strict", gang(clique("w", 1, wants("b300", 0)))) is None
     assert heads.blocker_of("loose", gang(clique("w", 1, wants("b300")))) is None
+
+
+def test_what_is_guaranteed_below_a_queue_is_in_its_share() -> None:
+    """A parent without a guarantee of its own gets what those below it are promised; the difference is borrowed."""
+    tree = QueueTree([_queue("top"), _queue("x", "top", guarantee={"gpu": 8}), _queue("other", weight=3.0)])
+    shares = fair_shares(tree, {"gpu": 12}, {"x": {"gpu": 8}, "other": {"gpu": 12}})
+    assert [shares[name]["gpu"] for name in ("top", "x", "other")] == pytest.approx([8, 8, 4])
+
+
+def test_a_queue_wants_no_more_than_limits_below_it_allow() -> None:
+    """The wishes of a queue that is capped leave the rest to others."""
+    tree = QueueTree([_queue("top"), _queue("x", "top", limit={"gpu": 2}), _queue("other")])
+    shares = fair_shares(tree, {"gpu": 12}, {"x": {"gpu": 90}, "other": {"gpu": 90}})
+    assert [shares[name]["gpu"] for name in ("top", "x", "other")] == pytest.approx([2, 2, 10])
