@@ -13,7 +13,7 @@ import asyncio
 import enum
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from grove_server.admission.context import AdmissionContext, Limits, Misfit
@@ -39,6 +39,7 @@ from grove_server.api.writable import (
 )
 from grove_server.resources.manifest import ManifestMetadata
 from grove_server.resources.meta import CLUSTER_SCOPED, Key, Kind
+from grove_server.resources.replacing import replace
 from grove_server.resources.schema import Manifest
 from grove_server.resources.violations import Reason, Violation
 from grove_server.resources.workload import PodCliqueSet

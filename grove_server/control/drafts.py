@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeAlias
 
 from grove_server.control.decisions import Decision
@@ -17,6 +17,7 @@ from grove_server.placement.requests import PodShape, minimum_of
 from grove_server.placement.results import Placement
 from grove_server.placement.standing import Standing
 from grove_server.resources.meta import Key, Kind, key_of
+from grove_server.resources.replacing import replace
 from grove_server.resources.workload import Nomination, Pod, PodGang
 from grove_server.store.interface import Change, Put, Reader
 

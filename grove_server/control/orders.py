@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from grove_server.control.freed_places import FreedPlaces
 from grove_server.control.loads import Loads
@@ -12,6 +12,7 @@ from grove_server.lifecycle.orders import DRAIN_TIMEOUT_S, NODE_EVICTION_DELAY_S
 from grove_server.lifecycle.removal import drain_timeout_s
 from grove_server.lifecycle.rollout.progress import update_order
 from grove_server.resources.labels import STUCK_TERMINATING_POLICY, STUCK_WAIT
+from grove_server.resources.replacing import replace
 from grove_server.resources.workload import PodCliqueSet
 from grove_server.store.interface import Store
 

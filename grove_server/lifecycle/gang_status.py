@@ -7,10 +7,11 @@ placed. Grove declares these fields and never fills them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from grove_server.lifecycle.machine import GangObservation, next_gang_phase
 from grove_server.resources.meta import Condition, find_condition, with_condition
+from grove_server.resources.replacing import replace
 from grove_server.resources.workload import GangPhase, PodGang, PodGangStatus
 
 INITIALIZED = "Initialized"
