@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from grove_server.control.indexes import PODS_BY_GANG
+from grove_server.control.patience import Patience
+from grove_server.control.precedence import rank
 from grove_server.control.queue_book import QueueBook
 from grove_server.control.seats import Seats, key_of_name
 from grove_server.lifecycle.orders import NO_ORDERS, CopyOrders
@@ -34,6 +36,9 @@ from grove_server.store.interface import Store
 
 PLANS_MAX: Final = 16
 """Most plans of one round; who comes later is asked about in the next one."""
+
+ASKED_AGAIN_MAX: Final = 4
+"""Most gangs that are asked about again at a time because something changed, whatever it was."""
 
 _ANSWERS_MAX: Final = 10_000
 
@@ -75,7 +80,9 @@ class Evictions:
         used: UsedNow,
         due: Due,
         orders_of: OrdersOf,
+        patience: Patience,
     ) -> None:
+        self._patience = patience
         self._store = store
         self._cluster = cluster
         self._seats = seats
@@ -84,7 +91,10 @@ class Evictions:
         self._due = due
         self._orders_of = orders_of
         self._left = PLANS_MAX
-        self._answers: dict[Hashable, tuple[int, str]] = {}
+        self._answers: dict[Hashable, tuple[tuple[int, int], str]] = {}
+        self._askers: dict[Hashable, dict[Key, tuple[object, ...]]] = {}
+        self._asked: dict[Key, Hashable] = {}
+        self._asked_at = (0, 0)
         self.postponed: dict[Key, None] = {}
         self._stalled: dict[Key, None] = {}
         self._reliefs: dict[Key, Relief] = {}
@@ -101,6 +111,41 @@ class Evictions:
         """Return the gangs whose plan waits for something on its way to the disk, once."""
         stalled, self._stalled = self._stalled, {}
         return stalled
+
+    @property
+    def state(self) -> tuple[int, int]:
+        """Changes whenever a plan may come out otherwise."""
+        return self._cluster.generation, self._seats.version
+
+    @property
+    def may_answer_otherwise(self) -> bool:
+        """Whether something changed since those were asked again for whom nobody could make room."""
+        return bool(self._askers) and self._asked_at != self.state
+
+    def take_askers(self) -> list[Key]:
+        """Return some of the gangs for which nobody could make room: the first of those that ask for the same."""
+        self._asked_at = self.state
+        found = []
+        for shared in list(self._askers)[:ASKED_AGAIN_MAX]:
+            members = self._askers[shared] = self._askers.pop(shared)
+            found.append(min((order, key) for key, order in members.items())[1])
+        return found
+
+    def forget(self, key: Key) -> None:
+        """Drop a gang that has its places or is gone."""
+        self._patience.drop(key)
+        shared = self._asked.pop(key, None)
+        if shared is not None:
+            members = self._askers[shared]
+            del members[key]
+            if not members:
+                del self._askers[shared]
+
+    def _refused(self, key: Key, gang: PodGang, shared: Hashable) -> None:
+        """Note that a gang is to be asked again when a plan may come out otherwise."""
+        self.forget(key)
+        self._asked[key] = shared
+        self._askers.setdefault(shared, {})[key] = rank(gang)
 
     def begin_round(self) -> dict[Key, None]:
         """Allow so many plans again; return the gangs that the last round did not come to."""
@@ -119,9 +164,12 @@ class Evictions:
         if not self._may_find(gang, request, queue):
             never = self._seats.is_on and gang.preemption_policy == PreemptionPolicy.NEVER
             return noted(verdict, "its priority class never preempts") if never else verdict
+        if self._patience.left_s(gang, now):
+            return noted(verdict, "others leave for it only after the preemption delay of its queue")
         shared = (signature_of(request), gang.priority, gang.preemption_policy, queue)
         answer = self._answers.get(shared)
-        if answer is not None and answer[0] == self._cluster.generation:
+        if answer is not None and answer[0] == self.state:
+            self._refused(key, gang, shared)
             return noted(verdict, answer[1]) if answer[1] else verdict
         if self._left <= 0 or not self._is_ready():
             self.postponed[key] = None
@@ -149,7 +197,8 @@ class Evictions:
         if len(self._answers) >= _ANSWERS_MAX:
             self._answers.clear()
         added = found.detail.removeprefix(verdict.detail).removeprefix("; ")
-        self._answers[shared] = (self._cluster.generation, added)
+        self._answers[shared] = (self.state, added)
+        self._refused(key, gang, shared)
         return found
 
     # Inside.

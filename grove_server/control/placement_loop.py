@@ -32,6 +32,7 @@ from grove_server.control.indexes import PODS_BY_NODE
 from grove_server.control.notes import node_note, placed_note
 from grove_server.control.pace import Pace
 from grove_server.control.peers import Followers, forget_pods
+from grove_server.control.queue_book import asks_otherwise
 from grove_server.control.queue_status import REST_S
 from grove_server.control.solver_pool import SolverPool
 from grove_server.control.supervision import Supervised
@@ -206,7 +207,7 @@ class PlacementLoop(Supervised):
             if (
                 notice.kind is not ChangeType.MODIFIED
                 or not isinstance(previous, Queue)
-                or previous.spec != resource.spec
+                or asks_otherwise(previous, resource)
             ):
                 self.room.forget_queues()
                 self._dirty.update(dict.fromkeys(self.desk.waiting))
@@ -280,7 +281,7 @@ class PlacementLoop(Supervised):
 
     def _time_earmarks(self) -> None:
         """Bring gangs back when they have waited so long that a domain is set aside for them."""
-        due_at = self.room.set_asides.next_due_at
+        due_at = self.room.next_due_at
         if due_at is None or (self._timed_for is not None and self._timed_for <= due_at):
             return
         self._timed_for = due_at
@@ -289,7 +290,7 @@ class PlacementLoop(Supervised):
             await self._clock.sleep_until(due_at)
             if self._timed_for == due_at:
                 self._timed_for = None
-            for key in self.room.set_asides.take_due(self._clock.now()):
+            for key in self.room.take_due(self._clock.now()):
                 self._bring_back(key)
             self._time_earmarks()
 

@@ -19,7 +19,8 @@ from grove_server.control.events import EventRecorder
 from grove_server.control.evictions import Eviction, Evictions, OrdersOf
 from grove_server.control.nominations import Nominations
 from grove_server.control.notes import earmarked_note, eviction_notes
-from grove_server.control.precedence import Precedence
+from grove_server.control.patience import Patience
+from grove_server.control.precedence import Precedence, rank
 from grove_server.control.queue_book import QueueBook
 from grove_server.control.queue_status import QueueStatuses
 from grove_server.control.scenes import Scenes
@@ -33,6 +34,7 @@ from grove_server.placement.gangs import Ask, ask_minimum, is_complete
 from grove_server.placement.preemption import over_limits
 from grove_server.placement.requests import GangRequest
 from grove_server.placement.results import Placement, Verdict
+from grove_server.placement.thresholds import Thresholds
 from grove_server.placement.waiting import QUEUE_BLOCKED, QUEUE_LIMIT, WAITING_FOR_VICTIMS
 from grove_server.resources.meta import Key, key_of
 from grove_server.resources.workload import PodGang
@@ -65,6 +67,7 @@ class RoomDesk:
             store, cluster, holdings, peers=scenes.peers, counting=scenes.counted, leaving=self.seats.leaving
         )
         self.precedence = Precedence(store, cluster, self.queues, self.seats, self.nominations, scenes.shape_of)
+        self.patience = Patience(self.queues)
         self.evictions = Evictions(
             store,
             cluster,
@@ -73,6 +76,7 @@ class RoomDesk:
             used=self.precedence.used,
             due=self.precedence.fair,
             orders_of=orders_of,
+            patience=self.patience,
         )
         self.set_asides = SetAsides(cluster, self.queues)
         self.statuses = QueueStatuses(store, self.queues, self.precedence)
@@ -80,6 +84,9 @@ class RoomDesk:
         self._priorities: Counter[int] = Counter()
         self._has_opened = False
         self._has_unblocked = False
+        # Who waits for queues to use less, and the state of that when it was looked at last.
+        self._thresholds: Thresholds[Key] = Thresholds()
+        self._looked_at: tuple[int, int] | None = None
 
     # What changed.
 
@@ -99,13 +106,11 @@ class RoomDesk:
         """Read the queues again, and what gangs of them may do."""
         self.queues.forget()
         self.evictions.forget_answers()
+        self._thresholds = Thresholds()
 
-    def helped_by_release(self, waiting: Mapping[Key, Decision]) -> list[Key]:
-        """Return the gangs that wait for pods to go, or for their queue to use less, whatever was released."""
-        found = list(self.nominations)
-        if self.queues.has_limits:
-            found += [key for key, decision in waiting.items() if _waits_for(QUEUE_LIMIT, decision)]
-        return found
+    def helped_by_release(self) -> list[Key]:
+        """Return the gangs that wait for pods to go, whatever was released."""
+        return list(self.nominations)
 
     def forget(self, key: Key) -> None:
         """Keep nothing for a gang that is gone or waits no more."""
@@ -114,6 +119,9 @@ class RoomDesk:
 
     def wait_no_more(self, key: Key) -> None:
         """Set nothing aside for a gang that has its places, and hold back nobody for it; the next one may be due."""
+        self.evictions.forget(key)
+        if self._thresholds.drop(key):
+            self._looked_at = None
         self._has_unblocked |= self.precedence.wait_no_more(key)
         self._has_opened |= self.set_asides.of(key) is not None
         for following in self.set_asides.drop(key):
@@ -137,9 +145,24 @@ class RoomDesk:
     # Rounds.
 
     @property
+    def next_due_at(self) -> float | None:
+        """When a gang will next have waited long enough for something, in epoch seconds."""
+        return min(
+            (at for at in (self.set_asides.next_due_at, self.patience.next_due_at) if at is not None), default=None
+        )
+
+    def take_due(self, now: float) -> list[Key]:
+        """Return the gangs that have waited long enough for something."""
+        return [*self.set_asides.take_due(now), *self.patience.take_due(now)]
+
+    @property
     def has_more(self) -> bool:
         """Whether gangs are to be decided again although nothing else changed."""
-        return self._has_opened or self._has_unblocked or bool(self.evictions.postponed)
+        return self._has_opened or self._has_unblocked or bool(self.evictions.postponed) or self._may_cross
+
+    @property
+    def _may_cross(self) -> bool:
+        return bool(self._thresholds) and self._looked_at != self.precedence.version
 
     def begin_round(self, waiting: Mapping[Key, Decision]) -> dict[Key, None]:
         """Begin a round; return the gangs that the last one did not come to, or that nobody holds back any more."""
@@ -152,7 +175,17 @@ class RoomDesk:
         elif self._has_unblocked:
             again |= dict.fromkeys(k for k, decision in waiting.items() if _waits_for(QUEUE_BLOCKED, decision))
         self._has_opened = self._has_unblocked = False
+        if self._may_cross:
+            again |= dict.fromkeys(self._thresholds.woken(self.precedence.total))
+            self._looked_at = self.precedence.version
         return again
+
+    def file(self, gang: PodGang, decision: Decision) -> None:
+        """Note for which use of queues a gang waits."""
+        if self.queues.is_in_use and self.seats.is_on:
+            ways = self.precedence.ways(gang, decision)
+            if self._thresholds.file(key_of(gang), ways, self.precedence.total, order=rank(gang)):
+                self._looked_at = None
 
     @property
     def needs_seats(self) -> bool:

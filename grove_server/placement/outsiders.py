@@ -37,7 +37,7 @@ def without_gone(request: GangRequest, counting: Counting, is_gone: Callable[[st
 def _recounted(rule: PodRule, pods: Mapping[str, Counted], is_gone: Callable[[str], bool]) -> PodRule:
     if not any(map(is_gone, pods)):
         return rule
-    left = {each for name, each in pods.items() if not is_gone(name)}
+    left = dict.fromkeys(each for name, each in pods.items() if not is_gone(name))
     counts = Counter(each.value for each in left)
     return replace(rule, counts=tuple(sorted(counts.items())))
 
