@@ -313,4 +313,5 @@ class GangDesk:
             if each.request is not None and isinstance(each.outcome, Verdict)
         ]
         self.wake_ups.file(key, failed, order=rank(gang), lane=self.room.lane(gang))
+        self.room.file(gang, self.waiting[key])
         draft.wait(gang, scene, decision, now)

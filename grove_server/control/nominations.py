@@ -77,6 +77,8 @@ class Nominations:
         self._counting = counting
         self._leaving = leaving
         self._by_gang: dict[Key, Nominated] = {}
+        # Counts what was promised, taken and given back.
+        self.version = 0
 
     def __bool__(self) -> bool:
         return bool(self._by_gang)
@@ -96,6 +98,7 @@ class Nominations:
             self._cluster.promise(named)
         except ClusterError:
             return False
+        self.version += 1
         self._by_gang[key] = Nominated(part=ask.request.name, placement=named, queue=queue)
         self._peers.keep(
             name, ((ask.pods[clique.name][0], each.node) for clique in named.cliques for each in clique.bindings)
@@ -106,6 +109,7 @@ class Nominations:
         """Keep nothing for a gang any more; return whether something was."""
         if self._by_gang.pop(key, None) is None:
             return False
+        self.version += 1
         self._cluster.withdraw(full_name(key.namespace, key.name))
         self._peers.keep_no_more(full_name(key.namespace, key.name))
         return True
@@ -119,6 +123,7 @@ class Nominations:
         except StalePlacementError:
             return None
         self._peers.keep_no_more(full_name(key.namespace, key.name))
+        self.version += 1
         del self._by_gang[key]
         return placement
 

@@ -88,6 +88,7 @@ class PlacementLoop(Supervised):
         self._retry_generation = 0
         self._timed_for: float | None = None
         self._is_telling_queues = False
+        self._is_asking_again = False
         # Set while the store takes no changes: giving back what could not be written must not look like help.
         self._is_resting = False
         self._wake = asyncio.Event()
@@ -154,7 +155,7 @@ class PlacementLoop(Supervised):
             self.room.check_promises()
         if released:
             self._release(released)
-            self._dirty.update(dict.fromkeys(self.room.helped_by_release(self.desk.waiting)))
+            self._dirty.update(dict.fromkeys(self.room.helped_by_release()))
         self._dirty.update(dict.fromkeys(self.room.evictions.take_stalled()))
         for name in joined:
             adopted.update(self.desk.holdings.unaccounted(self._store.read().indexed(PODS_BY_NODE, name)))
@@ -313,6 +314,20 @@ class PlacementLoop(Supervised):
 
         self.run_aside(tell())
 
+    def _ask_again(self) -> None:
+        """Have some of those decided anew for whom nobody could make room, a moment after something changed."""
+        if self._is_asking_again or not self.room.evictions.may_answer_otherwise:
+            return
+        self._is_asking_again = True
+
+        async def ask() -> None:
+            await self._clock.sleep(REST_S)
+            self._is_asking_again = False
+            for key in self.room.evictions.take_askers():
+                self._bring_back(key)
+
+        self.run_aside(ask())
+
     def _start_over(self) -> None:
         """Give back what a round that broke off had decided and not sent, and look at every gang again."""
         for draft in self._drafts.values():
@@ -351,6 +366,7 @@ class PlacementLoop(Supervised):
         self.desk.show_waiting()
         self._time_earmarks()
         self._tell_queues()
+        self._ask_again()
 
     def _helped(self) -> list[Key]:
         """Return the waiting gangs that what grew since the last look may help."""

@@ -45,6 +45,8 @@ class Seats:
         self._queues = queues
         self.occupancy = Occupancy(counting)
         self.is_on = False
+        # Counts what may have changed what queues use.
+        self.version = 0
         self.leaving: set[Key] = set()
         self._stale: dict[Key, None] = {}
         self._stale_gangs: dict[Key, None] = {}
@@ -56,17 +58,20 @@ class Seats:
     def touch(self, keys: Iterable[Key]) -> None:
         """Note that what pods hold, or whether they leave, has changed."""
         if self.is_on:
+            self.version += 1
             self._stale.update(dict.fromkeys(keys))
 
     def touch_gang(self, key: Key) -> None:
         """Note that a gang, or the queue of its set, has changed."""
         if self.is_on:
+            self.version += 1
             self._stale_gangs[key] = None
 
     def begin(self) -> None:
         """Take in everything from now on."""
         if not self.is_on:
             self.is_on = True
+            self.version += 1
             self._stale = dict.fromkeys(self._holdings.keys())
 
     # Coming up to date.

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from grove_server.control.drafts import CopyDraft
+from grove_server.control.gang_desk import GangDesk
 from grove_server.resources.queues import QUEUE, Queue
 from grove_server.resources.workload import Pod, PodGang
 from tests.lifecycle_cases import Json, clique, manifest
@@ -14,9 +18,11 @@ from tests.unit.control.test_queues import gang_reason, queue, workers
 SLOW_STOP_S = 20.0
 
 
-def slow_in_queue(name: str, in_: str, size: int = 1, **template: Any) -> Json:  # noqa: ANN401 -- any field of a template
-    """Return a set in a queue whose pods take their time to stop."""
+def slow_in_queue(name: str, in_: str, size: int = 1, *, rack: str = "", **template: Any) -> Json:  # noqa: ANN401 -- any field of a template
+    """Return a set in a queue whose pods take their time to stop; in one rack, if that is given."""
     slow = clique("a", size) | {"annotations": {"fake.grove.io/stop-delay": f"{SLOW_STOP_S:g}s"}}
+    if rack:
+        slow["spec"]["podSpec"]["nodeSelector"] = {"example.com/rack": rack}
     document = manifest([slow], name=name, **template)
     return document | {"metadata": {"name": name, "labels": {QUEUE: in_}}}
 
@@ -100,3 +106,75 @@ async def test_a_higher_priority_gets_under_its_queues_limit(plane: Plane) -> No
     await plane.until(lambda: gang_reason(plane, "equal-0") == "QueueLimit", "an equal one waits")
     await plane.until_quiet()
     assert (running(plane, "low"), running(plane, "high"), running(plane, "equal")) == (1, 2, 0)
+
+
+async def test_a_queue_below_its_guarantee_is_asked_again(plane: Plane) -> None:
+    """When a queue uses less than it is guaranteed, its gang that waits takes back, though no node it needs is free."""
+    await workers(plane, 4)
+    await plane.put(queue("owner", guarantee={"pods": "2"}), queue("borrower"))
+    await plane.apply(slow_in_queue("first", "owner", 2, rack="r0"), uid="first")
+    await plane.until_ready(2)
+    await apply_many(plane, "b", "borrower", 4)
+    await plane.until(lambda: plane.ready_count() == 4, "all nodes are used")
+    await plane.apply(slow_in_queue("second", "owner", 2, rack="r1"), uid="second")
+    await plane.until(lambda: gang_reason(plane, "second-0") == "InsufficientCapacity", "it waits")
+    await plane.until_quiet()
+    await plane.delete_set("first")
+    await plane.until(lambda: sum(not pod.is_active for pod in plane.all(Pod)) == 2, "the first one stops")
+    await plane.until_quiet()
+    assert running(plane, "b") == 2, "what still stops counts"
+    plane.clock.advance(SLOW_STOP_S + 1)
+    await plane.until(lambda: running(plane, "b") == 4, "others get the nodes that it cannot use")
+    await plane.until_quiet()
+    plane.clock.advance(2.0)
+    await plane.until(lambda: gang_reason(plane, "second-0") == "WaitingForVictims", "it takes back")
+    plane.clock.advance(SLOW_STOP_S + 1)
+    await plane.until(lambda: running(plane, "second") == 2, "it runs")
+
+
+async def test_a_gang_takes_back_what_is_borrowed_later(plane: Plane) -> None:
+    """Nobody borrows yet; when another queue goes over its due elsewhere, the gang that waits is asked about again."""
+    await workers(plane, 4)
+    await plane.put(queue("owner", guarantee={"pods": "2"}), queue("other", guarantee={"pods": "2"}))
+    await plane.apply(slow_in_queue("b0", "other", 2, rack="r1"), uid="b0")
+    await plane.until_ready(2)
+    await plane.apply(slow_in_queue("o0", "owner", 2, rack="r1"), uid="o0")
+    await plane.until(lambda: gang_reason(plane, "o0-0") == "InsufficientCapacity", "it waits")
+    await plane.until_quiet()
+    await plane.apply(slow_in_queue("b1", "other", 2, rack="r0"), uid="b1")
+    await plane.until(lambda: running(plane, "b1") == 2, "the other queue borrows")
+    await plane.until_quiet()
+    plane.clock.advance(2.0)
+    await plane.until(lambda: gang_reason(plane, "o0-0") == "WaitingForVictims", "it takes back")
+
+
+async def test_a_change_of_use_asks_as_many_as_may_come(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many gangs that wait for a limit one is decided anew when one leaves, the oldest, whatever else waits."""
+    await workers(plane, 8)
+    await plane.put(queue("q", limit={"pods": "2"}), queue("full", limit={"pods": "0"}))
+    await apply_many(plane, "w", "q", 2)
+    await plane.until_ready(2)
+    await plane.apply(slow_in_queue("t", "q") | {"spec": in_copies(slow_in_queue("t", "q"), 30)}, uid="t")
+    await plane.apply(slow_in_queue("u", "full"), uid="u")
+    await plane.until(lambda: len(plane.control.placement.desk.waiting) == 31, "all wait")
+    await plane.until_quiet()
+    decided: list[str] = []
+    decide = GangDesk.decide_minimum
+
+    def counted(desk: GangDesk, gang: PodGang, draft: CopyDraft) -> None:
+        decided.append(gang.metadata.name)
+        decide(desk, gang, draft)
+
+    monkeypatch.setattr(GangDesk, "decide_minimum", counted)
+    await plane.delete_set("w0")
+    await plane.until(lambda: any(not pod.is_active for pod in plane.all(Pod)), "it stops")
+    plane.clock.advance(SLOW_STOP_S + 1)
+    await plane.until(lambda: running(plane, "t") == 1, "one more runs")
+    await plane.until_quiet()
+    assert {name for name in decided if name != "w0-0"} == {"t-0"}
+
+
+def in_copies(document: Json, copies: int) -> Json:
+    """Return the spec of a set with so many copies."""
+    spec: Json = document["spec"] | {"replicas": copies}
+    return spec
