@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
+from grove_server.control.afterwards import Afterwards
 from grove_server.control.clock import Clock
 from grove_server.control.decisions import (
     Decision,
@@ -33,7 +34,6 @@ from grove_server.control.notes import node_note, placed_note
 from grove_server.control.pace import Pace
 from grove_server.control.peers import Followers, forget_pods
 from grove_server.control.queue_book import asks_otherwise
-from grove_server.control.queue_status import REST_S
 from grove_server.control.solver_pool import SolverPool
 from grove_server.control.supervision import Supervised
 from grove_server.placement.relief import Relief
@@ -78,6 +78,7 @@ class PlacementLoop(Supervised):
         self.room = self.desk.room
         self.cluster = self.desk.cluster
         self.scenes = self.desk.scenes
+        self.afterwards = Afterwards(self.room, clock, self.run_aside, self._bring_back)
         self._followers = Followers(self.scenes.peers)
         self._dirty: dict[Key, None] = {}
         self._relabelled: dict[str, None] = {}
@@ -87,8 +88,6 @@ class PlacementLoop(Supervised):
         self._coming_back: set[Key] = set()
         self._retry_generation = 0
         self._timed_for: float | None = None
-        self._is_telling_queues = False
-        self._is_asking_again = False
         # Set while the store takes no changes: giving back what could not be written must not look like help.
         self._is_resting = False
         self._wake = asyncio.Event()
@@ -297,37 +296,6 @@ class PlacementLoop(Supervised):
 
         self.run_aside(wait())
 
-    def _tell_queues(self) -> None:
-        """Tell how queues stand, a moment later, so that what happens meanwhile is told with it."""
-        statuses = self.room.statuses
-        statuses.note_change()
-        if not statuses.is_stale or self._is_telling_queues:
-            return
-        self._is_telling_queues = True
-
-        async def tell() -> None:
-            try:
-                await self._clock.sleep(REST_S)
-                await statuses.show()
-            finally:
-                self._is_telling_queues = False
-
-        self.run_aside(tell())
-
-    def _ask_again(self) -> None:
-        """Have some of those decided anew for whom nobody could make room, a moment after something changed."""
-        if self._is_asking_again or not self.room.evictions.may_answer_otherwise:
-            return
-        self._is_asking_again = True
-
-        async def ask() -> None:
-            await self._clock.sleep(REST_S)
-            self._is_asking_again = False
-            for key in self.room.evictions.take_askers():
-                self._bring_back(key)
-
-        self.run_aside(ask())
-
     def _start_over(self) -> None:
         """Give back what a round that broke off had decided and not sent, and look at every gang again."""
         for draft in self._drafts.values():
@@ -365,8 +333,7 @@ class PlacementLoop(Supervised):
             self._submit(drafts.pop(key))
         self.desk.show_waiting()
         self._time_earmarks()
-        self._tell_queues()
-        self._ask_again()
+        self.afterwards.begin()
 
     def _helped(self) -> list[Key]:
         """Return the waiting gangs that what grew since the last look may help."""
