@@ -74,10 +74,10 @@ class RuleBook:
                 column = rules.column(rule.key)
                 domains = self._domains[rule.key] = _Domains(column.codes[layout.slots], column.values)
             outside = np.zeros(len(domains.values), dtype=np.int64)
-            known = {value: code for code, value in enumerate(domains.values)}
+            codes_of = rules.column(rule.key).codes_of if rule.counts else {}
             for value, pods in rule.counts:
-                if value in known:
-                    outside[known[value]] += pods
+                if value in codes_of:
+                    outside[codes_of[value]] += pods
             self._outside[number] = outside
 
     def _check(self, request: GangRequest) -> None:
