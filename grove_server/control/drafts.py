@@ -207,7 +207,7 @@ def _departures(key: Key, eviction: Eviction, reader: Reader, now: float) -> lis
         name = key_of_name(victim.gang, Kind.POD_GANG)
         gang = None if victim.gang.startswith("~") else reader.get(PodGang, name.namespace, name.name)
         if gang is not None and victim.kind is VictimKind.GANG:
-            told = displaced(gang, eviction.why, f"its places go to gang {key.namespace}/{key.name}", now=now)
+            told = displaced(gang, eviction.why, f"its places go to {eviction.told(key)}", now=now)
             changes.append(Put(told, gang.resource_version))
     return changes
 

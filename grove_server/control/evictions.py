@@ -10,7 +10,7 @@ Not here: the plan (``placement.making_room``), keeping the places (``nomination
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from grove_server.control.indexes import PODS_BY_GANG
@@ -53,12 +53,21 @@ def no_orders(_namespace: str, _set_name: str) -> CopyOrders:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Eviction:
-    """What happens for a gang: ``stops`` are its victims' pods on their way out, ``going`` all it waits for."""
+    """What happens for a gang: ``stops`` are its victims' pods on their way out, ``going`` all it waits for.
+
+    ``queue`` is the one that takes back, "" if none does.
+    """
 
     plan: Preemption
     why: StopReason
     stops: tuple[Pod, ...]
     going: tuple[Key, ...]
+    queue: str = ""
+
+    def told(self, key: Key) -> str:
+        """Return for victims for whom they leave, and by what right."""
+        taker = f", by which queue {self.queue} takes back what it is guaranteed" if self.queue else ""
+        return f"gang {key.namespace}/{key.name}{taker}"
 
     @property
     def whole_gangs(self) -> tuple[Key, ...]:
@@ -193,7 +202,7 @@ class Evictions:
                 # A place of theirs is on its way to the disk; they can be told once it is there.
                 self._stalled[key] = None
                 return verdict
-            return eviction
+            return replace(eviction, queue=queue) if is_taken_back else eviction
         if len(self._answers) >= _ANSWERS_MAX:
             self._answers.clear()
         added = found.detail.removeprefix(verdict.detail).removeprefix("; ")

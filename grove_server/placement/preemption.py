@@ -12,6 +12,7 @@ Not here: victims of other queues (`reclaim`), the search itself (`eviction`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
@@ -168,9 +169,10 @@ class Displacement:
         del units, found, allowed
         return None
 
-    def sentence(self, cost: Disruption) -> str:
+    def sentence(self, cost: Disruption, victims: Sequence[Victim]) -> str:
         """Return for people who goes, and by what right."""
-        return _sentence(cost)
+        del victims
+        return sentence_of(cost, f" of priority {cost.priority_highest} or less")
 
     def _over_budgets(self, units: Units, found: Eviction, *, everywhere: bool) -> BoolArray:
         """Return by pod the surplus that must not go by itself, because its clique's availability budget is used up.
@@ -214,7 +216,7 @@ class Displacement:
             victims=tuple(victims),
             placement=found.placement,
             cost=found.cost,
-            reasons=(self.sentence(found.cost),) if found.cost.pods else (),
+            reasons=(self.sentence(found.cost, victims),) if found.cost.pods else (),
         )
 
 
@@ -254,11 +256,12 @@ def _minimum(member: CliqueRequest | GroupRequest) -> CliqueRequest | GroupReque
     return replace(member, members=tuple(_minimum(each) for each in member.members))
 
 
-def _sentence(cost: Disruption) -> str:
+def sentence_of(cost: Disruption, whose: str) -> str:
+    """Return for people what a plan costs; `whose` says what gangs these are, with a space before it."""
     parts = []
     if cost.gangs_broken:
         gangs = f"{cost.gangs_broken} gang{'s' if cost.gangs_broken != 1 else ''}"
-        parts.append(f"{gangs} of priority {cost.priority_highest} or less end{'' if cost.gangs_broken != 1 else 's'}")
+        parts.append(f"{gangs}{whose} end{'' if cost.gangs_broken != 1 else 's'}")
     if cost.surplus_pods:
         parts.append(f"{cost.surplus_pods} surplus pod{'s' if cost.surplus_pods != 1 else ''} go")
-    return f"{' and '.join(parts)}: {cost.pods} pods in all"
+    return f"{' and '.join(parts)}: {cost.pods} pod{'s' if cost.pods != 1 else ''} in all"

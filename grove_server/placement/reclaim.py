@@ -13,21 +13,24 @@ Not here: victims in the same queue (`preemption`), what is fair (`fair_share`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.eviction import Disruption, Eviction, EvictionLimits
+from grove_server.placement.gang_facts import is_leaving
 from grove_server.placement.occupancy import Occupancy
 from grove_server.placement.place import DEFAULT_BUDGET, place
 from grove_server.placement.preemption import (
     DEFAULT_LIMITS,
     Displacement,
     Preemption,
+    Victim,
     noted,
     over_limits,
+    sentence_of,
     without_optional,
 )
 from grove_server.placement.queues import UNLIMITED, QueueTree
@@ -47,6 +50,8 @@ class QueueShares(NamedTuple):
     used: Mapping[str, Mapping[str, int]] | None = None
     due: Mapping[str, Mapping[str, float]] | None = None
 
+
+_QUEUES_SHOWN: Final = 5
 
 NO_SHARES: Final = QueueShares()
 
@@ -79,7 +84,7 @@ def plan_reclaim(
     rights = _Rights(occupancy, tree, mine, asked, shares.due)
     numbers = rights.number_of[occupancy.queue]
     may_go = occupancy.is_present & occupancy.is_preemptible & (numbers >= 0) & (numbers != tree.numbers[queue])
-    return _Reclaim(cluster, occupancy, request, limits, budget, rights=rights).run(
+    return _Reclaim(cluster, occupancy, request, limits, budget, rights=rights, queue=queue).run(
         may_go, verdict, "of queues that use more than their due"
     )
 
@@ -149,9 +154,18 @@ class _Reclaim(Displacement):
         budget: Budget,
         *,
         rights: _Rights,
+        queue: str,
     ) -> None:
         super().__init__(cluster, occupancy, request, limits, budget)
         self.rights = rights
+        self.queue = queue
+
+    def sentence(self, cost: Disruption, victims: Sequence[Victim]) -> str:
+        """Return who goes, and which queue takes back from which."""
+        queues = sorted({victim.queue for victim in victims if not is_leaving(victim.gang)})
+        more = f" and {len(queues) - _QUEUES_SHOWN} more" if len(queues) > _QUEUES_SHOWN else ""
+        losers = f"queue{'s' if len(queues) > 1 else ''} {', '.join(queues[:_QUEUES_SHOWN])}{more}"
+        return f"queue {self.queue} takes back from {losers}: {sentence_of(cost, '')}"
 
     def protected(self, units: Units) -> BoolArray:
         """Return the units that alone are more than their queue may lose, and those of queues with nothing to lose."""

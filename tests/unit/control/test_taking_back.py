@@ -8,6 +8,8 @@ import pytest
 
 from grove_server.control.drafts import CopyDraft
 from grove_server.control.gang_desk import GangDesk
+from grove_server.resources.cluster import Event
+from grove_server.resources.meta import find_condition
 from grove_server.resources.queues import QUEUE, Queue
 from grove_server.resources.workload import Pod, PodGang
 from tests.lifecycle_cases import Json, clique, manifest
@@ -178,3 +180,19 @@ def in_copies(document: Json, copies: int) -> Json:
     """Return the spec of a set with so many copies."""
     spec: Json = document["spec"] | {"replicas": copies}
     return spec
+
+
+async def test_who_loses_and_who_takes_hears_of_the_queues(plane: Plane) -> None:
+    """The victims are told which queue took back, the taker from which; no word of priorities."""
+    await workers(plane, 1)
+    await plane.put(queue("owner", guarantee={"pods": "1"}), queue("borrower"))
+    await apply_many(plane, "b", "borrower", 1)
+    await plane.until_ready(1)
+    await apply_many(plane, "o", "owner", 1)
+    message = plane.one(PodGang, "o0-0").status.message
+    assert "queue owner takes back from queue borrower: 1 gang ends: 1 pod in all" in message
+    target = find_condition(plane.one(PodGang, "b0-0").status.conditions, "DisruptionTarget")
+    assert target is not None
+    right = "gang default/o0-0, by which queue owner takes back what it is guaranteed"
+    assert (target.reason, target.message) == ("Reclaimed", f"its places go to {right}")
+    await plane.until(lambda: any(right in each.message for each in plane.all(Event)), "the victim hears")
