@@ -314,4 +314,5 @@ class GangDesk:
         ]
         self.wake_ups.file(key, failed, order=rank(gang), lane=self.room.lane(gang))
         self.room.file(gang, self.waiting[key])
+        self.room.tell_earmark(gang, draft)
         draft.wait(gang, scene, decision, now)

@@ -27,6 +27,7 @@ from grove_server.control.scenes import Scenes
 from grove_server.control.seats import Seats
 from grove_server.control.set_asides import SetAsides, domain_text
 from grove_server.control.stops import count_evictions
+from grove_server.lifecycle.gang_status import EARMARKED
 from grove_server.placement.allowances import surplus_of, without_surplus
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.earmarks import Earmark
@@ -36,7 +37,7 @@ from grove_server.placement.requests import GangRequest
 from grove_server.placement.results import Placement, Verdict
 from grove_server.placement.thresholds import Thresholds
 from grove_server.placement.waiting import QUEUE_BLOCKED, QUEUE_LIMIT, WAITING_FOR_VICTIMS
-from grove_server.resources.meta import Key, key_of
+from grove_server.resources.meta import Key, find_condition, key_of
 from grove_server.resources.workload import PodGang
 from grove_server.store.interface import Store
 
@@ -293,6 +294,15 @@ class RoomDesk:
             text = f"{domain_text(own)} is set aside for it"
             found = replace(found, detail=f"{found.detail}; {text}" if found.detail else text)
         return found
+
+    def tell_earmark(self, gang: PodGang, draft: CopyDraft) -> None:
+        """Have a waiting gang say what is set aside for it, if it says otherwise."""
+        earmark = self.set_asides.of(key_of(gang))
+        domain = "" if earmark is None else domain_text(earmark)
+        condition = find_condition(gang.status.conditions, EARMARKED)
+        message = condition.message if condition is not None and condition.status == "True" else ""
+        if message != (f"{domain} is set aside for it" if domain else ""):
+            draft.earmark(gang, domain)
 
     def let_go(self, draft: CopyDraft) -> None:
         """Ask nobody to leave for gangs that went while the round was under way."""
