@@ -64,7 +64,8 @@ class EventRecorder:
                 metrics.EVENTS_DROPPED.inc()
                 continue
             self._pending[key] = _event(note, key, old, now)
-        self._set_timer()
+        if self._pending:
+            self._set_timer()
 
     def close(self) -> None:
         """Write what waits; call before the store closes."""

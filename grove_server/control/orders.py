@@ -71,4 +71,5 @@ class OrdersDesk:
         """Return the orders for one copy: those for every copy, and whether it has its turn in an update."""
         orders = self.for_set(namespace, set_name)
         owner = self._store.read().get(PodCliqueSet, namespace, set_name)
-        return orders if owner is None else replace(orders, update=update_order(owner, copy))
+        order = None if owner is None else update_order(owner, copy)
+        return orders if order is None else replace(orders, update=order)
