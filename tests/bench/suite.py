@@ -55,6 +55,7 @@ SUITE: Final[tuple[Benchmark, ...]] = (
     Benchmark(name="place.oracle", run=quality.run),
     Benchmark(name="place.openb", run=openb.run),
     Benchmark(name="deploy", run=deploy.run),
+    Benchmark(name="restart.80k", run=deploy.restart_80k),
     Benchmark(name="life.reconcile", run=reconcile.run),
     Benchmark(name="life.update10k", run=update.run),
     Benchmark(name="life.sim", run=simulated.run),
