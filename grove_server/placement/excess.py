@@ -17,12 +17,17 @@ import numpy as np
 
 from grove_server.placement.occupancy import Occupancy
 from grove_server.placement.queues import QueueTree
+from grove_server.placement.requests import GPU_RESOURCE
 from grove_server.placement.topology import BoolArray, IntArray
 from grove_server.placement.units import Units
+from grove_server.resources.gpu_annotations import GPU_MILLI
 
 
 class Excess(NamedTuple):
-    """By limit that is exceeded: `within` (the names of the queues that it binds), the resource, and by how much."""
+    """By limit that is exceeded: `within` (the names of the queues that it binds), the resource, and by how much.
+
+    Amounts are in the units of the tree.
+    """
 
     limits: tuple[tuple[frozenset[str], str, int], ...]
 
@@ -85,6 +90,9 @@ class Freeing:
 
 
 def held_of(occupancy: Occupancy, resource: str) -> IntArray:
-    """Return int64[pod row]: what each pod holds of a resource."""
+    """Return int64[pod row]: what each pod holds of a resource, in the units of queues."""
     row = occupancy.resources.get(resource)
+    if resource == GPU_RESOURCE:
+        gpus: IntArray = occupancy.amounts[occupancy.resources[resource]] * GPU_MILLI + occupancy.milli
+        return gpus
     return np.zeros(occupancy.amounts.shape[1], dtype=np.int64) if row is None else occupancy.amounts[row]

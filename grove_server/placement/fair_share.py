@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from grove_server.placement.queues import UNLIMITED, QueueTree
+from grove_server.placement.queues import UNLIMITED, QueueTree, scale_of
 from grove_server.placement.topology import IntArray
 
 FloatArray = npt.NDArray[np.float64]
@@ -42,7 +42,8 @@ def fair_shares(
         limit = np.full_like(wishes[row], UNLIMITED) if own is None else tree.limit[own]
         guarantee = np.zeros_like(wishes[row]) if own is None else tree.guarantee[own]
         floors, caps = _bounds(tree, wishes[row], guarantee, limit)
-        shares[row] = _poured(tree, capacity[resource], floors, caps)
+        scale = scale_of(resource)
+        shares[row] = _poured(tree, capacity[resource] * scale, floors, caps) / scale
     return {
         spec.name: {resource: float(shares[row, number]) for resource, row in resources.items()}
         for number, spec in enumerate(tree.specs)

@@ -20,6 +20,7 @@ import numpy as np
 
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.eviction import Disruption, Eviction, EvictionLimits
+from grove_server.placement.excess import held_of
 from grove_server.placement.gang_facts import is_leaving
 from grove_server.placement.occupancy import Occupancy
 from grove_server.placement.place import DEFAULT_BUDGET, place
@@ -33,7 +34,7 @@ from grove_server.placement.preemption import (
     sentence_of,
     without_optional,
 )
-from grove_server.placement.queues import UNLIMITED, QueueTree
+from grove_server.placement.queues import UNLIMITED, QueueTree, quota_amounts, scale_of
 from grove_server.placement.requests import GPU_SHARE, PODS_RESOURCE, Budget, CliqueRequest, GangRequest, GroupRequest
 from grove_server.placement.results import Placement, Verdict
 from grove_server.placement.topology import BoolArray, IntArray
@@ -90,7 +91,7 @@ def plan_reclaim(
 
 
 class _Rights:
-    """What each queue may lose: `headroom` int64[R, Q] of the resources asked for, `rows` of the occupancy.
+    """What each queue may lose: `headroom` int64[R, Q] of the resources asked for, `amounts` by pod of each.
 
     The queues above the one that reclaims lose nothing: what they give they get.
     """
@@ -104,13 +105,16 @@ class _Rights:
         due: Mapping[str, Mapping[str, float]] | None,
     ) -> None:
         self.tree = tree
-        names = sorted(name for name in asked if name in tree.resources and name in occupancy.resources)
-        self.rows = [occupancy.resources[name] for name in names]
+        counted = quota_amounts(asked)
+        names = sorted(name for name in counted if name in tree.resources and name in occupancy.resources)
+        self.amounts = [held_of(occupancy, name) for name in names]
         staying = occupancy.used_by_queue(is_leaving_counted=False)
         used = tree.totals(staying, {name: row for row, name in enumerate(names)})
         kept = tree.guarantee[[tree.resources[name] for name in names]]
         if due is not None:
-            fair = [[int(due.get(spec.name, {}).get(name, 0)) for spec in tree.specs] for name in names]
+            fair = [
+                [int(due.get(spec.name, {}).get(name, 0) * scale_of(name)) for spec in tree.specs] for name in names
+            ]
             kept = np.maximum(kept, np.array(fair, dtype=np.int64).reshape(kept.shape))
         self.headroom: IntArray = np.maximum(used - kept, 0)
         self.headroom[:, sorted(mine)] = UNLIMITED
@@ -199,9 +203,9 @@ class _Reclaim(Displacement):
 
     def _held(self, units: Units) -> IntArray:
         """Return int64[R, unit]: what its queue loses with each unit of the resources asked for."""
-        held: IntArray = np.zeros((len(self.rights.rows), units.count), dtype=np.int64)
-        for total, row in zip(held, self.rights.rows, strict=True):
-            np.add.at(total, units.unit_of, self.occupancy.amounts[row, units.pods])
+        held: IntArray = np.zeros((len(self.rights.amounts), units.count), dtype=np.int64)
+        for total, amounts in zip(held, self.rights.amounts, strict=True):
+            np.add.at(total, units.unit_of, amounts[units.pods])
         held[:, units.tier == LEAVING_TIER] = 0
         return held
 

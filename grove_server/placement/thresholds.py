@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
-from grove_server.placement.queues import UNLIMITED, QueueTree
+from grove_server.placement.queues import UNLIMITED, QueueTree, quota_amounts
 
 K = TypeVar("K", bound=Hashable)
 
@@ -145,6 +145,7 @@ def _room(way: Way, totals: Totals) -> int:
 
 def ways_within_limits(tree: QueueTree, queue: str, amounts: Mapping[str, int]) -> tuple[Way, ...]:
     """Return what has to hold so that amounts come within the limits of a queue and those above it; () if none bind."""
+    amounts = quota_amounts(amounts)
     way = tuple(
         Ceiling(name, resource, int(tree.limit[row, tree.numbers[name]]) - amounts[resource], amounts[resource])
         for name in tree.lineage(queue)
@@ -156,6 +157,7 @@ def ways_within_limits(tree: QueueTree, queue: str, amounts: Mapping[str, int]) 
 
 def ways_within_guarantee(tree: QueueTree, queue: str, amounts: Mapping[str, int]) -> tuple[Way, ...]:
     """Return by queue, from the given one up, what has to hold so that it is guaranteed amounts more."""
+    amounts = quota_amounts(amounts)
     asked = [name for name, row in tree.resources.items() if amounts.get(name) and tree.guarantee[row].any()]
     ways = []
     for name in tree.lineage(queue):

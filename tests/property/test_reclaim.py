@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from grove_server.placement import GPU_RESOURCE, GangRequest, Placement, place
 from grove_server.placement.preemption import Preemption, without_optional
-from grove_server.placement.queues import QueueSpec, QueueTree
+from grove_server.placement.queues import QueueSpec, QueueTree, quota_amounts, scale_of
 from grove_server.placement.reclaim import QueueShares, amounts_of, plan_reclaim
 from grove_server.placement.violations import violations
 from tests.eviction_cases import Running, crowded, crowded_request, dense_requests, fits_by_number, scenes
@@ -67,10 +67,12 @@ def _assert_dues(
     """`others` take back too: what they and those above them lose is asked for by themselves."""
     for name in set(tree.numbers) - {above for each in (queue, *others) for above in tree.lineage(each)}:
         below = [each for each in tree.numbers if name in tree.lineage(each)]
-        for resource in asked:
-            had = sum(before.get(each, {}).get(resource, 0) for each in below)
-            has = sum(after.get(each, {}).get(resource, 0) for each in below)
-            assert has == had or has >= tree.spec(name).guarantee.get(resource, 0)
+        had, has = (
+            sum((Counter(quota_amounts(use.get(each, {}))) for each in below), Counter()) for use in (before, after)
+        )
+        for resource in quota_amounts(asked):
+            due = tree.spec(name).guarantee.get(resource, 0) * scale_of(resource)
+            assert has[resource] == had[resource] or has[resource] >= due
 
 
 @settings(max_examples=60, deadline=None)
