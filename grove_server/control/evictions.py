@@ -216,11 +216,14 @@ class Evictions:
         self, key: Key, gang: PodGang, request: GangRequest, earmarks: Sequence[Earmark], now: float
     ) -> Eviction | None:
         relief = self._reliefs.pop(key, None)
-        if relief is None or relief.request != request or not relief.still_holds(self._cluster):
+        if relief is None or relief.request != request or not self._holds(relief):
             return None
         if not is_open(self._cluster, relief.plan, earmarks, f"{key.namespace}/{key.name}", gang.priority):
             return None
         return self._carried_out(relief.plan, StopReason.CONSOLIDATED, now)
+
+    def _holds(self, relief: Relief) -> bool:
+        return relief.still_holds(self._cluster, self._seats.occupancy.counting)
 
     def _may_find(self, gang: PodGang, request: GangRequest, queue: str) -> bool:
         """Return whether anybody is there who might have to give way; cheap, since most gangs have nobody."""

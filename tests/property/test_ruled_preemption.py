@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grove_server.placement import CliqueRequest, Cluster, GangRequest, NodeState, PodRule, PodShape, RuleKind
+from grove_server.placement.consolidation import ConsolidationLimits
 from grove_server.placement.occupancy import GangFacts, Occupancy, Seat
 from grove_server.placement.place import place
 from grove_server.placement.preemption import Preemption, plan_preemption, without_optional
+from grove_server.placement.relief import Relief, plan_relief
 from grove_server.placement.requests import Counted
 from grove_server.placement.results import Placement
 from grove_server.placement.violations import violations
@@ -196,3 +198,24 @@ def test_nothing_leaves_for_a_rule_that_fails_all_the_same() -> None:
     case = _case(("x0", "n0", 0), ("y9", "n0", 9), ("y1", "n1", 0), rule=_rule(RuleKind.TOGETHER))
     plan = plan_preemption(case.running.cluster, case.running.occupancy, case.request, priority=3)
     assert not isinstance(plan, Preemption)
+
+
+def test_a_plan_of_moves_holds_by_the_rules_as_they_are_after_the_moves() -> None:
+    """Surplus that a gang keeps apart from moves to the other rack, and the plan holds with all who are there now."""
+    case = _case(("x0", "n0", 0), ("x1", "n1", 0), rule=_rule(RuleKind.APART))
+    running = case.running
+    for name in ("x0", "x1"):
+        running.occupancy.set_gang(replace(running.facts[name], minimums=(("c0", 0),)))
+    clique = CliqueRequest(name="c0", shape=PodShape(requests=(("cpu", 1),)), minimum=1)
+    relief = plan_relief(
+        running.cluster,
+        running.occupancy,
+        case.request,
+        request_of=lambda gang, _: GangRequest(name=gang, members=(clique,)),
+        budgets_of=lambda _: (("c0", 1),),
+        limits=ConsolidationLimits(),
+    )
+    assert isinstance(relief, Relief)
+    assert [seat.pod for seat in relief.seats] in (["x0-0"], ["x1-0"])
+    assert relief.still_holds(running.cluster, case.counted)
+    assert not relief.still_holds(running.cluster)
