@@ -11,7 +11,7 @@ Not here: what rules mean for places (`pod_rules`), whose labels match (`peers`)
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -61,7 +61,8 @@ class Outsiders:
     def __init__(self, request: GangRequest, occupancy: Occupancy, vacating: Vacating) -> None:
         self.rules = request.rules
         self._by_rule: dict[int, _Rows] = {}
-        at = {int(row): place for place, row in enumerate(vacating.pods.tolist())} if request.rules else {}
+        at = np.full(len(occupancy.pod_gang) + 1, -1, dtype=np.int64)  # The last entry is for pods that sit nowhere.
+        at[vacating.pods] = np.arange(len(vacating.pods))
         for number, rule in enumerate(request.rules):
             pods = occupancy.counting(rule) if rule.counts else {}
             if pods:
@@ -71,10 +72,6 @@ class Outsiders:
     def __bool__(self) -> bool:
         """Return whether anybody who could go matters to a rule."""
         return any(len(each.rows) for each in self._by_rule.values())
-
-    def bearing(self) -> BoolArray:
-        """Return by row who is counted by a required rule."""
-        return self._marked(lambda rule: not rule.weight)
 
     def anchors(self) -> BoolArray:
         """Return by row whom the request has to be near: these had better stay."""
@@ -100,12 +97,13 @@ class Outsiders:
         counts = np.bincount(present, minlength=len(mine.values)).tolist()
         return {value: pods for value, pods in zip(mine.values, counts, strict=True) if pods}
 
-    def values_of(self, number: int) -> Iterator[tuple[int, str]]:
-        """Yield (row, domain) of those who could go and whom a rule counts."""
+    def codes_of(self, number: int) -> tuple[IntArray, IntArray, tuple[str, ...]]:
+        """Return of those who could go and whom a rule counts the rows, their domains by code, and all domains."""
         mine = self._by_rule.get(number)
-        if mine is not None:
-            codes = mine.domains[mine.numbers].tolist()
-            yield from ((row, mine.values[code]) for row, code in zip(mine.rows.tolist(), codes, strict=True))
+        if mine is None:
+            nothing = np.zeros(0, dtype=np.int64)
+            return nothing, nothing, ()
+        return mine.rows, mine.domains[mine.numbers], mine.values
 
     def _marked(self, is_meant: Callable[[PodRule], bool]) -> BoolArray:
         marks: BoolArray = np.zeros(self._size, dtype=np.bool_)
@@ -115,45 +113,36 @@ class Outsiders:
         return marks
 
 
-def _rows_of(pods: Mapping[str, Counted], occupancy: Occupancy, at: Mapping[int, int]) -> _Rows:
+def _rows_of(pods: Mapping[str, Counted], occupancy: Occupancy, at: IntArray) -> _Rows:
+    """Return the rows of a rule's pods; `at` int64[occupancy row + 1]: the row of a vacating, -1 = cannot go."""
+    found: dict[Counted, int] = {}
+    numbers = np.array([found.setdefault(counted, len(found)) for counted in pods.values()], dtype=np.int64)
     codes: dict[str, int] = {}
-    numbers: dict[Counted, int] = {}
-    domains: list[int] = []
-    totals: list[int] = []
-    rows: list[int] = []
-    mine: list[int] = []
-    for name, counted in pods.items():
-        number = numbers.setdefault(counted, len(numbers))
-        if number == len(domains):
-            domains.append(codes.setdefault(counted.value, len(codes)))
-            totals.append(0)
-        totals[number] += 1
-        row = at.get(occupancy.pods.get(name, -1))
-        if row is not None:
-            rows.append(row)
-            mine.append(number)
+    domains = np.array([codes.setdefault(counted.value, len(codes)) for counted in found], dtype=np.int64)
+    row_of = occupancy.pods.get
+    rows = at[np.array([row_of(name, -1) for name in pods], dtype=np.int64)]
     return _Rows(
-        rows=np.array(rows, dtype=np.int64),
-        numbers=np.array(mine, dtype=np.int64),
+        rows=rows[rows >= 0],
+        numbers=numbers[rows >= 0],
         values=tuple(codes),
-        domains=np.array(domains, dtype=np.int64),
-        totals=np.array(totals, dtype=np.int64),
+        domains=domains,
+        totals=np.bincount(numbers, minlength=len(found)),
     )
 
 
 class Returns:
     """Who may come back beside places that were found without them, by the required rules; pods are rows of a vacating.
 
-    `bearing`: whom a rule counts, `barred`: who cannot come back.
+    `barred`: who cannot; `bearing`: who has to be
+    asked about, these among them.
     Of pods that the request keeps apart from nobody comes back to a domain of the places. Of those it keeps together
     with, somebody may come back elsewhere only when the places are not alone any more.
     """
 
     def __init__(self, outsiders: Outsiders, cluster: Cluster, placement: Placement, going: BoolArray) -> None:
-        self.bearing: BoolArray = outsiders.bearing() & going
         self.barred: BoolArray = np.zeros(len(going), dtype=np.bool_)
-        self._values: dict[int, list[tuple[int, str]]] = {}
-        self._circles: dict[int, _Circle] = {}
+        self.bearing: BoolArray = np.zeros(len(going), dtype=np.bool_)
+        self._circles: list[tuple[IntArray, tuple[str, ...], _Circle]] = []
         placed = {clique.name: {each.node for each in clique.bindings} for clique in placement.cliques}
         for number, rule in enumerate(outsiders.rules):
             if rule.weight:
@@ -162,30 +151,31 @@ class Returns:
                 name: {cluster.node(node).labels.get(rule.key) for node in nodes} for name, nodes in placed.items()
             }
             own = set().union(*(where.get(name, set()) for name in rule.cliques))
+            rows, codes, values = outsiders.codes_of(number)
             if rule.kind == RuleKind.APART:
-                for row, value in outsiders.values_of(number):
-                    self.barred[row] |= value in own and bool(going[row])
+                is_own = np.array([value in own for value in values], dtype=np.bool_)
+                self.barred[rows[is_own[codes]]] = True
                 continue
             strangers = set().union(*(where.get(name, set()) for name in rule.others if name not in rule.cliques))
-            self._circles[number] = _Circle(own - strangers, set(outsiders.left(number, going)))
-            for row, value in outsiders.values_of(number):
-                self._values.setdefault(row, []).append((number, value))
+            code_of = np.full(len(going), -1, dtype=np.int64)
+            code_of[rows] = codes
+            self._circles.append((code_of, values, _Circle(own - strangers, set(outsiders.left(number, going)))))
+            self.bearing[rows] = True
+        self.barred &= going
+        self.bearing = (self.bearing & going) | self.barred
 
     def admits(self, rows: IntArray) -> bool:
         """Return whether some pods may come back together."""
-        return all(self._circles[number].stands(values) for number, values in self._joining(rows).items())
+        return all(circle.stands(_values(code_of, values, rows)) for code_of, values, circle in self._circles)
 
     def take_back(self, rows: IntArray) -> None:
         """Note that some pods are back."""
-        for number, values in self._joining(rows).items():
-            self._circles[number].outside |= values
+        for code_of, values, circle in self._circles:
+            circle.outside |= _values(code_of, values, rows)
 
-    def _joining(self, rows: IntArray) -> dict[int, set[str]]:
-        joining: dict[int, set[str]] = {}
-        for row in rows.tolist():
-            for number, value in self._values.get(row, ()):
-                joining.setdefault(number, set()).add(value)
-        return joining
+
+def _values(code_of: IntArray, values: tuple[str, ...], rows: IntArray) -> set[str]:
+    return {values[code] for code in code_of[rows].tolist() if code >= 0}
 
 
 class _Circle:
