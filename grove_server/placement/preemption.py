@@ -246,7 +246,9 @@ def over_limits(cluster: Cluster, request: GangRequest) -> Verdict:
 
 
 def noted(verdict: Verdict, text: str) -> Verdict:
-    """Return a verdict with one more thing said."""
+    """Return a verdict with one more thing said, once: a verdict that equal gangs share may have been noted before."""
+    if text in verdict.detail.split("; "):
+        return verdict
     return replace(verdict, detail=f"{verdict.detail}; {text}" if verdict.detail else text)
 
 

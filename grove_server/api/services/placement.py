@@ -19,6 +19,7 @@ from grove_server.placement.picture_svg import svg_of
 from grove_server.placement.picture_text import text_of
 from grove_server.placement.results import Placement
 from grove_server.placement.shapes import node_state
+from grove_server.placement.waiting import NOT_ANSWERED
 from grove_server.placement.whatif import ClusterChange
 from grove_server.resources.cluster import ClusterTopologyBinding, Node
 from grove_server.resources.meta import Kind
@@ -87,10 +88,14 @@ class PlacementService:
                 metadata={"gang_count": str(answer.gang_count), "limit": str(limit)},
             )
         gangs = [simulated_gang(gang) for gang in answer.gangs]
+        warnings = [warning for result in results for warning in result.warnings]
+        cut = sum(gang.decision.waiting_reason == NOT_ANSWERED for gang in answer.gangs)
+        if cut:
+            warnings.append(f"{cut} of {len(gangs)} gangs were not answered within the budget of one question")
         return pb.PlacementServiceSimulateResponse(
             gangs=gangs,
             fits=all(gang.fits for gang in gangs),
-            warnings=[warning for result in results for warning in result.warnings],
+            warnings=warnings,
             resource_version=str(version),
             largest_gangs=largest_messages(answer.largest),
             figures=None if answer.figures is None else cluster_figures(answer.figures),
