@@ -107,13 +107,6 @@ def lag_buckets(url: str) -> dict[float, float]:
     return {float(bound): float(count) for bound, count in found}
 
 
-def store_version(url: str) -> float:
-    """Return the version of the newest change that is visible."""
-    with urllib.request.urlopen(url, timeout=10) as page:  # noqa: S310 -- the URL is our own server's
-        lines = page.read().decode().splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith("grove_store_resource_version "))
-
-
 def quantile(before: dict[float, float], after: dict[float, float], share: float) -> float:
     """Return the upper bound of the bucket that holds the quantile of what came between two readings."""
     counts = {bound: after[bound] - before[bound] for bound in sorted(after)}
