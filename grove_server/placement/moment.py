@@ -276,15 +276,26 @@ class Moment:
         return Mix(shapes=tuple(common)) if common else None
 
     def moved(self, move: Move) -> list[PodMove]:
-        """Return where each pod of a move goes; pods of a clique are equal, so they go in the order of their index."""
+        """Return where each pod of a move goes; pods of a clique are equal, so they go in the order of their index.
+
+        A pod on whose node one of its clique will be stays there, and is no move.
+        """
         by_clique: dict[str, list[str]] = {}
         for name in sorted(move.pods, key=lambda each: (self._running[each].pod.index, each)):
             by_clique.setdefault(self._running[name].pod.identity.name, []).append(name)
-        return [
-            PodMove(name, self._running[name].node, binding.node, binding.gpu_ids)
-            for clique in move.placement.cliques
-            for name, binding in zip(by_clique.get(clique.name, ()), clique.bindings, strict=False)
-        ]
+        moves = []
+        for clique in move.placement.cliques:
+            pods, places = by_clique.get(clique.name, []), list(clique.bindings)
+            for name in list(pods):
+                here = next((each for each in places if each.node == self._running[name].node), None)
+                if here is not None:
+                    places.remove(here)
+                    pods.remove(name)
+            moves += [
+                PodMove(name, self._running[name].node, binding.node, binding.gpu_ids)
+                for name, binding in zip(pods, places, strict=False)
+            ]
+        return moves
 
     # -- inside ------------------------------------------------------------------------------------------------------
 

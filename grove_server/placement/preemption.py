@@ -21,6 +21,7 @@ import numpy as np
 
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.eviction import Disruption, Eviction, EvictionLimits, EvictionSearch
+from grove_server.placement.gang_facts import is_leaving
 from grove_server.placement.occupancy import Occupancy
 from grove_server.placement.place import DEFAULT_BUDGET, place
 from grove_server.placement.requests import (
@@ -37,6 +38,9 @@ from grove_server.placement.units import Units
 from grove_server.placement.violations import violations
 
 DEFAULT_LIMITS: Final = EvictionLimits()
+
+NAMES_SHOWN: Final = 10
+"""Most gangs and pods that a plan's sentence names."""
 
 _ROUNDS_MAX: Final = 8
 """Times a plan is made again because it asked too much of an availability budget or of a queue."""
@@ -216,8 +220,18 @@ class Displacement:
             victims=tuple(victims),
             placement=found.placement,
             cost=found.cost,
-            reasons=(self.sentence(found.cost, victims),) if found.cost.pods else (),
+            reasons=(self.sentence(found.cost, victims), _who(victims)) if found.cost.pods else (),
         )
+
+
+def _who(victims: Sequence[Victim]) -> str:
+    """Return who leaves, by name: gangs that end, and the single pods of others."""
+    names: list[str] = []
+    for victim in victims:
+        if not is_leaving(victim.gang):
+            names += [victim.gang] if victim.kind is VictimKind.GANG else victim.pods
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return f"who leaves: {', '.join(names[:NAMES_SHOWN]) or 'only pods that leave already'}{more}"
 
 
 def without_optional(request: GangRequest) -> GangRequest:

@@ -165,7 +165,9 @@ class PlacementService:
         if len(request.drained_nodes) + len(request.without) > NAMES_MAX:
             raise invalid_request("drained_nodes", f"one question may change at most {NAMES_MAX} nodes, sets and gangs")
         reader = self._backend.shared.store.read()
-        missing = [name for name in request.drained_nodes if reader.get(Node, "", name) is None]
+        added = await self._added(request.added_nodes) if request.added_nodes else ()
+        known = {state.name for state in added}
+        missing = [name for name in request.drained_nodes if name not in known and reader.get(Node, "", name) is None]
         if missing:
             raise not_found(Kind.NODE.value, "", missing)
         gone: dict[Kind, list[tuple[str, str]]] = {Kind.POD_CLIQUE_SET: [], Kind.POD_GANG: []}
@@ -178,7 +180,7 @@ class PlacementService:
                 raise not_found(kind.value, namespace, [name])
             gone[kind].append((namespace, name))
         return ClusterChange(
-            nodes_added=await self._added(request.added_nodes) if request.added_nodes else (),
+            nodes_added=added,
             nodes_drained=tuple(request.drained_nodes),
             sets_gone=tuple(gone[Kind.POD_CLIQUE_SET]),
             gangs_gone=tuple(gone[Kind.POD_GANG]),

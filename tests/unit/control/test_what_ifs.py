@@ -11,8 +11,11 @@ import pytest
 
 from grove_server.control.planning import PlannedSets, _while_wanted
 from grove_server.placement.clearing import plan_clearing
+from grove_server.placement.consolidation import Move
 from grove_server.placement.moment import Moment, Running
+from grove_server.placement.preemption import VictimKind
 from grove_server.placement.requests import Budget
+from grove_server.placement.results import CliquePlacement, Placement, PodBinding
 from grove_server.placement.rounds import AbandonedError
 from grove_server.placement.waiting import NOT_ANSWERED, QUEUE_BLOCKED, QUEUE_LIMIT, WAITING_FOR_PODS
 from grove_server.placement.whatif import NO_CHANGE, ClusterChange, WhatIf, ask_what_if
@@ -304,3 +307,20 @@ async def test_who_waits_takes_the_room_that_a_question_frees(plane: Plane) -> N
     await same(plane, manifest([clique("a")], name="second"))
     without = ClusterChange(sets_gone=(("default", "first"),))
     assert not told(await asked(plane, manifest([clique("a")], name="third"), change=without))["third-0"][0]
+
+
+async def test_a_pod_that_may_stay_is_no_move(plane: Plane) -> None:
+    """Of a gang that moves, pods whose node is among the new places stay there and are not listed."""
+    await plane.put(*(worker(i) for i in range(3)))
+    await plane.apply(manifest([clique("a", 2)]))
+    await plane.until_ready(2)
+    moment = plane.control.planning._moment()()
+    pods = tuple(f"default/{pod.metadata.name}" for pod in plane.pods())
+    there = [pod.node for pod in plane.pods()]
+    (free,) = {"n0", "n1", "n2"} - set(there)
+    shape = moment.stage.shape_of(plane.pods()[0].template)
+    bindings = (PodBinding(free, ()), PodBinding(there[0], ()))
+    places = CliquePlacement(name=plane.pods()[0].identity.name, shape=shape, minimum=2, bindings=bindings)
+    placement = Placement(gang="s-0", cliques=(places,), domains=(), score=1.0, reasons=(), generation=0)
+    move = Move(gang="default/s-0", kind=VictimKind.GANG, pods=pods, placement=placement)
+    assert [(each.from_node, each.to_node) for each in moment.moved(move)] == [(there[1], free)]
