@@ -158,6 +158,8 @@ class GangDesk:
         if after is None:
             return
         if after.pods.unbound:
+            # For surplus nothing is set aside and nobody held back.
+            self.room.wait_no_more(key)
             draft.surplus[key] = True
         else:
             self._wait_no_more(key)

@@ -277,8 +277,7 @@ class Trial:
         if is_placed(gang, scene.pods):
             self._placed.add(planned.name)
             self.placed_now.add(planned.name)
-            if not scene.pods.unbound:
-                self._wait_no_more(planned.name)
+            self._wait_no_more(planned.name)
         return replace(answer, parts=tuple(parts))
 
     def _ask_more(self, planned: PlannedGang, ask: Ask) -> list[TrialPart]:

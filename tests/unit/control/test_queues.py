@@ -155,6 +155,22 @@ async def test_a_strict_queue_keeps_its_line(plane: Plane) -> None:
     await runs(plane, "t", 1)
 
 
+async def test_who_only_lacks_surplus_holds_back_nobody(plane: Plane) -> None:
+    """A gang of a strict queue leaves its line with its minimum; those behind it come before what it has beyond that."""
+    await workers(plane, 1)
+    await plane.put(queue("strict", blocking=STRICT), queue("free"))
+    await plane.apply(in_queue("s", "strict", 3, 2), uid="s")
+    await waits(plane, "s-0", "InsufficientCapacity")
+    await plane.apply(in_queue("t", "strict", 1), uid="t")
+    await waits(plane, "t-0", QUEUE_BLOCKED)
+    await plane.put(worker(1))
+    await runs(plane, "s", 2)
+    assert gang_reason(plane, "t-0") == "InsufficientCapacity"
+    await plane.put(worker(2))
+    await runs(plane, "t", 1)
+    assert len(bound(plane, "s")) == 2
+
+
 async def test_a_guarantee_is_taken_back(plane: Plane) -> None:
     """A queue borrows what another does not use, and gives it back when that one wants what it is guaranteed."""
     await workers(plane, 4)
