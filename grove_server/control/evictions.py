@@ -22,7 +22,7 @@ from grove_server.lifecycle.orders import NO_ORDERS, CopyOrders
 from grove_server.lifecycle.removal import StopReason, stopped
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.earmarks import Earmark
-from grove_server.placement.gang_facts import surplus_budgets
+from grove_server.placement.gang_facts import NO_BOUNDS, Spare, surplus_budgets
 from grove_server.placement.making_room import Due, QueueBounds, UsedNow, is_open, plan_room
 from grove_server.placement.preemption import Preemption, PreemptionPolicy, VictimKind, noted
 from grove_server.placement.reclaim import amounts_of
@@ -250,17 +250,18 @@ class Evictions:
                 seats.take_in()
         return seats.is_current
 
-    def _budgets_of(self, name: str) -> tuple[tuple[str, int], ...]:
+    def _budgets_of(self, name: str) -> Spare:
+        """Return what a gang can spare without the pods that a commit on its way tells to leave."""
         reader = self._store.read()
         namespace, own = key_of_name(name, Kind.POD_GANG)[1:]
         gang = reader.get(PodGang, namespace, own)
         if gang is None:
-            return ()
+            return NO_BOUNDS
         return surplus_budgets(
             gang,
             reader.get(PodCliqueSet, namespace, gang.set_name),
             lambda clique: reader.get(PodClique, namespace, clique),
-            reader.indexed(PODS_BY_GANG, (namespace, own)),
+            (pod for pod in reader.indexed(PODS_BY_GANG, (namespace, own)) if key_of(pod) not in self._seats.leaving),
         )
 
     def _carried_out(self, plan: Preemption, why: StopReason, now: float) -> Eviction | None:

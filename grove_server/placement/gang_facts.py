@@ -3,7 +3,7 @@
 Rules: names are ``namespace/name``. Pods that leave already no longer count for their gang: they stand under a name of
 their own as surplus of the same queue and priority, so that a plan takes their places first and asks nobody else to go
 for what is about to be free. A surplus pod goes within the availability budget of its clique; a budget counts ready
-pods, and one that does not serve may always go.
+pods; one that has a node and does not serve may always go.
 
 Not here: who sits where (`occupancy`).
 """
@@ -11,7 +11,7 @@ Not here: who sits where (`occupancy`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from grove_server.lifecycle.budget import max_unavailable_of, room
 from grove_server.placement.occupancy import PRIORITY_MAX, PRIORITY_MIN, GangFacts
@@ -19,6 +19,20 @@ from grove_server.resources.workload import Pod, PodClique, PodCliqueSet, PodGan
 
 LEAVING: Final = "~"
 """No gang's name begins like this; the name under which leaving pods stand does."""
+
+
+class Spare(NamedTuple):
+    """What of a gang's surplus may be taken now.
+
+    `counts`: by clique how many pods that serve; of a clique that is not named all. `idle`: pods, by full name, that
+    have a node and do not serve: these may go beside the others.
+    """
+
+    counts: tuple[tuple[str, int], ...] = ()
+    idle: tuple[str, ...] = ()
+
+
+NO_BOUNDS: Final = Spare()
 
 
 def full_name(namespace: str, name: str) -> str:
@@ -55,16 +69,17 @@ def surplus_budgets(
     owner: PodCliqueSet | None,
     clique_of: Callable[[str], PodClique | None],
     pods: Iterable[Pod],
-) -> tuple[tuple[str, int], ...]:
-    """Return by standalone clique of a gang how many of its pods may be taken now; () once its set is gone."""
+) -> Spare:
+    """Return what the standalone cliques of a gang can spare now; everything once its set is gone."""
     if owner is None:
-        return ()
+        return NO_BOUNDS
     templates = {clique.name: clique for clique in owner.spec.template.cliques}
     active: Mapping[str, list[Pod]] = {group.name: [] for group in gang.pod_groups}
     for pod in pods:
-        if pod.is_active and pod.identity.name in active:
+        if pod.is_active and pod.node and pod.identity.name in active:
             active[pod.identity.name].append(pod)
-    budgets = []
+    counts: list[tuple[str, int]] = []
+    idle: list[str] = []
     for group in gang.pod_groups:
         clique = clique_of(group.name)
         if clique is None or clique.identity.group:
@@ -73,6 +88,6 @@ def surplus_budgets(
         missing = max_unavailable_of(template.rolling_update if template else None, owner.spec, clique.replicas)
         mine = active[group.name]
         ready = sum(pod.is_ready for pod in mine)
-        spare = room(desired=clique.replicas, available=ready, max_unavailable=missing)
-        budgets.append((group.name, spare + len(mine) - ready))
-    return tuple(budgets)
+        counts.append((group.name, room(desired=clique.replicas, available=ready, max_unavailable=missing)))
+        idle += (full_name(pod.metadata.namespace, pod.metadata.name) for pod in mine if not pod.is_ready)
+    return Spare(tuple(counts), tuple(sorted(idle)))

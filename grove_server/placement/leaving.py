@@ -33,6 +33,11 @@ class Leaving:
         """Return whether a pod leaves."""
         return pod in self._asked or pod in self.told
 
+    @property
+    def told_or_asked(self) -> set[str]:
+        """The pods that leave, by full name."""
+        return self.told | self._asked.keys()
+
     def is_being_told(self, plan: Preemption) -> bool:
         """Return whether a plan asks pods, or ends gangs, of which some were asked in this round and are not told."""
         gangs = {victim.gang for victim in plan.victims if victim.kind is VictimKind.GANG}
@@ -55,7 +60,7 @@ class Leaving:
             if away.name not in occupancy.gangs:
                 occupancy.set_gang(away)
             # What its cliques can spare is looked up anew.
-            occupancy.set_gang(replace(own, evictable_surplus=()))
+            occupancy.set_gang(replace(own, evictable_surplus=(), idle_surplus=()))
         occupancy.add_pods([replace(seat, gang=facts_of_leaving(facts[seat.gang]).name) for seat in seats])
         self._whole.update(victim.gang for victim in plan.victims if victim.kind is VictimKind.GANG)
         self._asked.update((seat.pod, seat.gang) for seat in seats)

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, TypeAlias
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.earmarks import Earmark, closed_slots
 from grove_server.placement.excess import excess_of
-from grove_server.placement.gang_facts import is_leaving
+from grove_server.placement.gang_facts import Spare, is_leaving
 from grove_server.placement.occupancy import Occupancy
 from grove_server.placement.preemption import (
     DEFAULT_LIMITS,
@@ -40,8 +40,8 @@ Due: TypeAlias = Callable[[], Mapping[str, Mapping[str, float]]]
 UsedNow: TypeAlias = Callable[[], Mapping[str, Mapping[str, int]]]
 """Returns what each queue has now, by resource; places that are kept for its gangs and pods that leave count."""
 
-BudgetsOf: TypeAlias = Callable[[str], tuple[tuple[str, int], ...]]
-"""Returns by clique of a gang, by its full name, how many surplus pods may be taken now."""
+BudgetsOf: TypeAlias = Callable[[str], Spare]
+"""Returns what of the surplus of a gang, by its full name, may be taken now."""
 
 _BUDGET_ROUNDS_MAX: Final = 4
 
@@ -134,7 +134,7 @@ def _set_budgets(occupancy: Occupancy, budgets_of: BudgetsOf, gangs: Sequence[st
     for name in gangs:
         facts = occupancy.gang(occupancy.gangs[name])
         budgets = budgets_of(name)
-        if budgets != facts.evictable_surplus:
-            occupancy.set_gang(replace(facts, evictable_surplus=budgets))
+        if budgets != (facts.evictable_surplus, facts.idle_surplus):
+            occupancy.set_gang(replace(facts, evictable_surplus=budgets.counts, idle_surplus=budgets.idle))
             is_new = True
     return is_new

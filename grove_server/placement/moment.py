@@ -21,7 +21,7 @@ from grove_server.placement.cluster import Cluster, ClusterError
 from grove_server.placement.consolidation import Move
 from grove_server.placement.earmarks import Earmark
 from grove_server.placement.fragmentation import SHAPES_MAX
-from grove_server.placement.gang_facts import facts_of, facts_of_leaving, full_name, surplus_budgets
+from grove_server.placement.gang_facts import NO_BOUNDS, Spare, facts_of, facts_of_leaving, full_name, surplus_budgets
 from grove_server.placement.gangs import Ask, GangScene, ask_minimum, ask_surplus, is_placed, split_pods
 from grove_server.placement.occupancy import Occupancy, Seat
 from grove_server.placement.planned import Held, PlannedGang, seat_of
@@ -327,18 +327,17 @@ class Moment:
     def _owner_of(self, gang: PodGang) -> PodCliqueSet | None:
         return self._sets.get(full_name(gang.metadata.namespace, gang.set_name))
 
-    def budgets_of(self, name: str, told: Collection[str] = ()) -> tuple[tuple[str, int], ...]:
-        """Return by standalone clique of a gang how many of its surplus pods may go, once some, by name, were told."""
+    def budgets_of(self, name: str, told: Collection[str] = ()) -> Spare:
+        """Return what of a gang's surplus may go, once some pods, by name, were told."""
         gang = self.gangs.get(name)
         if gang is None:
-            return ()
+            return NO_BOUNDS
         namespace = gang.metadata.namespace
-        pods = [_unready(pod) if name_of(pod) in told else pod for pod in self._pods(name)]
         return surplus_budgets(
             gang,
             self._owner_of(gang),
             lambda clique: self._cliques.get(full_name(namespace, clique)),
-            [*pods, *self._pending.get(name, ())],
+            (pod for pod in self._pods(name) if (own := name_of(pod)) not in told and own not in self._there.leaving),
         )
 
     def _remove(self, gangs: Iterable[str]) -> int:
@@ -364,11 +363,6 @@ class Moment:
 def _unbound(pod: Pod) -> Pod:
     """Return a pod's successor after it lost its node: it goes back there, or near, if it can."""
     return replace(pod, node="", gpu_ids=(), previous_node=pod.node)
-
-
-def _unready(pod: Pod) -> Pod:
-    """Return the successor of a pod that was told to leave: it does not serve."""
-    return replace(pod, node="", ready_at=None)
 
 
 def _movable(pod: Pod) -> Pod:

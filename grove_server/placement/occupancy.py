@@ -47,7 +47,8 @@ class GangFacts:
 
     `minimums`: (clique, pods that must run together). `base_gang` is the gang that a scaled gang depends on, "" for a
     base gang. `evictable_surplus`: (clique, surplus pods that may be evicted now): what is left of the clique's
-    availability budget; a clique that is not listed has no such limit. `started_at_s`: when its minimum was placed.
+    availability budget; a clique that is not listed has no such limit. `idle_surplus`: pods that do not serve, which no
+    budget counts. `started_at_s`: when its minimum was placed.
     `is_leaving`: it stands for pods that leave already, whoever asks for their places.
     """
 
@@ -59,6 +60,7 @@ class GangFacts:
     started_at_s: float = 0.0
     is_preemptible: bool = True
     evictable_surplus: tuple[tuple[str, int], ...] = ()
+    idle_surplus: tuple[str, ...] = ()
     is_leaving: bool = False
 
 

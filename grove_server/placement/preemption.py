@@ -189,7 +189,8 @@ class Displacement:
         by_clique: dict[tuple[int, str], list[int]] = {}
         for row in units.pods[lone].tolist():
             gang = int(occupancy.pod_gang[row])
-            if occupancy.gang(gang).evictable_surplus:
+            facts = occupancy.gang(gang)
+            if facts.evictable_surplus and occupancy.seat(row).pod not in facts.idle_surplus:
                 by_clique.setdefault((gang, occupancy.seat(row).clique), []).append(row)
         for (gang, clique), rows in sorted(by_clique.items()):
             most = dict(occupancy.gang(gang).evictable_surplus).get(clique, len(rows))

@@ -59,7 +59,7 @@ def plan_relief(
 ) -> Relief | Verdict:
     """Return which surplus pods to move so that a gang finds its places; the verdict if none help.
 
-    `budgets_of`: by clique of a gang how many of its pods may be missing now; none of a clique that is not named.
+    `budgets_of`: what of a gang's surplus may be missing now; here that is nothing of a clique that is not named.
     """
     movable = _surplus_alone(occupancy, budgets_of)
     found = plan_consolidation(cluster, movable, request, request_of=request_of, limits=limits)
@@ -95,12 +95,15 @@ def _surplus_alone(occupancy: Occupancy, budgets_of: BudgetsOf) -> Occupancy:
         gang = occupancy.gangs[name]
         if not occupancy.is_preemptible[gang]:
             continue
-        left = dict(budgets_of(name))
+        spare = budgets_of(name)
+        left = dict(spare.counts)
         seats = []
         # The highest index goes first, as in scaling in.
         for row in reversed(occupancy.pods_of(gang)):
             seat = occupancy.seat(row)
-            if surplus[row] and left.get(seat.clique, 0) > 0:
+            if surplus[row] and seat.pod in spare.idle:
+                seats.append(seat)
+            elif surplus[row] and left.get(seat.clique, 0) > 0:
                 left[seat.clique] -= 1
                 seats.append(seat)
         if seats:

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from grove_server.placement.admittance import Queueing
 from grove_server.placement.earmarks import Earmark
+from grove_server.placement.gang_facts import NO_BOUNDS, Spare
 from grove_server.placement.planned import PlannedGang
 from grove_server.placement.preemption import Preemption
 from grove_server.placement.requests import GangRequest
@@ -59,13 +60,13 @@ class TrialAnswer:
 Refused: TypeAlias = Sequence[tuple[GangRequest, Verdict]]
 """What a gang asked for, part by part, and why there was no room."""
 
-BudgetsAfter: TypeAlias = Callable[[str, Collection[str]], tuple[tuple[str, int], ...]]
-"""Returns by clique of a gang how many surplus pods may be taken, once some pods, by full name, have been told."""
+BudgetsAfter: TypeAlias = Callable[[str, Collection[str]], Spare]
+"""Returns what of a gang's surplus may be taken, once some pods, by full name, have been told."""
 
 
-def no_budgets(_gang: str, _told: Collection[str] = ()) -> tuple[tuple[str, int], ...]:
+def no_budgets(_gang: str, _told: Collection[str] = ()) -> Spare:
     """Return that a gang's surplus may go without bounds, where nothing is known of its set."""
-    return ()
+    return NO_BOUNDS
 
 
 def no_gang(_name: str) -> PlannedGang | None:

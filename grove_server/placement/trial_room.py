@@ -178,7 +178,7 @@ class TrialRoom:
         return Kept(ask.request.name, found, verdict) if isinstance(found, Preemption) else None
 
     def _budgets(self) -> BudgetsOf:
-        return lambda name: self._budgets_after(name, self.leaving.told)
+        return lambda name: self._budgets_after(name, self.leaving.told_or_asked)
 
     def _promise(self, planned: PlannedGang, ask: Ask, kept: Kept) -> bool:
         """Keep places for a gang; False if they cannot be promised."""

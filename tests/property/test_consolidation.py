@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from grove_server.placement import Cluster, GangRequest
 from grove_server.placement.clearing import plan_clearing
 from grove_server.placement.consolidation import ConsolidationLimits, Move, Moves, plan_consolidation
+from grove_server.placement.gang_facts import Spare
 from grove_server.placement.preemption import VictimKind, without_optional
 from grove_server.placement.relief import Relief, plan_relief
 from grove_server.placement.violations import violations
@@ -113,7 +114,7 @@ def test_relief_moves_nothing_of_a_minimum_and_keeps_to_budgets(seed: int) -> No
         running.occupancy,
         target,
         request_of=running.request_of,
-        budgets_of=lambda name: running.facts[name].evictable_surplus,
+        budgets_of=lambda name: Spare(running.facts[name].evictable_surplus),
         limits=limits,
     )
     if not isinstance(found, Relief):

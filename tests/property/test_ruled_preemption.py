@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from grove_server.placement import CliqueRequest, Cluster, GangRequest, NodeState, PodRule, PodShape, RuleKind
 from grove_server.placement.consolidation import ConsolidationLimits
+from grove_server.placement.gang_facts import Spare
 from grove_server.placement.occupancy import GangFacts, Occupancy, Seat
 from grove_server.placement.place import place
 from grove_server.placement.preemption import Preemption, plan_preemption, without_optional
@@ -212,7 +213,7 @@ def test_a_plan_of_moves_holds_by_the_rules_as_they_are_after_the_moves() -> Non
         running.occupancy,
         case.request,
         request_of=lambda gang, _: GangRequest(name=gang, members=(clique,)),
-        budgets_of=lambda _: (("c0", 1),),
+        budgets_of=lambda _: Spare((("c0", 1),)),
         limits=ConsolidationLimits(),
     )
     assert isinstance(relief, Relief)

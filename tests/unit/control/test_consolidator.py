@@ -9,6 +9,7 @@ from grove_server.control.consolidator import LOOK_EVERY_S, PATIENCE_S, Consolid
 from grove_server.control.decisions import Decision
 from grove_server.placement import GPU_RESOURCE, Cluster, GangRequest, Placement, PodShape, Verdict, place
 from grove_server.placement.consolidation import ConsolidationLimits
+from grove_server.placement.gang_facts import Spare
 from grove_server.placement.occupancy import GangFacts, Occupancy, Seat
 from grove_server.placement.relief import Relief, plan_relief
 from grove_server.resources.cluster import Event, Node
@@ -56,7 +57,7 @@ class _Scene:
             self.occupancy,
             request,
             request_of=_request_of,
-            budgets_of=lambda _: (("c", self.budget),),
+            budgets_of=lambda _: Spare((("c", self.budget),)),
             limits=limits,
         )
 

@@ -14,7 +14,7 @@ from grove_server.resources.meta import Metadata, find_condition
 from grove_server.resources.priority import PriorityClass
 from grove_server.resources.workload import Pod, PodCliqueSet, PodGang
 from grove_server.store.interface import Notice
-from tests.lifecycle_cases import Json, clique, manifest
+from tests.lifecycle_cases import Json, admitted, clique, manifest
 from tests.planes import Plane, gang_key, worker
 
 LOW, HIGH, NEVER = "low", "high", "never"
@@ -83,6 +83,55 @@ async def test_surplus_gives_way_first(plane: Plane) -> None:
     assert plane.one(PodGang, "s-0").status.scheduled_at is not None
     await plane.until(lambda: {"Preempting", "Placed"} <= events(plane, "t-0"), "the gang is told")
     assert "Preempted" in events(plane, "s-0")
+
+
+async def test_plans_of_one_round_keep_a_budget_together(plane: Plane) -> None:
+    """Two gangs that come at once do not both take a surplus pod of a clique that can spare one."""
+    await plane.put(*classes(), *(worker(i) for i in range(6)))
+    for name in ("s", "v"):
+        await plane.apply(wanted(name, LOW, 3, 1), uid=f"{name}-uid")
+        await plane.until(lambda n=name: sum(pod.is_ready for pod in of_set(plane, n)) == 3, "it runs")  # type: ignore[misc]  # the name of now
+    await plane.until_quiet()
+    high = [admitted(wanted(name, HIGH, 1), None, uid=name, now=plane.clock.now()) for name in ("t", "u")]
+    await plane.put(*high)
+    await until_runs(plane, "t", 1)
+    await until_runs(plane, "u", 1)
+    assert [sum(1 for pod in of_set(plane, name) if pod.node) for name in ("s", "v")] == [2, 2]
+
+
+async def test_a_successor_without_a_node_raises_no_budget(plane: Plane) -> None:
+    """A clique of which a pod waits has nothing to spare: another one gives a surplus pod, although it runs longer."""
+    await plane.put(*classes(), *(worker(i) for i in range(4)))
+    await plane.apply(wanted("v", LOW, 2, 1), uid="v-uid")
+    await until_runs(plane, "v", 2)
+    await plane.apply(wanted("s", LOW, 3, 1), uid="s-uid")
+    await until_runs(plane, "s", 2)
+    await plane.apply(wanted("t", HIGH, 1), uid="high-uid")
+    await until_runs(plane, "t", 1)
+    assert [sum(1 for pod in of_set(plane, name) if pod.node) for name in ("s", "v")] == [2, 1]
+
+
+async def test_a_pod_that_does_not_serve_makes_no_other_spare(plane: Plane) -> None:
+    """Beside a pod that is not ready none that serves is taken; that one may go."""
+    await plane.put(*classes(), *(worker(i) for i in range(5)))
+    await plane.apply(wanted("v", LOW, 2, 1), uid="v-uid")
+    await until_runs(plane, "v", 2)
+    document = wanted("s", LOW, 3, 1)
+    await plane.apply(document, uid="s-uid")
+    await until_runs(plane, "s", 3)
+    slow = next(pod for pod in of_set(plane, "s") if pod.index == 1)
+    await plane.runtime.stop()
+    await plane.put(replace(slow, ready_at=None))
+    high = [admitted(wanted(name, HIGH, 1), None, uid=name, now=plane.clock.now()) for name in ("t", "u")]
+    await plane.put(*high)
+    await plane.until(lambda: len(leaving(plane)) == 2, "two leave")
+    await plane.until_quiet()
+    assert leaving(plane) == [("s", 1), ("v", 1)]
+
+
+def leaving(plane: Plane) -> list[tuple[str, int]]:
+    """Return by set and index the pods that were told to leave."""
+    return sorted((pod.identity.set_name, pod.index) for pod in plane.all(Pod) if not pod.is_active)
 
 
 async def test_a_whole_gang_gives_way_and_comes_back(plane: Plane) -> None:

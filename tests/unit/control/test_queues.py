@@ -156,7 +156,7 @@ async def test_a_strict_queue_keeps_its_line(plane: Plane) -> None:
 
 
 async def test_who_only_lacks_surplus_holds_back_nobody(plane: Plane) -> None:
-    """A gang of a strict queue leaves its line with its minimum; those behind it come before what it has beyond that."""
+    """A gang of a strict queue leaves its line with its minimum; those behind it come before its surplus."""
     await workers(plane, 1)
     await plane.put(queue("strict", blocking=STRICT), queue("free"))
     await plane.apply(in_queue("s", "strict", 3, 2), uid="s")
