@@ -102,6 +102,7 @@ class Seats:
             for key in gangs:
                 del self._stale_gangs[key]
                 self._follow_gang(key, reader)
+        self.occupancy.sort_surplus()
 
     # What it says.
 

@@ -29,6 +29,7 @@ from grove_server.placement.preemption import (
 )
 from grove_server.placement.requests import GPU_RESOURCE, PODS_MAX, Budget, GangRequest
 from grove_server.placement.results import Placement, Verdict
+from grove_server.placement.steps import finished
 from grove_server.resources.gpu_annotations import GPU_MILLI
 
 RequestOf: TypeAlias = Callable[[str, tuple[Seat, ...]], GangRequest | None]
@@ -98,7 +99,8 @@ def plan_consolidation(
     may_go = occupancy.is_present & occupancy.is_preemptible
     bounds = EvictionLimits(pods_max=limits.pods_max)
     for _ in range(limits.tries_max):
-        plan = Displacement(cluster, occupancy, target, bounds, budget).run(may_go, verdict, "of gangs that could move")
+        displacement = Displacement(cluster, occupancy, target, bounds, budget)
+        plan = finished(displacement.run(may_go, verdict, "of gangs that could move"))
         if isinstance(plan, Verdict):
             return plan
         if len(plan.victims) > limits.gangs_max:

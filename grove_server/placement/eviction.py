@@ -37,6 +37,7 @@ from grove_server.placement.requests import (
     minimum_of,
 )
 from grove_server.placement.results import Placement, PodBinding, Verdict
+from grove_server.placement.steps import Steps
 from grove_server.placement.topology import BoolArray, IntArray
 from grove_server.placement.units import LEAVING_TIER, WHOLE_TIER, Units
 from grove_server.placement.vacating import Vacating
@@ -45,6 +46,7 @@ GENERATION_UNBOUND: Final = -1
 """The generation of a placement that holds only after evictions: `Cluster.reserve` always checks it."""
 
 _FEW_UNITS: Final = 64
+_NODES_AT_ONCE: Final = 64
 _YOUNGER_MAX: Final = 3
 """Tries to find younger victims among more units than a few."""
 
@@ -109,40 +111,40 @@ class EvictionSearch:
         self.outsiders = Outsiders(request, self.occupancy, self.vacating)
         self.freeing = None if limits.excess is None else Freeing(units, limits.excess)
 
-    def run(self, allowed: BoolArray) -> Eviction | None:
+    def run(self, allowed: BoolArray) -> Steps[Eviction | None]:
         """Return the cheapest plan found among allowed units (closed under what they take along); None if none fits.
 
         `refusal` then says what is missing even without all of them.
         """
-        widest, allowed = self._widest(allowed)
+        widest, allowed = yield from self._widest(allowed)
         if widest is None:
             return None
         if self.freeing is not None:
             # Where there is room, nobody has to go but for the limit.
             enough = self.freeing.completed(self.units.none(), allowed)
-            widest = self._cheaper(widest, self._attempt(enough, self.request))
-        tier, found = self._cheapest_tier(allowed, widest)
+            widest = self._cheaper(widest, (yield from self._attempt(enough, self.request)))
+        tier, found = yield from self._cheapest_tier(allowed, widest)
         up_to = allowed & (self.units.tier <= tier)
         for request in self._by_domain(up_to):
-            found = self._cheaper(found, self._attempt(up_to, request))
-        found = self._spare(found, up_to, tier)
-        return self._bound(found)
+            found = self._cheaper(found, (yield from self._attempt(up_to, request)))
+        found = yield from self._spare(found, up_to, tier)
+        return (yield from self._bound(found))
 
-    def _widest(self, allowed: BoolArray) -> tuple[Eviction | None, BoolArray]:
+    def _widest(self, allowed: BoolArray) -> Steps[tuple[Eviction | None, BoolArray]]:
         """Return a plan that may use all allowed units, and which these are: those to be near stay if that will do."""
         anchors = self.outsiders.anchors()
         if anchors.any():
             stays = self.units.none()
             stays[self._unit_of[anchors]] = True
             others = self.units.without_takers(allowed & ~stays)
-            found = self._attempt(others, self.request)
+            found = yield from self._attempt(others, self.request)
             if found is not None:
                 return found, others
-        return self._attempt(allowed, self.request), allowed
+        return (yield from self._attempt(allowed, self.request)), allowed
 
     # -- tiers and domains -----------------------------------------------------------------------------------------
 
-    def _cheapest_tier(self, allowed: BoolArray, widest: Eviction) -> tuple[int, Eviction]:
+    def _cheapest_tier(self, allowed: BoolArray, widest: Eviction) -> Steps[tuple[int, Eviction]]:
         """Return the lowest tier up to which enough can go, and the plan of it."""
         tiers = np.unique(self.units.tier[allowed & self.units.is_evictable]).tolist()
         if not tiers:
@@ -150,7 +152,7 @@ class EvictionSearch:
         low, high, found = 0, len(tiers) - 1, widest
         while low < high:
             middle = (low + high) // 2
-            attempt = self._attempt(allowed & (self.units.tier <= tiers[middle]), self.request)
+            attempt = yield from self._attempt(allowed & (self.units.tier <= tiers[middle]), self.request)
             if attempt is None:
                 low = middle + 1
             else:
@@ -183,13 +185,15 @@ class EvictionSearch:
 
     # -- alternatives ------------------------------------------------------------------------------------------------
 
-    def _spare(self, found: Eviction, allowed: BoolArray, tier: int) -> Eviction:
+    def _spare(self, found: Eviction, allowed: BoolArray, tier: int) -> Steps[Eviction]:
         """Return a plan that is no dearer, with as many units of the dearest tier spared as can be told in time."""
         units = self.units
+        yield
         dear = np.flatnonzero(allowed & units.is_evictable & (units.tier == tier))
         left = self._alternatives(found, dear, tier)
         if not left or len(dear) <= 1:
             return found
+        yield
         candidates = units.dearest_first(dear)
         at, size = 0, len(candidates) // 2
         while left and size:
@@ -197,7 +201,7 @@ class EvictionSearch:
             fewer = allowed.copy()
             fewer[candidates[at : at + size]] = False
             fewer = units.without_takers(fewer)
-            attempt = self._attempt(fewer, self.request)
+            attempt = yield from self._attempt(fewer, self.request)
             if attempt is not None and attempt.cost.order <= found.cost.order:
                 found, allowed = attempt, fewer
                 candidates = candidates[allowed[candidates]]
@@ -239,20 +243,24 @@ class EvictionSearch:
 
     # -- one attempt -------------------------------------------------------------------------------------------------
 
-    def _attempt(self, allowed: BoolArray, request: GangRequest) -> Eviction | None:
+    def _attempt(self, allowed: BoolArray, request: GangRequest) -> Steps[Eviction | None]:
         """Return the plan with the places that `place` chooses if all allowed units were gone."""
         if self.freeing is not None and not self.freeing.covers(allowed):
             return None
         going = allowed[self._unit_of]
+        yield
         cluster = self.vacating.cluster_without(going)
+        yield
         result = place(cluster, self.outsiders.without(request, going), budget=self.budget)
         if isinstance(result, Verdict):
             self.refusal = result
             return None
+        yield
         returns = Returns(self.outsiders, cluster, result, going) if self.outsiders else None
-        units = needed_units(cluster, self.units, self.vacating, result, allowed, returns)
+        units = yield from needed_units(cluster, self.units, self.vacating, result, allowed, returns)
         if self.freeing is not None:
             units = self.freeing.completed(units, allowed)
+        yield
         return Eviction(units=units, placement=result, cost=self.cost(units))
 
     def request_without(self, units: BoolArray) -> GangRequest:
@@ -277,7 +285,7 @@ class EvictionSearch:
             oldest_s=float(self.occupancy.started_at_s[gangs].min()) if len(gangs) else 0.0,
         )
 
-    def _bound(self, found: Eviction) -> Eviction:
+    def _bound(self, found: Eviction) -> Steps[Eviction]:
         """Return the plan with GPU ids that are free once exactly its units are gone."""
         cluster = self.vacating.cluster_without(found.units[self._unit_of])
         cliques = found.placement.cliques
@@ -286,7 +294,9 @@ class EvictionSearch:
             for rank, binding in enumerate(clique.bindings):
                 by_node.setdefault(binding.node, []).append((at, rank))
         bindings = [list(clique.bindings) for clique in cliques]
-        for node, pods in by_node.items():
+        for number, (node, pods) in enumerate(by_node.items()):
+            if number % _NODES_AT_ONCE == 0:
+                yield
             given = laid_out(cluster, node, [cliques[at].shape for at, _ in pods])
             for (at, rank), gpu_ids in zip(pods, given or (), strict=False):  # None: those of the search stay right.
                 bindings[at][rank] = PodBinding(node, gpu_ids)

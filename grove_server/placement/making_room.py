@@ -26,12 +26,13 @@ from grove_server.placement.preemption import (
     PreemptionPolicy,
     VictimKind,
     noted,
-    plan_preemption,
+    preemption_steps,
 )
 from grove_server.placement.queues import QueueTree
-from grove_server.placement.reclaim import QueueShares, amounts_of, plan_reclaim
+from grove_server.placement.reclaim import QueueShares, amounts_of, reclaim_steps
 from grove_server.placement.requests import GangRequest
 from grove_server.placement.results import Verdict
+from grove_server.placement.steps import Steps, finished
 from grove_server.resources.workload import PodGang
 
 Due: TypeAlias = Callable[[], Mapping[str, Mapping[str, float]]]
@@ -71,26 +72,42 @@ def plan_room(
     bounds: QueueBounds,
     budgets_of: BudgetsOf,
 ) -> RoomPlan:
+    """Return what `room_steps` comes to, now."""
+    return finished(
+        room_steps(cluster, occupancy, request, gang=gang, queue=queue, bounds=bounds, budgets_of=budgets_of)
+    )
+
+
+def room_steps(
+    cluster: Cluster,
+    occupancy: Occupancy,
+    request: GangRequest,
+    *,
+    gang: PodGang,
+    queue: str,
+    bounds: QueueBounds,
+    budgets_of: BudgetsOf,
+) -> Steps[RoomPlan]:
     """Return who would have to go. Budgets that are looked up stay in the occupancy."""
     several = len(bounds.tree.specs) > 1
     excess = excess_of(bounds.tree, queue, amounts_of(request), bounds.used())
     limits = DEFAULT_LIMITS if excess is None else replace(DEFAULT_LIMITS, excess=excess)
     policy = PreemptionPolicy(gang.preemption_policy)
 
-    def preempt() -> Preemption | Verdict:
+    def preempt() -> Steps[Preemption | Verdict]:
         own = queue if several else None
-        return plan_preemption(
+        return preemption_steps(
             cluster, occupancy, request, priority=gang.priority, policy=policy, queue=own, limits=limits
         )
 
-    def reclaim() -> Preemption | Verdict:
+    def reclaim() -> Steps[Preemption | Verdict]:
         shares = QueueShares(bounds.used(), bounds.due())
-        return plan_reclaim(cluster, occupancy, request, queue=queue, tree=bounds.tree, shares=shares, limits=limits)
+        return reclaim_steps(cluster, occupancy, request, queue=queue, tree=bounds.tree, shares=shares, limits=limits)
 
-    found = _within_budgets(occupancy, budgets_of, preempt)
+    found = yield from _within_budgets(occupancy, budgets_of, preempt)
     if isinstance(found, Preemption) or not several:
         return RoomPlan(found, is_taken_back=False)
-    taken_back = _within_budgets(occupancy, budgets_of, reclaim)
+    taken_back = yield from _within_budgets(occupancy, budgets_of, reclaim)
     if isinstance(taken_back, Preemption):
         return RoomPlan(taken_back, is_taken_back=True)
     return RoomPlan(noted(found, taken_back.detail.rpartition("; ")[2]), is_taken_back=False)
@@ -106,10 +123,10 @@ def is_open(cluster: Cluster, plan: Preemption, earmarks: Sequence[Earmark], gan
 
 
 def _within_budgets(
-    occupancy: Occupancy, budgets_of: BudgetsOf, ask: Callable[[], Preemption | Verdict]
-) -> Preemption | Verdict:
+    occupancy: Occupancy, budgets_of: BudgetsOf, ask: Callable[[], Steps[Preemption | Verdict]]
+) -> Steps[Preemption | Verdict]:
     """Return the plan that keeps within availability budgets, unless keeping to them would end more gangs."""
-    free = found = ask()
+    free = found = yield from ask()
     known: set[str] = set()
     for _ in range(_BUDGET_ROUNDS_MAX):
         if isinstance(found, Verdict):
@@ -120,7 +137,7 @@ def _within_budgets(
         known |= asked
         if not _set_budgets(occupancy, budgets_of, sorted(asked)):
             break
-        found = ask()
+        found = yield from ask()
     if isinstance(free, Preemption) and (
         isinstance(found, Verdict) or found.cost.gangs_broken > free.cost.gangs_broken
     ):

@@ -111,7 +111,7 @@ class Occupancy:
         self._bands: dict[int, IntArray] = {}
         self._members: list[dict[str, dict[int, int]]] = []
         self._unsorted: dict[int, None] = {}
-        self._bases_known = True
+        self._followers: dict[str, dict[int, None]] = {}
         self._pods_on: list[int] = []
         self._vacant_pods: list[int] = []
         self._vacant_gangs: list[int] = []
@@ -146,7 +146,9 @@ class Occupancy:
         self._count(pods, 1)
         self._unsorted[row] = None
         if before is None or before.base_gang != facts.base_gang:
-            self._bases_known = False
+            self._follow(row, before.base_gang if before is not None else "", facts.base_gang)
+        if before is None:
+            self._lead(facts.name, row)
 
     def drop_gang(self, name: str) -> None:
         """Forget a gang without pods; OccupancyError if it has some or is unknown."""
@@ -154,12 +156,13 @@ class Occupancy:
         if any(self._members[row].values()):
             raise OccupancyError(f"gang {name} still has pods")
         del self.gangs[name]
+        self._follow(row, self.gang(row).base_gang, "")
+        self._lead(name, -1)
         self.facts[row] = None
         self.is_present[row] = False
         self._members[row] = {}
         self._unsorted.pop(row, None)
         self._vacant_gangs.append(row)
-        self._bases_known = False
 
     def add_pods(self, seats: Iterable[Seat]) -> None:
         """Add pods; OccupancyError (nothing changed) if one is known, its gang is not, or there are too many."""
@@ -216,6 +219,11 @@ class Occupancy:
     @property
     def is_surplus(self) -> BoolArray:
         """Return by pod row whether the pod is above the minimum of its clique."""
+        self.sort_surplus()
+        return self._is_surplus
+
+    def sort_surplus(self) -> None:
+        """Tell surplus from minimums in the gangs that changed; whoever enters many pods in slices does it in each."""
         for gang in self._unsorted:
             minimums = dict(self.gang(gang).minimums)
             for clique, members in self._members[gang].items():
@@ -223,15 +231,10 @@ class Occupancy:
                 for rank, row in enumerate(self._by_index(members)):
                     self._is_surplus[row] = rank >= minimum
         self._unsorted.clear()
-        return self._is_surplus
 
     @property
     def base(self) -> IntArray:
         """Return by gang row the row of its base gang; -1 where there is none."""
-        if not self._bases_known:
-            for facts, row in ((self.gang(row), row) for row in self.gangs.values()):
-                self._base[row] = self.gangs.get(facts.base_gang, -1) if facts.base_gang else -1
-            self._bases_known = True
         return self._base
 
     def reclaimable_below(self, priority: int) -> IntArray:
@@ -271,6 +274,21 @@ class Occupancy:
         if row is None:
             raise OccupancyError(f"there is no gang {name}")
         return row
+
+    def _follow(self, row: int, before: str, base: str) -> None:
+        """Note on which gang another one depends, "" on none, instead of *before*."""
+        if before:
+            del self._followers[before][row]
+            if not self._followers[before]:
+                del self._followers[before]
+        if base:
+            self._followers.setdefault(base, {})[row] = None
+        self._base[row] = self.gangs.get(base, -1)
+
+    def _lead(self, name: str, row: int) -> None:
+        """Tell those that depend on a gang its row; -1: it is gone."""
+        for follower in self._followers.get(name, ()):
+            self._base[follower] = row
 
     def _by_index(self, members: dict[int, int]) -> list[int]:
         return sorted(members, key=lambda row: (members[row], self.seat(row).pod))

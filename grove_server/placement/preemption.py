@@ -33,6 +33,7 @@ from grove_server.placement.requests import (
     minimum_of,
 )
 from grove_server.placement.results import Placement, ScopeKind, Verdict, VerdictCode
+from grove_server.placement.steps import Steps, finished
 from grove_server.placement.topology import BoolArray
 from grove_server.placement.units import Units
 from grove_server.placement.violations import violations
@@ -101,6 +102,25 @@ def plan_preemption(
     limits: EvictionLimits = DEFAULT_LIMITS,
     budget: Budget = DEFAULT_BUDGET,
 ) -> Preemption | Verdict:
+    """Return what `preemption_steps` comes to, now."""
+    return finished(
+        preemption_steps(
+            cluster, occupancy, request, priority=priority, policy=policy, queue=queue, limits=limits, budget=budget
+        )
+    )
+
+
+def preemption_steps(
+    cluster: Cluster,
+    occupancy: Occupancy,
+    request: GangRequest,
+    *,
+    priority: int,
+    policy: PreemptionPolicy = PreemptionPolicy.LOWER_PRIORITY,
+    queue: str | None = None,
+    limits: EvictionLimits = DEFAULT_LIMITS,
+    budget: Budget = DEFAULT_BUDGET,
+) -> Steps[Preemption | Verdict]:
     """Return whom a gang of some priority may displace and where it then runs, or why not even that helps.
 
     With a `queue` only gangs of that queue are victims. Cost: a few decisions of `place`, each on a copy of the
@@ -118,7 +138,8 @@ def plan_preemption(
     if queue is not None:
         may_go &= occupancy.queue == occupancy.queues.get(queue, -1)
     who = "of lower priority" if queue is None else f"of lower priority in queue {queue}"
-    return Displacement(cluster, occupancy, request, limits, budget).run(may_go, verdict, who)
+    yield
+    return (yield from Displacement(cluster, occupancy, request, limits, budget).run(may_go, verdict, who))
 
 
 class Displacement:
@@ -133,7 +154,7 @@ class Displacement:
         self.limits = limits
         self.budget = budget
 
-    def run(self, may_go: BoolArray, verdict: Verdict, who: str) -> Preemption | Verdict:
+    def run(self, may_go: BoolArray, verdict: Verdict, who: str) -> Steps[Preemption | Verdict]:
         """Return the plan, or the verdict on the present state with what else stands in the way."""
         tied = np.zeros(len(self.occupancy.pod_gang), dtype=np.bool_)
         forbidden: BoolArray | None = None
@@ -143,11 +164,13 @@ class Displacement:
             allowed = units.without_takers(~forbidden)
             if not allowed.any():
                 return noted(verdict, f"no pod {who} may be evicted")
+            yield
             search = EvictionSearch(self.cluster, units, self.request, self.limits, self.budget)
-            found = search.run(allowed)
+            found = yield from search.run(allowed)
             if found is None:
                 count = int(np.count_nonzero(allowed[units.unit_of]))
                 return noted(verdict, f"evicting all {count} pods {who} that may go would not make room")
+            yield
             excess = self._over_budgets(units, found, everywhere=last)
             strict = self.over_quotas(units, found, allowed)
             if not excess.any() and strict is None:

@@ -37,6 +37,7 @@ from grove_server.placement.preemption import (
 from grove_server.placement.queues import UNLIMITED, QueueTree, quota_amounts, scale_of
 from grove_server.placement.requests import GPU_SHARE, PODS_RESOURCE, Budget, CliqueRequest, GangRequest, GroupRequest
 from grove_server.placement.results import Placement, Verdict
+from grove_server.placement.steps import Steps, finished
 from grove_server.placement.topology import BoolArray, IntArray
 from grove_server.placement.units import LEAVING_TIER, Units
 
@@ -68,6 +69,23 @@ def plan_reclaim(
     limits: EvictionLimits = DEFAULT_LIMITS,
     budget: Budget = DEFAULT_BUDGET,
 ) -> Preemption | Verdict:
+    """Return what `reclaim_steps` comes to, now."""
+    return finished(
+        reclaim_steps(cluster, occupancy, request, queue=queue, tree=tree, shares=shares, limits=limits, budget=budget)
+    )
+
+
+def reclaim_steps(
+    cluster: Cluster,
+    occupancy: Occupancy,
+    request: GangRequest,
+    *,
+    queue: str,
+    tree: QueueTree,
+    shares: QueueShares = NO_SHARES,
+    limits: EvictionLimits = DEFAULT_LIMITS,
+    budget: Budget = DEFAULT_BUDGET,
+) -> Steps[Preemption | Verdict]:
     """Return whom other queues have to let go for a gang of `queue`, or why that is not possible."""
     request = without_optional(request)
     verdict = place(cluster, request, budget=budget)
@@ -85,9 +103,9 @@ def plan_reclaim(
     rights = _Rights(occupancy, tree, mine, asked, shares.due)
     numbers = rights.number_of[occupancy.queue]
     may_go = occupancy.is_present & occupancy.is_preemptible & (numbers >= 0) & (numbers != tree.numbers[queue])
-    return _Reclaim(cluster, occupancy, request, limits, budget, rights=rights, queue=queue).run(
-        may_go, verdict, "of queues that use more than their due"
-    )
+    yield
+    displacement = _Reclaim(cluster, occupancy, request, limits, budget, rights=rights, queue=queue)
+    return (yield from displacement.run(may_go, verdict, "of queues that use more than their due"))
 
 
 class _Rights:

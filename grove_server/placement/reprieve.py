@@ -20,12 +20,14 @@ from grove_server.placement.occupancy import Occupancy, Seat
 from grove_server.placement.outsiders import Returns
 from grove_server.placement.requests import GPU_RESOURCE, PodShape
 from grove_server.placement.results import Placement
+from grove_server.placement.steps import Steps
 from grove_server.placement.topology import BoolArray, IntArray
 from grove_server.placement.units import Units
 from grove_server.placement.vacating import Vacating
 from grove_server.resources.gpu_annotations import GPU_MILLI
 
 _PLENTY: Final = 2**62
+_UNITS_AT_ONCE: Final = 128
 
 
 def needed_units(
@@ -35,7 +37,7 @@ def needed_units(
     placement: Placement,
     allowed: BoolArray,
     returns: Returns | None = None,
-) -> BoolArray:
+) -> Steps[BoolArray]:
     """Return the units that have to go for a placement found on `cluster`, from which all allowed units are gone.
 
     The set is closed under what units take along. `returns` says who may come back by rules between pods. `cluster` is
@@ -51,13 +53,16 @@ def needed_units(
         victims[bearing] = undecided[bearing] = True
         undecided[unit_of[returns.barred]] = False
     undecided[owners[room.is_too_much()]] = False
+    yield
     by_unit = np.argsort(owners, kind="stable")
     sorted_owners = owners[by_unit]
     left, is_again = units.dearest_first(np.flatnonzero(undecided)).tolist(), True
     while left and is_again:
         # Who comes back may be what others, refused before, have to be near: these are asked once more.
         is_again, refused = False, []
-        for unit in left:
+        for number, unit in enumerate(left):
+            if number % _UNITS_AT_ONCE == 0:
+                yield
             if _is_taken(units, victims, unit):
                 continue
             counted = np.flatnonzero(returns.bearing & (unit_of == unit)) if returns is not None else by_unit[:0]

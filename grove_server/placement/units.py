@@ -104,9 +104,10 @@ class Units:
         for key in keys:
             heads[1:] |= key[order][1:] != key[order][:-1]
         starts = np.flatnonzero(heads)
-        for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(units)], strict=True):
-            if end - start > 1:
-                units[start:end] = sorted(units[start:end].tolist(), key=self._name)
+        ends = np.append(starts[1:], len(units))
+        equals = np.flatnonzero(ends - starts > 1)
+        for start, end in zip(starts[equals].tolist(), ends[equals].tolist(), strict=True):
+            units[start:end] = sorted(units[start:end].tolist(), key=self._name)
         return units
 
     def gang_of(self, unit: int) -> int:
