@@ -23,12 +23,13 @@ from grove_server.lifecycle.removal import StopReason, stopped
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.earmarks import Earmark
 from grove_server.placement.gang_facts import NO_BOUNDS, Spare, surplus_budgets
-from grove_server.placement.making_room import Due, QueueBounds, UsedNow, is_open, plan_room
+from grove_server.placement.making_room import Due, QueueBounds, UsedNow, is_open, room_steps
 from grove_server.placement.preemption import Preemption, PreemptionPolicy, VictimKind, noted
 from grove_server.placement.reclaim import amounts_of
 from grove_server.placement.relief import Relief
 from grove_server.placement.requests import GangRequest
 from grove_server.placement.results import Verdict
+from grove_server.placement.steps import Steps
 from grove_server.placement.wake_ups import signature_of
 from grove_server.resources.meta import Key, Kind, key_of
 from grove_server.resources.workload import Pod, PodClique, PodCliqueSet, PodGang
@@ -164,8 +165,11 @@ class Evictions:
 
     def plan(
         self, key: Key, gang: PodGang, request: GangRequest, verdict: Verdict, earmarks: Sequence[Earmark], now: float
-    ) -> Eviction | Verdict:
-        """Return who leaves for a gang that has no room as *verdict* says, or the verdict with why nobody does."""
+    ) -> Steps[Eviction | Verdict]:
+        """Return who leaves for a gang that has no room as *verdict* says, or the verdict with why nobody does.
+
+        Nothing that it reads may change while it rests.
+        """
         relieved = self._relieved(key, gang, request, earmarks, now) if self._reliefs else None
         if relieved is not None:
             return relieved
@@ -184,7 +188,7 @@ class Evictions:
             self.postponed[key] = None
             return verdict
         self._left -= 1
-        found, is_taken_back = plan_room(
+        found, is_taken_back = yield from room_steps(
             self._cluster,
             self._seats.occupancy,
             request,

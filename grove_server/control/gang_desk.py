@@ -32,6 +32,7 @@ from grove_server.placement.old_places import taken, wanted
 from grove_server.placement.requests import minimum_of
 from grove_server.placement.results import Placement, Verdict
 from grove_server.placement.standing import is_constrained
+from grove_server.placement.steps import Steps
 from grove_server.placement.waiting import TOPOLOGY_UNAVAILABLE, WAITING_FOR_BASE, WAITING_FOR_PODS
 from grove_server.placement.wake_ups import WakeUps
 from grove_server.resources.meta import Key, key_of
@@ -127,8 +128,11 @@ class GangDesk:
 
     # One gang.
 
-    def decide_minimum(self, gang: PodGang, draft: CopyDraft) -> None:
-        """Place a gang's minimum if there is room, as it is after *draft*; note what is left to do for it."""
+    def decide_minimum(self, gang: PodGang, draft: CopyDraft) -> Steps[None]:
+        """Place a gang's minimum if there is room, as it is after *draft*; note what is left to do for it.
+
+        Nothing of the cluster and its pods may change while it rests.
+        """
         key, now = key_of(gang), self._clock.now()
         self.put_off.pop(key, None)
         if gang.metadata.deleted_at is not None:
@@ -154,7 +158,7 @@ class GangDesk:
         self.room.check_part(gang, draft, lambda: ask_minimum(scene), now)
         if self._is_put_off(key, scene):
             return
-        after = self._place_parts(gang, draft, ask_minimum)
+        after = yield from self._place_parts(gang, draft, ask_minimum)
         if after is None:
             return
         if after.pods.unbound:
@@ -194,19 +198,19 @@ class GangDesk:
         is_scored = standing.score is None or standing.score == gang.status.placement_score
         return standing.domains != gang.status.topology or not is_scored
 
-    def decide_surplus(self, gang: PodGang, draft: CopyDraft) -> None:
+    def decide_surplus(self, gang: PodGang, draft: CopyDraft) -> Steps[None]:
         """Place the pods beyond the minimum that *draft* says the gang may get."""
         key = key_of(gang)
         if not draft.surplus.get(key) or key in self.room.displaced:
             return
         if self._is_put_off(key, self.scenes.scene(gang, draft)):
             return
-        if self._place_parts(gang, draft, ask_surplus) is not None:
+        if (yield from self._place_parts(gang, draft, ask_surplus)) is not None:
             self._wait_no_more(key)
 
     def _place_parts(
         self, gang: PodGang, draft: CopyDraft, asks_of: Callable[[GangScene], Sequence[Ask]]
-    ) -> GangScene | None:
+    ) -> Steps[GangScene | None]:
         """Ask part by part for what a gang lacks; return the scene afterwards, None if some of it has to wait.
 
         Each part is asked for on what the last one left: where that went may bind the next, and what it got must not
@@ -219,7 +223,7 @@ class GangDesk:
             ask = next((each for each in asks_of(scene) if tuple(each.pods) not in tried), None)
             if ask is None:
                 break
-            decision = self._decide(gang, draft, ask)
+            decision = yield from self._decide(gang, draft, ask)
             if not decision.is_placed:
                 tried.add(tuple(ask.pods))
                 failed.append(decision)
@@ -241,7 +245,7 @@ class GangDesk:
                 return WAITING_FOR_BASE, f"its base gang {gang.base_gang} is not placed yet"
         return "", ""
 
-    def _decide(self, gang: PodGang, draft: CopyDraft, ask: Ask) -> Decision:
+    def _decide(self, gang: PodGang, draft: CopyDraft, ask: Ask) -> Steps[Decision]:
         """Ask once, and take the places if there are any."""
         key, now = key_of(gang), self._clock.now()
         is_minimum = minimum_of(ask.request) > 0
@@ -251,11 +255,11 @@ class GangDesk:
         if decision is None:
             ask, decision = self.room.refusal(gang, ask, is_minimum=is_minimum)
             if decision is not None and is_minimum:
-                decision = self.room.make_within(gang, draft, ask, decision, now)
+                decision = yield from self.room.make_within(gang, draft, ask, decision, now)
         if decision is None:
             outcome: Placement | Verdict | Decision = self._ask(gang, ask, is_minimum=is_minimum)
             if isinstance(outcome, Verdict) and is_minimum:
-                outcome = self.room.make(gang, draft, ask, outcome, now)
+                outcome = yield from self.room.make(gang, draft, ask, outcome, now)
             if isinstance(outcome, Verdict):
                 self.opinions.want(key, ask.request, outcome)
             decision = outcome if isinstance(outcome, Decision) else Decision(request=ask.request, outcome=outcome)

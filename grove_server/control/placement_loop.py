@@ -8,7 +8,8 @@ are told in the commit of its copy.
 
 Gangs that do not fit wait with their verdict. They are tried again when nodes or pods change in a way that may help
 them, and once when they have waited so long that a domain is set aside for them. What is decided is reserved at once,
-so rounds may overlap with commits on their way to the disk.
+so rounds may overlap with commits on their way to the disk. A decision may rest while others run; what the store tells
+meanwhile is taken in when it is made, so that it is right as of the moment at which it began, like any other.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from grove_server.control.afterwards import Afterwards
@@ -29,6 +31,7 @@ from grove_server.control.events import EventRecorder
 from grove_server.control.evictions import OrdersOf, no_orders
 from grove_server.control.gang_desk import GangDesk
 from grove_server.control.gang_order import asks_differ
+from grove_server.control.holding_back import HoldingBack
 from grove_server.control.indexes import PODS_BY_NODE
 from grove_server.control.notes import node_note, placed_note
 from grove_server.control.pace import Pace
@@ -37,6 +40,7 @@ from grove_server.control.queue_book import asks_otherwise
 from grove_server.control.solver_pool import SolverPool
 from grove_server.control.supervision import Supervised
 from grove_server.placement.relief import Relief
+from grove_server.placement.steps import Steps
 from grove_server.resources.cluster import ClusterTopologyBinding, Node
 from grove_server.resources.meta import Key, Kind, key_of
 from grove_server.resources.queues import Queue, queue_of
@@ -84,6 +88,7 @@ class PlacementLoop(Supervised):
         self._relabelled: dict[str, None] = {}
         self._drafts: dict[CopyKey, CopyDraft] = {}
         self._drafts_in_flight: dict[CopyKey, CopyDraft] = {}
+        self._back = HoldingBack(pace)
         # Gangs that were put off and have a timer.
         self._coming_back: set[Key] = set()
         self._retry_generation = 0
@@ -119,7 +124,7 @@ class PlacementLoop(Supervised):
     def is_idle(self) -> bool:
         """Whether nothing waits to be decided and nothing decided waits for the disk."""
         is_due = self._dirty or self._relabelled or self._drafts_in_flight or self.room.has_more or self.desk.put_off
-        return not is_due and self.desk.opinions.is_idle
+        return not (is_due or self._back.is_resting) and self.desk.opinions.is_idle
 
     def decision(self, key: Key) -> Decision | None:
         """Return the last decision on a gang."""
@@ -132,6 +137,9 @@ class PlacementLoop(Supervised):
     # What changed.
 
     def _observe(self, notices: Sequence[Notice]) -> None:
+        self._back.take(partial(self._take_in, notices))
+
+    def _take_in(self, notices: Sequence[Notice]) -> None:
         released: list[Key] = []
         joined: list[str] = []
         adopted: dict[Key, Pod] = {}
@@ -318,7 +326,7 @@ class PlacementLoop(Supervised):
         gangs = self._in_order(candidates)
         left = Counter(map(_copy_of, gangs))
         for gang in gangs:
-            self._try(gang, self.desk.decide_minimum)
+            await self._try(gang, self.desk.decide_minimum)
             left[_copy_of(gang)] -= 1
             if self._pace.is_due:
                 # Send off what this round will not come back to.
@@ -326,7 +334,7 @@ class PlacementLoop(Supervised):
                     self._submit(drafts.pop(key))
                 await self._pace.breathe()
         for gang in gangs:
-            self._try(gang, self.desk.decide_surplus)
+            await self._try(gang, self.desk.decide_surplus)
             if self._pace.is_due:
                 await self._pace.breathe()
         for key in list(drafts):
@@ -371,7 +379,7 @@ class PlacementLoop(Supervised):
             gangs.append(gang)
         return self.room.precedence.in_order(gangs)
 
-    def _try(self, known: PodGang, decide: Callable[[PodGang, CopyDraft], None]) -> None:
+    async def _try(self, known: PodGang, decide: Callable[[PodGang, CopyDraft], Steps[None]]) -> None:
         gang = self._store.read().get(PodGang, known.metadata.namespace, known.metadata.name)
         if gang is None or gang.metadata.uid != known.metadata.uid:
             # It went while the round let others run; a verdict on it would stay for ever.
@@ -383,7 +391,7 @@ class PlacementLoop(Supervised):
                 return
             draft = self._drafts[key] = CopyDraft(key)
         try:
-            decide(gang, draft)
+            await self._back.finish(decide(gang, draft))
         except Exception:  # noqa: BLE001 -- a supervised loop: one gang's fault must not stop the others
             metrics.INTERNAL_ERRORS.labels("placement").inc()
             _log.exception("decision_failed", gang=gang.metadata.name, namespace=gang.metadata.namespace)
@@ -412,7 +420,7 @@ class PlacementLoop(Supervised):
             return
         self._drafts_in_flight[draft.key] = draft
         future = self._store.commit_soon(changes, cause=CAUSE)
-        future.add_done_callback(lambda done: self._settle(draft, done))
+        future.add_done_callback(lambda done: self._back.take(partial(self._settle, draft, done)))
 
     def _settle(self, draft: CopyDraft, future: asyncio.Future[tuple[Outcome, ...]]) -> None:
         del self._drafts_in_flight[draft.key]

@@ -35,6 +35,7 @@ from grove_server.placement.gangs import Ask, ask_minimum, is_complete
 from grove_server.placement.preemption import over_limits
 from grove_server.placement.requests import GangRequest
 from grove_server.placement.results import Placement, Verdict
+from grove_server.placement.steps import Steps
 from grove_server.placement.thresholds import Thresholds
 from grove_server.placement.waiting import QUEUE_BLOCKED, QUEUE_LIMIT, WAITING_FOR_VICTIMS
 from grove_server.resources.meta import Key, find_condition, key_of
@@ -251,7 +252,7 @@ class RoomDesk:
             return replace(ask, request=request), self.precedence.refusal(gang, request, is_surplus=True)
         return ask, self.precedence.limit_reached(gang, ask.request, shape)
 
-    def make_within(self, gang: PodGang, draft: CopyDraft, ask: Ask, refusal: Decision, now: float) -> Decision:
+    def make_within(self, gang: PodGang, draft: CopyDraft, ask: Ask, refusal: Decision, now: float) -> Steps[Decision]:
         """Return that others leave so that a gang's minimum keeps within a limit, or its refusal by the queue."""
         if refusal.waiting_reason != QUEUE_LIMIT:
             return refusal
@@ -260,7 +261,8 @@ class RoomDesk:
         if self.nominations.get(key) is not None:
             return refusal
         earmarks = self.around(ask, is_minimum=True)
-        found = self.evictions.plan(key, gang, ask.request, over_limits(self._cluster, ask.request), earmarks, now)
+        verdict = over_limits(self._cluster, ask.request)
+        found = yield from self.evictions.plan(key, gang, ask.request, verdict, earmarks, now)
         decision = self._nominate(gang, draft, ask, found, now) if isinstance(found, Eviction) else None
         if decision is None:
             return refusal
@@ -271,14 +273,16 @@ class RoomDesk:
         """Return what is set aside and binds a question: what ran before gets its place back all the same."""
         return self.set_asides.earmarks if ask.is_whole or not is_minimum else ()
 
-    def make(self, gang: PodGang, draft: CopyDraft, ask: Ask, verdict: Verdict, now: float) -> Decision | Verdict:
+    def make(
+        self, gang: PodGang, draft: CopyDraft, ask: Ask, verdict: Verdict, now: float
+    ) -> Steps[Decision | Verdict]:
         """Return that others leave for a gang's minimum, or the verdict with why nobody does."""
         key = key_of(gang)
         earmarks = self.around(ask, is_minimum=True)
         found: Eviction | Verdict = verdict
         self.precedence.wait(gang, ask.request)
         if self.nominations.get(key) is None:
-            found = self.evictions.plan(key, gang, ask.request, verdict, earmarks, now)
+            found = yield from self.evictions.plan(key, gang, ask.request, verdict, earmarks, now)
         if isinstance(found, Eviction):
             decision = self._nominate(gang, draft, ask, found, now)
             if decision is not None:

@@ -24,9 +24,10 @@ from grove_server.placement import (
 )
 from grove_server.placement.consolidation import ConsolidationLimits, Moves, plan_consolidation
 from grove_server.placement.occupancy import GangFacts, Occupancy, Seat
-from grove_server.placement.preemption import Preemption, plan_preemption
+from grove_server.placement.preemption import Preemption, plan_preemption, preemption_steps
 from grove_server.placement.queues import QueueSpec, QueueTree
 from grove_server.placement.reclaim import plan_reclaim
+from grove_server.placement.steps import Steps
 from grove_server.placement.thresholds import Thresholds, ways_within_limits
 from grove_server.placement.violations import violations
 from tests.bench.figures import Figure, Target, figure
@@ -128,6 +129,37 @@ def w9_reclaim() -> Iterator[Figure]:
             yield figure(f"place.reclaim{nodes}.p99", percentile(times, 99), "ms p99", better="lower")
     times, _ = reclaim_times(small_pods(1_000, queue="borrower", seed=1), 100, 10)
     yield figure("place.reclaim1000.ages", percentile(times, 50), "ms p50", better="lower", target=Target(bound=20))
+
+
+def longest_pieces() -> Iterator[Figure]:
+    """What one piece of a plan, after which the loop may rest, takes at most: 1,000 nodes, 8,000 pods of all ages.
+
+    Of each piece the median of some rounds counts.
+    """
+    full = small_pods(1_000, seed=1)
+    requests = (gang_of("high", ALL_GPUS, 100), gang_of("high", ONE_GPU, 1_000), gang_of("high", ALL_GPUS, 1_001))
+    longest = 0.0
+    for request in requests:
+        place(full.cluster, request)
+        rounds = []
+        for _ in range(9):
+            steps, times, has_more = preemption_steps(full.cluster, full.occupancy, request, priority=10), [], True
+            while has_more:
+                pieces: list[bool] = []
+                times += millis_of(lambda: pieces.append(_has_more(steps)), 1)  # noqa: B023 -- run at once
+                has_more = pieces[0]
+            rounds.append(times)
+        longest = max(longest, *(percentile(list(each), 50) for each in zip(*rounds, strict=True)))
+    yield figure("place.preempt1000.piece", longest, "ms", better="lower", target=Target(bound=10))
+
+
+def _has_more(steps: Steps[Preemption | Verdict]) -> bool:
+    """Do one piece of a plan; return whether more are left."""
+    try:
+        next(steps)
+    except StopIteration:
+        return False
+    return True
 
 
 def w8_reclaim() -> Iterator[Figure]:
@@ -253,6 +285,7 @@ def run() -> Iterator[Figure]:
     """Measure all of them."""
     measures: tuple[Callable[[], Iterator[Figure]], ...] = (
         w9_reclaim,
+        longest_pieces,
         w8_reclaim,
         queue_limits,
         w4_preemption,

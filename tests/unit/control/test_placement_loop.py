@@ -337,7 +337,7 @@ async def test_a_gang_deleted_during_a_round_is_forgotten(plane: Plane) -> None:
     await plane.until(lambda: plane.get(PodCliqueSet, "s") is None, "the set is gone")
     await plane.until_quiet()
     loop = plane.control.placement
-    loop._try(known, loop.desk.decide_minimum)
+    await loop._try(known, loop.desk.decide_minimum)
     plane.check_nothing_is_left()
 
 

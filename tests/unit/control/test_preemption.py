@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from grove_server.control import evictions
+from grove_server.control.pace import Pace
 from grove_server.lifecycle.removal import StopReason
+from grove_server.placement.making_room import RoomPlan, room_steps
+from grove_server.placement.steps import Steps
 from grove_server.placement.waiting import WAITING_FOR_VICTIMS
 from grove_server.resources.cluster import Event, Node
 from grove_server.resources.gang_parts import PodGroup
@@ -83,6 +89,27 @@ async def test_surplus_gives_way_first(plane: Plane) -> None:
     assert plane.one(PodGang, "s-0").status.scheduled_at is not None
     await plane.until(lambda: {"Preempting", "Placed"} <= events(plane, "t-0"), "the gang is told")
     assert "Preempted" in events(plane, "s-0")
+
+
+async def test_a_plan_lets_others_run_and_sees_nothing_of_it(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a plan rests calls are served; what they change is taken in when it is made, and it is carried out."""
+    await filled(plane, 4, 4, 2)
+    cluster, seen, steps_of = plane.control.placement.cluster, list[tuple[bool, bool]](), room_steps
+
+    def watched(*args: Any, **more: Any) -> Steps[RoomPlan]:  # noqa: ANN401 -- passed on as given
+        before, call = cluster.generation, asyncio.ensure_future(plane.put(worker(9, unschedulable=True)))
+        while not call.done():
+            yield
+        seen.append((plane.get(Node, "n9") is not None, cluster.generation == before))
+        return (yield from steps_of(*args, **more))
+
+    monkeypatch.setattr(evictions, "room_steps", watched)
+    monkeypatch.setattr(Pace, "is_due", property(lambda _: True))
+    await plane.apply(wanted("t", HIGH, 1), uid="high-uid")
+    await until_runs(plane, "t", 1)
+    assert seen == [(True, True)]
+    assert "n9" in cluster.node_names()
+    assert sum(1 for pod in of_set(plane, "s") if pod.node) == 3
 
 
 async def test_plans_of_one_round_keep_a_budget_together(plane: Plane) -> None:

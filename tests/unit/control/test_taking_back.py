@@ -8,6 +8,7 @@ import pytest
 
 from grove_server.control.drafts import CopyDraft
 from grove_server.control.gang_desk import GangDesk
+from grove_server.placement.steps import Steps
 from grove_server.resources.cluster import Event
 from grove_server.resources.meta import find_condition
 from grove_server.resources.queues import QUEUE, Queue
@@ -163,9 +164,9 @@ async def test_a_change_of_use_asks_as_many_as_may_come(plane: Plane, monkeypatc
     decided: list[str] = []
     decide = GangDesk.decide_minimum
 
-    def counted(desk: GangDesk, gang: PodGang, draft: CopyDraft) -> None:
+    def counted(desk: GangDesk, gang: PodGang, draft: CopyDraft) -> Steps[None]:
         decided.append(gang.metadata.name)
-        decide(desk, gang, draft)
+        return decide(desk, gang, draft)
 
     monkeypatch.setattr(GangDesk, "decide_minimum", counted)
     await plane.delete_set("w0")

@@ -1,0 +1,63 @@
+"""What is told while a decision rests: kept in order, and taken in once the decision is made.
+
+Rules: a plan of evictions takes longer than a step of the event loop may, so it rests and lets others run. What it
+reads must not change under it; changes are held back instead, so that it is right as of the moment at which it began,
+as if it had been made in one step. They wait as long as the decision takes; nothing is dropped.
+
+Not here: what the changes do (``placement_loop``).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from grove_server.control.pace import Pace
+from grove_server.placement.steps import Steps
+from grove_server.telemetry import metrics
+from grove_server.telemetry.logs import get_logger
+
+_log = get_logger("control")
+
+
+class HoldingBack:
+    """The changes of one loop that wait for its decision."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._held: deque[Callable[[], None]] | None = None
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether a decision rests."""
+        return self._held is not None
+
+    def take(self, change: Callable[[], None]) -> None:
+        """Make a change now, or after the decision that rests."""
+        if self._held is None:
+            change()
+        else:
+            self._held.append(change)
+
+    async def finish(self, steps: Steps[None]) -> None:
+        """Make a decision; let others run while it rests, and then take in what they told."""
+        try:
+            for _ in steps:
+                if self._pace.is_due:
+                    if self._held is None:
+                        self._held = deque()
+                    await self._pace.breathe()
+        finally:
+            await self._let_in()
+
+    async def _let_in(self) -> None:
+        while self._held:
+            change = self._held.popleft()
+            try:
+                change()
+            except Exception:  # noqa: BLE001 -- a supervised loop: one change's fault must not cost the others
+                metrics.INTERNAL_ERRORS.labels("placement").inc()
+                _log.exception("change_failed")
+            if self._held and self._pace.is_due:
+                await self._pace.breathe()
+        self._held = None
