@@ -74,7 +74,7 @@ class GangDesk:
         self.waiting: dict[Key, Decision] = {}
         self.placed: dict[Key, Decision] = {}
         self.wake_ups: WakeUps[Key] = WakeUps(self.cluster)
-        self.opinions = SecondOpinions(self.cluster, pool, bring_back)
+        self.opinions = SecondOpinions(self.cluster, pool, bring_back, events.note)
         self.room = RoomDesk(
             store, self.cluster, self.holdings, self.scenes, events, orders_of=orders_of, bring_back=bring_back
         )

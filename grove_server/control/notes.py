@@ -30,6 +30,12 @@ def earmarked_note(gang: PodGang, domain: str) -> Note:
     return _gang_note(gang, "Earmarked", f"{domain} is set aside for it, since it has waited long", EVENT_NORMAL)
 
 
+def solver_lost_note(key: Key, *, is_again: bool) -> Note:
+    """Return that the exact solver went away while it searched for a gang, and whether it is asked again."""
+    then = "a new one is asked" if is_again else "it is asked again when something grows"
+    return _note(key, "SolverLost", f"the exact solver went away while it searched; {then}", EVENT_WARNING)
+
+
 def eviction_notes(key: Key, eviction: Eviction) -> Iterator[Note]:
     """Yield that others leave for a gang, told of the gang and of each gang that loses pods."""
     plan, why = eviction.plan, eviction.why

@@ -4,8 +4,9 @@ Rules: one question at a time, the oldest first; a gang is asked about once per 
 is put on a copy of the cluster in a thread, because making a large one takes longer than a step of the loop may. The
 answer is advice: the gang is brought back to its round, and there a place that was found has to hold on the state as it
 is then, and "impossible" counts only while nothing grew that could help. What was overtaken is asked again a few times,
-then the gang waits for the next growth like any other. Without a solver nothing is kept and gangs wait with the verdict
-that the search stopped.
+then the gang waits for the next growth like any other. If the solver went away, the gang says so, and is asked about
+again a few times: a question that ends every worker must not be asked for ever. Without a solver nothing is kept and
+gangs wait with the verdict that the search stopped.
 
 Not here: the process (`solver_pool`), the question (`placement.solver_model`).
 """
@@ -13,11 +14,13 @@ Not here: the process (`solver_pool`), the question (`placement.solver_model`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
+from grove_server.control.notes import solver_lost_note
 from grove_server.control.solver_pool import SolverPool
+from grove_server.lifecycle.plan import Note
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.requests import GangRequest
 from grove_server.placement.results import Placement, Verdict, VerdictCode
@@ -32,6 +35,9 @@ WANTED_MAX: Final = 1_000
 
 OVERTAKEN_MAX: Final = 3
 """Answers in a row that came too late for one gang, before it waits for growth."""
+
+LOST_MAX: Final = 3
+"""Workers in a row that went away while they searched for one gang, before it waits for growth."""
 
 PROVEN: Final = "an exact solver proved that there is no way"
 
@@ -53,16 +59,24 @@ class _Case:
     verdict: Verdict
     asked_at: int = -1
     overtaken: int = 0
+    lost: int = 0
     answer: tuple[SolverModel, SolverAnswer, int] | None = None
 
 
 class SecondOpinions:
-    """Cases by gang and part. *bring_back* has a gang decided anew."""
+    """Cases by gang and part. *bring_back* has a gang decided anew, *note* tells people."""
 
-    def __init__(self, cluster: Cluster, pool: SolverPool | None, bring_back: Callable[[Key], None]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        pool: SolverPool | None,
+        bring_back: Callable[[Key], None],
+        note: Callable[[Iterable[Note]], None],
+    ) -> None:
         self._cluster = cluster
         self._pool = pool
         self._bring_back = bring_back
+        self._note = note
         self._cases: dict[_Part, _Case] = {}
         self._parts: dict[Key, dict[str, None]] = {}
         self._wanted: dict[_Part, None] = {}
@@ -114,7 +128,7 @@ class SecondOpinions:
     def grew(self, gang: Key) -> None:
         """Note that a gang is tried again because something grew: answers may be in time again."""
         for name in self._parts.get(gang, ()):
-            self._cases[_Part(gang, name)].overtaken = 0
+            self._cases[_Part(gang, name)].overtaken = self._cases[_Part(gang, name)].lost = 0
 
     def forget(self, gang: Key) -> None:
         """Drop all that is kept of a gang that is gone or waits no more."""
@@ -161,6 +175,13 @@ class SecondOpinions:
             return
         answer = await pool.ask(model.question)
         metrics.SOLVER_QUESTIONS.labels(answer.outcome.lower()).inc()
-        if answer.outcome is not SolverOutcome.BUDGET and self._cases.get(part) is case:
+        if self._cases.get(part) is not case:
+            return
+        if answer.outcome is SolverOutcome.LOST:
+            case.lost += 1
+            if is_again := case.lost < LOST_MAX:
+                self._wanted[part] = None
+            self._note([solver_lost_note(part.gang, is_again=is_again)])
+        elif answer.outcome is not SolverOutcome.BUDGET:
             case.answer = (model, answer, generation)
             self._bring_back(part.gang)

@@ -2,9 +2,9 @@
 
 Rules: the process starts with the first question, in a fresh interpreter and a session of its own (a Ctrl-C of the
 server is not its affair), and lives until `close`. It has one question at a time; a few may wait, more are answered
-BUDGET at once. Every question has an answer: time up, a process killed in mid-search, a broken line and a failed start
-all are BUDGET, never an error, and the next question starts a new process. Answers are advice: whoever asked checks
-them against the state as it is then (`solved_placement`), for the cluster went on meanwhile.
+BUDGET at once. Every question has an answer, never an error: time up is BUDGET, a process killed in mid-search, a
+broken line and a failed start are LOST, and the next question starts a new process. Answers are advice: whoever asked
+checks them against the state as it is then (`solved_placement`), for the cluster went on meanwhile.
 
 Not here: the question (`placement.solver_model`), the solver (`solver_worker`).
 """
@@ -33,6 +33,7 @@ _START_S: Final = 20.0
 _GRACE_S: Final = 1.0
 _LINE_BYTES_MAX: Final = 16 << 20
 _BUDGET: Final = SolverAnswer(outcome=SolverOutcome.BUDGET)
+_LOST: Final = SolverAnswer(outcome=SolverOutcome.LOST)
 
 _log = get_logger("solver")
 
@@ -101,7 +102,7 @@ class SolverPool:
         except (OSError, EOFError, ValueError, KeyError) as error:  # TimeoutError is an OSError.
             _log.warning("solver_lost", pid=self.pid, error=f"{type(error).__name__}: {error}")
             await self._end_worker()
-            return _BUDGET
+            return _BUDGET if isinstance(error, TimeoutError) or self._is_closed else _LOST
         except asyncio.CancelledError:
             # The answer to a question that nobody waits for any more would be taken for that to the next one.
             await self._end_worker()

@@ -55,7 +55,9 @@ class SolverOutcome(StrEnum):
     FOUND = "Found"
     IMPOSSIBLE = "Impossible"
     BUDGET = "Budget"
-    """Neither a point nor a proof in the time given, or the solver went away while it searched."""
+    """Neither a point nor a proof in the time given."""
+    LOST = "Lost"
+    """The solver went away while it searched; it may be asked again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,18 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from grove_server.control.second_opinions import PROVEN
+from grove_server.control.second_opinions import LOST_MAX, PROVEN
 from grove_server.control.solver_pool import SolverPool
 from grove_server.placement import GPU_RESOURCE, Cluster, GangRequest, GroupRequest, Verdict, VerdictCode, place
 from grove_server.placement.requests import CliqueRequest
+from grove_server.placement.solver_program import SolverAnswer, SolverOutcome, SolverQuestion
 from grove_server.placement.violations import violations
-from grove_server.resources.cluster import Node
+from grove_server.resources.cluster import Event, Node
 from grove_server.resources.meta import Metadata, key_of
 from grove_server.resources.workload import PodGang
+from grove_server.telemetry import metrics
 from tests.lifecycle_cases import Json, clique, group, manifest, pack
 from tests.placement_cases import BLOCK, HOST, RACK
 from tests.placement_instances import instance, planted_instance
 from tests.planes import Plane, binding, gang_key
+
+Patch = pytest.MonkeyPatch
 
 HARD = 173
 """Seed of a gang that has a place, which the search does not find within its budget."""
@@ -120,22 +124,44 @@ async def test_a_proof_of_the_solver_is_said(plane: Plane) -> None:
     assert not any(pod.node for pod in plane.pods())
 
 
-async def test_a_solver_killed_in_mid_search_costs_one_answer(plane: Plane, pool: SolverPool) -> None:
-    """The worker is killed while it searches: the gang waits, nothing breaks, and growth has it asked again."""
+async def test_a_solver_killed_in_mid_search_is_asked_again(plane: Plane, pool: SolverPool) -> None:
+    """The worker is killed while it searches: the gang says so, and a new worker finds its places."""
+    lost = metrics.SOLVER_QUESTIONS.labels("lost")._value.get()
     cluster, request = planted_instance(50, filled=0.95)
     assert isinstance(place(cluster, request), Verdict)
     await _set_up(plane, cluster, request)
     await plane.until(lambda: pool.pid is not None, "the solver searches")
     assert pool.pid is not None
     os.kill(pool.pid, signal.SIGKILL)
+    await plane.until(lambda: bool(plane.pods()) and all(pod.node for pod in plane.pods()), "the gang is placed")
     await plane.until_quiet()
     assert plane.control.problems() == {}
-    assert not any(pod.node for pod in plane.pods())
+    assert pool.starts == 2
+    assert metrics.SOLVER_QUESTIONS.labels("lost")._value.get() == lost + 1
+    [told] = [event for event in plane.all(Event) if event.reason == "SolverLost"]
+    assert told.involved_name == "s-0"
+
+
+async def test_a_gang_that_costs_every_worker_waits(plane: Plane, monkeypatch: Patch) -> None:
+    """A question that ends its worker each time is asked a few times, and again when something grew."""
+    cluster, request = planted_instance(50, filled=0.95)
+    is_broken = True
+    ask = SolverPool.ask
+
+    async def lost(pool: SolverPool, question: SolverQuestion) -> SolverAnswer:
+        return SolverAnswer(outcome=SolverOutcome.LOST) if is_broken else await ask(pool, question)
+
+    monkeypatch.setattr(SolverPool, "ask", lost)
+    before = metrics.SOLVER_QUESTIONS.labels("lost")._value.get()
+    await _set_up(plane, cluster, request)
+    await plane.until(lambda: plane.control.placement.decision(gang_key("s-0")) is not None, "it is decided")
+    await plane.until_quiet()
+    assert metrics.SOLVER_QUESTIONS.labels("lost")._value.get() == before + LOST_MAX
+    is_broken = False
     spare = plane.one(Node, cluster.node_names()[0])
     await plane.set_nodes(spare.metadata.name, unschedulable=True)
     await plane.set_nodes(spare.metadata.name, unschedulable=False)
     await plane.until(lambda: all(pod.node for pod in plane.pods()), "the gang is placed")
-    assert pool.starts == 2
 
 
 async def test_an_answer_that_was_overtaken_is_not_taken(plane: Plane) -> None:

@@ -106,7 +106,7 @@ async def test_impossible_is_a_proof_over_all_regions() -> None:
 
 
 async def test_a_worker_killed_in_mid_search_costs_one_answer() -> None:
-    """SIGKILL while it searches is answered BUDGET at once, and the next question has a new worker."""
+    """SIGKILL while it searches is answered LOST at once, and the next question has a new worker."""
     model = _model(_cluster(), 3, 3)
     async with _pool(seconds_max=60.0) as pool:
         assert (await pool.ask(model.question)).outcome == SolverOutcome.FOUND
@@ -115,7 +115,7 @@ async def test_a_worker_killed_in_mid_search_costs_one_answer() -> None:
         asked = asyncio.ensure_future(pool.ask(_hard_question()))
         await until(lambda: _is_busy(pid), "the worker searches")
         os.kill(pid, signal.SIGKILL)
-        assert (await asked) == SolverAnswer(outcome=SolverOutcome.BUDGET)
+        assert (await asked) == SolverAnswer(outcome=SolverOutcome.LOST)
         assert (await pool.ask(model.question)).outcome == SolverOutcome.FOUND
         assert pool.starts == 2
         assert pool.pid != pid
@@ -160,7 +160,7 @@ async def test_an_interpreter_that_cannot_start_is_an_answer(monkeypatch: pytest
     """Without a worker there is no error, only no answer."""
     monkeypatch.setattr(sys, "executable", "/does/not/exist")
     async with _pool() as pool:
-        assert (await pool.ask(_hard_question())).outcome == SolverOutcome.BUDGET
+        assert (await pool.ask(_hard_question())).outcome == SolverOutcome.LOST
 
 
 def test_the_setting_decides(monkeypatch: pytest.MonkeyPatch) -> None:
