@@ -23,7 +23,7 @@ from grove_server.lifecycle.removal import StopReason, stopped
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.earmarks import Earmark
 from grove_server.placement.gang_facts import NO_BOUNDS, Spare, surplus_budgets
-from grove_server.placement.making_room import Due, QueueBounds, UsedNow, is_open, room_steps
+from grove_server.placement.making_room import Due, QueueBounds, UsedNow, is_open, nobody_leaves, room_steps
 from grove_server.placement.preemption import Preemption, PreemptionPolicy, VictimKind, noted
 from grove_server.placement.reclaim import amounts_of
 from grove_server.placement.relief import Relief
@@ -175,8 +175,7 @@ class Evictions:
             return relieved
         queue = self._queues.name_of(gang)
         if not self._may_find(gang, request, queue):
-            never = self._seats.is_on and gang.preemption_policy == PreemptionPolicy.NEVER
-            return noted(verdict, "its priority class never preempts") if never else verdict
+            return nobody_leaves(verdict, gang, queue, self._queues.tree) if self._seats.is_on else verdict
         if self._patience.left_s(gang, now):
             return noted(verdict, "others leave for it only after the preemption delay of its queue")
         shared = (signature_of(request), gang.priority, gang.preemption_policy, queue)

@@ -101,6 +101,9 @@ def place_around(
         ledger.changes.extend(slots.tolist())
     if isinstance(result, Placement):
         return result
+    if result.proof and isinstance(place(cluster, request, budget=budget), Placement):
+        # There is room, and others get it first: nothing that a user could do about the gang or the nodes is missing.
+        result = replace(result, code=VerdictCode.INSUFFICIENT_CAPACITY, remedies=(), exclusions=())
     owners = [each.gang for each in earmarks if each.gang != asking and priority <= each.priority]
     others = f" and {len(owners) - 1} others" if len(owners) > 1 else ""
     text = f"{len(slots)} nodes are set aside for {min(owners)}{others}"

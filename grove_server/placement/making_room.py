@@ -113,6 +113,17 @@ def room_steps(
     return RoomPlan(noted(found, taken_back.detail.rpartition("; ")[2]), is_taken_back=False)
 
 
+def nobody_leaves(verdict: Verdict, gang: PodGang, queue: str, tree: QueueTree) -> Verdict:
+    """Return the verdict on a gang for which nobody can be asked to leave, with why."""
+    if gang.preemption_policy == PreemptionPolicy.NEVER:
+        verdict = noted(verdict, "its priority class never preempts")
+    if queue in tree.numbers and any(tree.guarantee[:, tree.numbers[queue]]):
+        verdict = noted(
+            verdict, f"with it queue {queue} would use more than it is guaranteed, so it takes nothing back"
+        )
+    return verdict
+
+
 def is_open(cluster: Cluster, plan: Preemption, earmarks: Sequence[Earmark], gang: str, priority: int) -> bool:
     """Return whether no place of a plan is set aside for another gang."""
     if not earmarks:

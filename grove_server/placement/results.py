@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from grove_server.placement.requests import GPU_RESOURCE, GPU_SHARE, DomainPath, PodShape
+from grove_server.resources.labels import GPU_FRACTION
 
 _NAMES_SHOWN: Final = 5
 
@@ -228,7 +229,7 @@ class Remedy:
                 return f"the rule dropped that keeps its pods {self.target}"
             case RemedyKind.SMALLER_PODS:
                 most = ", ".join(amount_text(resource, amount) for resource, amount in self.amounts if amount)
-                none = ", ".join(resource for resource, amount in self.amounts if not amount)
+                none = ", ".join(_wanted_as(resource) for resource, amount in self.amounts if not amount)
                 size = " and ".join(
                     text for text in (most and f"of at most {most}", none and f"without {none}") if text
                 )
@@ -297,6 +298,11 @@ def amount_text(resource: str, amount: int) -> str:
             if amount >= size:
                 return f"{amount / size:.4g}{unit} {resource}"
     return f"{amount} {resource}"
+
+
+def _wanted_as(resource: str) -> str:
+    """Return what people write to ask for a resource."""
+    return GPU_FRACTION if resource == GPU_SHARE else resource
 
 
 def short_level(level: str) -> str:

@@ -20,7 +20,7 @@ from grove_server.placement.earmarks import Earmark
 from grove_server.placement.gangs import Ask
 from grove_server.placement.leaving import Leaving
 from grove_server.placement.lines import Rank, rank
-from grove_server.placement.making_room import BudgetsOf, QueueBounds, is_open, plan_room
+from grove_server.placement.making_room import BudgetsOf, QueueBounds, is_open, nobody_leaves, plan_room
 from grove_server.placement.occupancy import Occupancy
 from grove_server.placement.old_places import wanted
 from grove_server.placement.planned import PlannedGang
@@ -130,8 +130,7 @@ class TrialRoom:
         if len(self.priorities) <= 1 and not queues.allowances.is_in_use:
             return verdict
         if not self._may_evict(occupancy, gang, ask.request):
-            never = gang.preemption_policy == PreemptionPolicy.NEVER
-            return noted(verdict, "its priority class never preempts") if never else verdict
+            return nobody_leaves(verdict, gang, queues.queue_of(gang), queues.allowances.tree)
         shared = (signature_of(ask.request), gang.priority, gang.preemption_policy, queues.queue_of(gang))
         refused = self._refused.get(shared)
         if refused is not None and refused[0] == self._stage.cluster.generation:

@@ -138,3 +138,5 @@ def test_a_placed_gang_is_explained_on_one_screen(running: Run) -> None:
         out = running("explain", "pg", name)
         assert len(out.splitlines()) <= 40
         assert "score" in out
+        words = [line.strip().removeprefix("why here").strip() for line in out.splitlines() if line.strip()]
+        assert len(words) == len(set(words)), "nothing is said twice"

@@ -146,7 +146,7 @@ def _details(explanation: PlacementExplanation) -> Iterator[str]:
     yield from _labelled("placed in", [f"{d.scope}: {d.level or d.key}={d.domain}" for d in explanation.topology])
     if explanation.HasField("placement_score"):
         yield from _labelled("score", [f"{explanation.placement_score:.2f}"])
-    yield from _labelled("why here", explanation.why_here)
+    yield from _labelled("why here", [why for why in explanation.why_here if why != explanation.sentence])
     yield from _labelled("instead of", [_alternative(other) for other in explanation.alternatives])
 
 

@@ -83,7 +83,8 @@ def explanation(
     _show_standing(message, decision)
     for part in decision.later:
         if isinstance(part.outcome, Placement):
-            message.why_here.extend(_reasons(part.outcome, still_holds))
+            known = set(message.why_here)
+            message.why_here.extend(each for each in _reasons(part.outcome, still_holds) if each not in known)
     if decision.surplus is not None:
         message.surplus.extend(explanation(each) for each in (decision.surplus, *decision.surplus.others))
     return message

@@ -186,6 +186,7 @@ async def test_a_guarantee_is_taken_back(plane: Plane) -> None:
     )
     await plane.apply(in_queue("u", "lender", 1), uid="u")
     await waits(plane, "u-0", "InsufficientCapacity")
+    assert "queue lender would use more than it is guaranteed" in plane.one(PodGang, "u-0").status.message
     assert len(bound(plane, "s")) == 2
 
 

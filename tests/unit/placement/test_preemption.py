@@ -11,6 +11,7 @@ from grove_server.placement import (
     NodeState,
     StalePlacementError,
     Verdict,
+    VerdictCode,
     place,
 )
 from grove_server.placement.earmarks import Earmark, earmark_for, place_around
@@ -209,7 +210,9 @@ def test_lower_work_goes_around_an_earmarked_domain() -> None:
     assert placed(place_around(cluster, small, [earmark], priority=5)).cliques[0].bindings[0].node == other
     eight = gang(clique("w", 1, gpus(8)), name="eight")
     everything = Earmark(gang="big", path=(), priority=5)
-    assert "set aside for big" in refused(place_around(cluster, eight, [everything], priority=5)).sentence()
+    kept_out = refused(place_around(cluster, eight, [everything], priority=5))
+    assert "set aside for big" in kept_out.sentence()
+    assert (kept_out.code, kept_out.remedies) == (VerdictCode.INSUFFICIENT_CAPACITY, ())
     placed(place_around(cluster, eight, [everything], priority=6))
     placed(place_around(cluster, eight, [everything], priority=0, gang="big"))
     assert (cluster.free_of("n0"), cluster.free_of("n1")) == before

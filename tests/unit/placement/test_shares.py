@@ -264,3 +264,10 @@ def test_a_small_share_joins_a_large_one_that_had_to_open_a_gpu() -> None:
     result = placed(place(cluster, request))
     assert (ids_of(result, "small"), ids_of(result, "large")) == ([(1,)], [(1,)])
     assert violations(cluster, request, result) == []
+
+
+def test_what_would_fit_is_said_in_the_words_of_the_manifest() -> None:
+    """Where no node takes shares of a GPU, pods without the annotation would fit."""
+    cluster = Cluster([gpu_node("a", zone="z", block="b", rack="r", gpu_count=0)])
+    sentence = refused(place(cluster, gang(clique("c", 1, share(500))))).sentence()
+    assert "pods without grove.io/gpu-fraction" in sentence
