@@ -164,6 +164,15 @@ class Nominations:
                     amounts[resource] += amount * len(clique.bindings)
         return used
 
+    def places(self) -> dict[str, list[tuple[str, str]]]:
+        """Return by full name of each gang the pod group and the node of each place that is kept for it."""
+        return {
+            full_name(key.namespace, key.name): [
+                (clique.name, binding.node) for clique in each.placement.cliques for binding in clique.bindings
+            ]
+            for key, each in self._by_gang.items()
+        }
+
     def restore(self, gang: PodGang, ask: Ask, queue: str) -> bool:
         """Keep again what a gang's status says, after a restart; False if that is not what it asks for now."""
         kept = gang.status.nomination

@@ -47,10 +47,11 @@ from grove_server.placement.shapes import shape_of
 from grove_server.placement.trial_answer import Refused, TrialAnswer
 from grove_server.placement.whatif import NO_CHANGE, ClusterChange, WhatIf, WhatIfAnswer, ask_what_if
 from grove_server.resources.cluster import ClusterTopologyBinding
+from grove_server.resources.duration import format_duration
 from grove_server.resources.manifest import TopologyLevel
 from grove_server.resources.meta import Key, Kind, key_of
 from grove_server.resources.priority import PriorityClass
-from grove_server.resources.queues import Queue
+from grove_server.resources.queues import Queue, queue_of
 from grove_server.resources.workload import Pod, PodClique, PodCliqueSet, PodGang
 from grove_server.store.interface import Store
 
@@ -194,8 +195,9 @@ class Planning:
             now=now,
         )
         answer: WhatIfAnswer = await self._think(lambda is_abandoned: ask_what_if(take(), question, is_abandoned))
+        owners = {(owner.metadata.namespace, owner.metadata.name): owner for owner in sets}
         gangs = [
-            _told(each, levels, now, is_displaced=number < answer.displaced_count)
+            _told(self._delayed(each, owners), levels, now, is_displaced=number < answer.displaced_count)
             for number, each in enumerate(answer.answers)
         ]
         return PlannedSets(
@@ -292,6 +294,19 @@ class Planning:
 
     # Inside.
 
+    def _delayed(self, answer: TrialAnswer, owners: Mapping[tuple[str, str], PodCliqueSet]) -> TrialAnswer:
+        """Return an answer that says so if others leave only after the preemption delay of the gang's queue."""
+        if answer.eviction is None:
+            return answer
+        gang, queues = answer.planned.gang, self._loop.room.queues
+        owner = owners.get((gang.metadata.namespace, gang.set_name))
+        queue = queues.name_of(gang) if owner is None else queue_of(owner)
+        delay_s = queues.preemption_delay_s(queue)
+        if not delay_s:
+            return answer
+        text = f"they leave after the preemption delay of queue {queue}, {format_duration(delay_s)}"
+        return replace(answer, eviction=replace(answer.eviction, reasons=(*answer.eviction.reasons, text)))
+
     def _moment(self, levels: TopologyLevels | None = None) -> Callable[[], Moment]:
         """Copy all that is there of one instant; what is returned sorts it, which is the thread's work."""
         reader = self._store.read()
@@ -306,6 +321,7 @@ class Planning:
             queues=list(reader.list(Queue)),
             leaving=frozenset(full_name(*key[1:]) for key in room.seats.leaving),
             kept=room.nominations.used(),
+            places=room.nominations.places(),
             earmarks=room.set_asides.earmarks,
         )
         refused = room.precedence.waiting()

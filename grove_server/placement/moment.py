@@ -56,8 +56,9 @@ class Standing:
 
     `sets` and `cliques` are those that gangs and pods belong to, `pending` the pods without nodes, `queues` all queues.
     `leaving`: full names of pods that were told to go and do not show it yet. `kept` by queue what is promised to
-    gangs, `waiting` the gangs without places, `earmarks` what is set aside for them. `refused`: by full name of a gang
-    that lacks places what it was refused.
+    gangs; `places` by full name of a gang the pod group and node of each place promised; `waiting` the gangs without
+    places, `earmarks` what is set aside for them. `refused`: by full name of a gang that lacks places what it was
+    refused.
     """
 
     sets: Sequence[PodCliqueSet] = ()
@@ -66,6 +67,7 @@ class Standing:
     queues: Sequence[Queue] = ()
     leaving: frozenset[str] = frozenset()
     kept: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    places: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
     waiting: Sequence[Waiting] = ()
     earmarks: Sequence[Earmark] = ()
     refused: Mapping[str, Refused] = field(default_factory=dict)
@@ -121,6 +123,10 @@ class Moment:
             self._running[name] = each
             self._of_gang.setdefault(_gang_of(each.pod), {})[name] = None
             self.stage.peers.note(each.pod)
+        for name, places in self._there.places.items():
+            # Kept places count for others as if the pods were there.
+            pods = {pod.identity.name: pod for pod in self._pending.get(name, ())}
+            self.stage.peers.keep(name, ((pods[group], node) for group, node in places if group in pods))
 
     # -- changes -----------------------------------------------------------------------------------------------------
 
@@ -347,6 +353,7 @@ class Moment:
             with contextlib.suppress(ClusterError):
                 # Nothing is kept for a gang that is gone.
                 self.cluster.withdraw(name)
+            self.stage.peers.keep_no_more(name)
         pods = [pod for gang in gone for pod in self._of_gang.get(gang, ())]
         self.take_away(pods)
         return len(pods)

@@ -189,6 +189,7 @@ class Trial:
             with contextlib.suppress(ClusterError):
                 # What is kept for it, if anything is, is its own.
                 self.stage.cluster.withdraw(planned.name)
+            self.stage.peers.keep_no_more(planned.name)
         return self._ask_parts(planned, answer)
 
     def decide_surplus(self, answer: TrialAnswer) -> TrialAnswer:

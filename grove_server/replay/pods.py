@@ -20,7 +20,7 @@ from grove_server.placement.nodes import GPUS_MAX
 from grove_server.placement.occupancy import PRIORITY_MAX, PRIORITY_MIN, GangFacts, Occupancy, Seat
 from grove_server.placement.peers import Alike, PeerBook
 from grove_server.placement.pod_terms import PodTerm, pod_terms
-from grove_server.placement.requests import GPU_RESOURCE, PodShape
+from grove_server.placement.requests import GPU_RESOURCE, Counting, PodShape
 from grove_server.placement.shapes import shape_of
 from grove_server.replay.objects import Findings, Json
 from grove_server.resources.labels import GPU_IDS, PART_OF, POD_CLIQUE, POD_GANG, POD_INDEX
@@ -132,8 +132,11 @@ def _gpu_ids(text: str) -> tuple[int, ...]:
     return ids
 
 
-def seat_pods(cluster: Cluster, pods: Sequence[RunningPod], findings: Findings) -> Occupancy:
-    """Bind all pods whose nodes are there, and return who sits where; shapes of GPUs without ids come last."""
+def seat_pods(cluster: Cluster, pods: Sequence[RunningPod], findings: Findings, counting: Counting) -> Occupancy:
+    """Bind all pods whose nodes are there, and return who sits where; shapes of GPUs without ids come last.
+
+    `counting` tells whom rules between pods count, so that those may have to leave.
+    """
     seats: list[Seat] = []
     gangs: dict[str, tuple[int, bool]] = {}
     for pod in sorted(pods, key=_order):
@@ -142,7 +145,7 @@ def seat_pods(cluster: Cluster, pods: Sequence[RunningPod], findings: Findings) 
             seats.append(seat)
             priority, is_preemptible = gangs.get(pod.gang, (pod.priority, True))
             gangs[pod.gang] = max(priority, pod.priority), is_preemptible and pod.is_preemptible
-    occupancy = Occupancy()
+    occupancy = Occupancy(counting)
     sizes: dict[str, dict[str, int]] = {}
     for seat in seats:
         cliques = sizes.setdefault(seat.gang, {})

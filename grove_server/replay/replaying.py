@@ -91,10 +91,10 @@ def replay(
     stay = [pod for pod in pods if not _is_of(pod, replaced)]
     if len(stay) < len(pods):
         findings.add("pods of sets that are placed anew are taken away first", f"{len(pods) - len(stay)} pods")
-    occupancy = seat_pods(cluster, stay, findings)
+    stage = Stage(cluster, wanted.levels)
+    occupancy = seat_pods(cluster, stay, findings, stage.counted)
     mix = _mix(stay)
     before = _picture(cluster, keys, mix)
-    stage = Stage(cluster, wanted.levels)
     keep_apart(stage.peers, stay)
     sets = {(owner.metadata.namespace, owner.metadata.name): owner for owner in wanted.sets}
     around = Surroundings(owner_of=lambda gang: sets.get((gang.metadata.namespace, gang.set_name)))

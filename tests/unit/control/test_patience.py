@@ -13,6 +13,7 @@ from grove_server.resources.queues import DEFAULT_QUEUE, Queue
 from grove_server.resources.workload import PodGang
 from tests.planes import Plane, worker
 from tests.unit.control.test_preemption import HIGH, filled, of_set, until_runs, wanted
+from tests.unit.control.test_what_ifs import asked
 
 
 async def delayed(plane: Plane, delay: str) -> None:
@@ -47,6 +48,15 @@ async def test_nobody_leaves_before_the_delay_is_over(plane: Plane) -> None:
     plane.clock.advance(15)
     await until_runs(plane, "t", 1)
     assert [pod.node for pod in of_set(plane, "s")] == ["", ""]
+
+
+async def test_a_what_if_tells_of_the_delay(plane: Plane) -> None:
+    """Whom a gang would displace is said with how long it would wait before that."""
+    await filled(plane, 2, 2)
+    await delayed(plane, "10m")
+    [gang] = (await asked(plane, wanted("t", HIGH, 1))).gangs
+    assert gang.eviction is not None
+    assert "they leave after the preemption delay of queue default, 10m0s" in gang.eviction.reasons
 
 
 async def test_a_node_that_comes_meanwhile_spares_everybody(plane: Plane) -> None:

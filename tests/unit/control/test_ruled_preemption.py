@@ -8,10 +8,11 @@ from grove_server.control.seats import key_of_name
 from grove_server.placement.waiting import WAITING_FOR_VICTIMS
 from grove_server.resources.cluster import Node
 from grove_server.resources.meta import Kind
-from grove_server.resources.workload import Pod, PodGang
+from grove_server.resources.workload import Pod, PodCliqueSet, PodGang
 from tests.lifecycle_cases import Json, clique, manifest
 from tests.planes import Plane, worker
 from tests.unit.control.test_preemption import HIGH, LOW, acknowledge, classes, of_set, reason, until_runs, with_router
+from tests.unit.control.test_what_ifs import asked
 
 RACK = "example.com/rack"
 
@@ -94,6 +95,23 @@ async def test_nobody_comes_near_places_that_are_kept(plane: Plane) -> None:
     await acknowledge(plane)
     await until_runs(plane, "t", 1)
     assert nodes_of(plane, "x") == [""]
+
+
+async def test_what_ifs_keep_away_from_places_that_are_kept(plane: Plane) -> None:
+    """A what-if puts nothing near the places of a gang that waits for them, if that gang keeps apart from it."""
+    await plane.put(*classes(), worker(0), worker(1, pods=2))
+    await plane.apply(ruled("y", LOW, "y", size=1), uid="y")
+    await until_runs(plane, "y", 1)
+    await plane.apply(ruled("z", HIGH, "z", size=2), uid="z")
+    await until_runs(plane, "z", 2)
+    await with_router(plane, "y")
+    await plane.apply(ruled("t", HIGH, "t", "podAntiAffinity", "x"), uid="t")
+    await until_waits(plane, "t-0")
+    await plane.delete_set("z")
+    await plane.until(lambda: plane.get(PodCliqueSet, "z") is None, "there is room")
+    await plane.until_quiet()
+    assert not (await asked(plane, ruled("x", LOW, "x"))).gangs[0].fits
+    assert (await asked(plane, ruled("w", LOW, "w"))).gangs[0].fits
 
 
 async def test_a_kept_place_is_given_up_when_its_domain_is_another(plane: Plane) -> None:

@@ -241,6 +241,18 @@ def test_whom_a_gang_would_displace_is_said(files: Files) -> None:
     assert second.eviction is None
 
 
+def test_who_stands_in_the_way_by_a_rule_is_displaced(files: Files) -> None:
+    """A gang that has to keep apart from a pod of lower priority displaces it, though there is room beside it."""
+    term = "{topologyKey: kubernetes.io/hostname, labelSelector: {matchLabels: {app: x}}}"
+    rule = f"affinity: {{podAntiAffinity: {{requiredDuringSchedulingIgnoredDuringExecution: [{term}]}}}}"
+    class_ = "apiVersion: scheduling.k8s.io/v1\nkind: PriorityClass\nmetadata: {name: high}\nvalue: 1000\n---\n"
+    text = a_set(pods=1, gpu_count=1, priority="high").replace("podSpec:\n", f"podSpec:\n          {rule}\n")
+    cluster = files.objects(node("n0"), pod("low", "n0", gpu_count=1, labels={"app": "x"}))
+    (answer,) = files.run(cluster, files.manifest(class_ + text)).answers
+    assert answer.eviction is not None
+    assert answer.eviction.pods == ("default/low",)
+
+
 def test_pods_of_the_set_are_taken_away_first(files: Files) -> None:
     """A set that runs is placed anew, as if its pods were not there."""
     labels = {"app.kubernetes.io/part-of": "s", "grove.io/podgang": "s-0"}
