@@ -14,10 +14,12 @@ from typing import Final
 
 from grove_server.control.drafts import CopyDraft, CopyKey
 from grove_server.control.scenes import Scenes
+from grove_server.placement.allowances import amounts_of_pod, surplus_of
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.gangs import ask_minimum, ask_surplus, is_complete, is_placed
 from grove_server.placement.place import place
-from grove_server.placement.requests import GPU_RESOURCE
+from grove_server.placement.reclaim import amounts_of
+from grove_server.placement.requests import GPU_RESOURCE, GangRequest
 from grove_server.placement.results import Placement
 from grove_server.placement.shapes import amount, node_state
 from grove_server.resources.cluster import Node
@@ -35,6 +37,7 @@ from grove_server.resources.workload import (
 from grove_server.store.interface import Reader
 from tests.simulation.books import Books, holds_room
 from tests.simulation.lifecycle_rules import awaited
+from tests.simulation.ranks import LIMITED, OVER
 from tests.simulation.server import SimServer
 from tests.simulation.trees import tree_differences
 
@@ -171,8 +174,23 @@ def _placeable(server: SimServer) -> Iterator[str]:
                 continue
             asks = ask_minimum(scene)
         for ask in asks:
-            if isinstance(place(cluster, ask.request), Placement):
+            if isinstance(place(cluster, ask.request), Placement) and not _is_limited(server, gang, ask.request):
                 yield f"gang {gang.metadata.name} waits ({gang.status.reason}) and {ask.request.name} would fit"
+
+
+def _is_limited(server: SimServer, gang: PodGang, request: GangRequest) -> bool:
+    """Return whether a gang's queue may not have the least of what it asks for."""
+    queues = server.plane.placement.room.queues
+    queue = queues.name_of(gang)
+    if queue not in LIMITED:
+        return False
+    reader = server.store.read()
+    named = {each.metadata.name: each for each in reader.list(PodGang) if queues.name_of(each) == queue}
+    pods = [pod for pod in reader.list(Pod) if pod.node and pod.phase not in OVER and pod.identity.gang in named]
+    shape_of = server.plane.placement.scenes.shape_of
+    has = sum(shape_of(pod.template).amount(GPU_RESOURCE) for pod in pods)
+    asked = amounts_of(request) or amounts_of_pod(surplus_of(request.members)[0])
+    return has + asked.get(GPU_RESOURCE, 0) > LIMITED[queue]
 
 
 def account(server: SimServer, books: Books) -> Iterator[str]:

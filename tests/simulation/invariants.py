@@ -29,7 +29,7 @@ from grove_server.resources.workload import (
 from grove_server.store.journal import Commit
 from tests.simulation.books import Books, GangKey, serves
 from tests.simulation.lifecycle_rules import check_pass, check_start
-from tests.simulation.ranks import check_evictions
+from tests.simulation.ranks import check_evictions, check_limits
 from tests.simulation.routers import Fleet
 
 PLACEMENT: Final = "placement"
@@ -72,6 +72,7 @@ def check_commit(books: Books, commit: Commit, previous: Previous, decided_at_s:
         yield from check_node(books, node)
     yield from note_placed(books, previous, decided_at_s)
     yield from check_evictions(books, commit.cause, previous, decided_at_s)
+    yield from check_limits(books, commit.cause, previous)
     if bound:
         if commit.cause != PLACEMENT:
             yield f"{bound[0].metadata.name} got its node from {commit.cause}"

@@ -23,6 +23,7 @@ from grove_server.lifecycle.rollout import coherent, copy_rollout
 from grove_server.lifecycle.rollout.budget import Budget
 from grove_server.lifecycle.rollout.progress import update_order
 from grove_server.lifecycle.victims import victim_order
+from grove_server.placement.allowances import Allowances
 from grove_server.resources.workload import Pod, PodClique, PodCliqueSet, PodPhase
 from grove_server.runtime import fake, schedule
 from grove_server.store import decision
@@ -184,6 +185,11 @@ def _conditions_ignored(patch: Patch) -> None:
     patch.setattr(decision, "_refusal", trusting)
 
 
+def _limits_ignored(patch: Patch) -> None:
+    patch.setattr(Allowances, "over_limit", lambda *_: "")
+    patch.setattr(Allowances, "within_limit", lambda _self, _queue, _shape, wanted, _used: wanted)
+
+
 def _templates_removed_early(patch: Patch) -> None:
     remove = SetState.remove_stale_templates
 
@@ -215,5 +221,6 @@ PLANTED: Final = (
     Planted(name="policy for stuck pods ignored", plant=_stuck_policy_ignored, says="waits for stuck pods", seen=(32,)),
     Planted(name="nodes in trouble unnoticed", plant=_nodes_look_lost, says="to be emptied", seen=(27,)),
     Planted(name="conditions of commits ignored", plant=_conditions_ignored, says=""),
+    Planted(name="limits of queues ignored", plant=_limits_ignored, says="its limit is", seen=(5,)),
     Planted(name="templates removed early", plant=_templates_removed_early, says="template", seen=(54, 124)),
 )

@@ -20,7 +20,7 @@ CLASSES: Final = (
     PriorityClass(metadata=Metadata(name="high"), value=1000),
     PriorityClass(metadata=Metadata(name="meek"), value=500, preemption_policy="Never"),
 )
-# Without limits and earmarks, so that what fits is placed when nothing goes wrong any more.
+# Without earmarks, so that what fits, and its queue may have, is placed when nothing goes wrong any more.
 QUEUES: Final = (
     Queue(
         metadata=Metadata(name="gold"),
@@ -28,7 +28,9 @@ QUEUES: Final = (
     ),
     Queue(
         metadata=Metadata(name="silver"),
-        spec=QueueSpec(guarantee={"nvidia.com/gpu": "8"}, weight=2.0, earmark_after=EARMARK_NEVER),
+        spec=QueueSpec(
+            guarantee={"nvidia.com/gpu": "8"}, limit={"nvidia.com/gpu": "12"}, weight=2.0, earmark_after=EARMARK_NEVER
+        ),
     ),
     Queue(metadata=Metadata(name="default"), spec=QueueSpec(earmark_after=EARMARK_NEVER)),
 )
@@ -36,8 +38,26 @@ PRIORITIES: Final = ("", "", "", "low", "low", "high", "meek")
 QUEUE_LABELS: Final[tuple[Mapping[str, str], ...]] = ({}, {}, {}, {QUEUE: "gold"}, {QUEUE: "silver"})
 
 GUARANTEED: Final = {"gold": 16, "silver": 8}
+LIMITED: Final = {"silver": 12}
 OVER: Final = (PodPhase.FAILED, PodPhase.SUCCEEDED)
 _EVICTED: Final = (StopReason.PREEMPTED, StopReason.RECLAIMED)
+
+
+def check_limits(books: Books, cause: str, previous: Mapping[Key, Resource | None]) -> Iterator[str]:
+    """Yield the queues that exceed their limit of GPUs with what a commit of placement gave nodes."""
+    if cause != "placement":
+        return
+    given = {
+        _queue_of_pod(books, after)
+        for key, before in previous.items()
+        if isinstance(before, Pod) and not before.node
+        if isinstance(after := books.rows.get(key), Pod) and after.node
+    }
+    for queue in sorted(given & LIMITED.keys()):
+        pods = [pod for on_node in books.pods_on.values() for pod in on_node.values() if pod.phase not in OVER]
+        has = _gpus_of(books, queue, pods)
+        if has > LIMITED[queue]:
+            yield f"queue {queue} has {has} GPUs, its limit is {LIMITED[queue]}"
 
 
 def check_evictions(
