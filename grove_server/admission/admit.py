@@ -18,7 +18,13 @@ from grove_server.admission.topology import check_domains, check_form, scopes_of
 from grove_server.admission.validation_metadata import check_metadata
 from grove_server.admission.validation_queue import check_turn
 from grove_server.admission.validation_set import check_set
-from grove_server.resources.manifest import ManifestMetadata, PodCliqueSetManifest, PodCliqueSetSpec
+from grove_server.resources.manifest import (
+    CliqueTemplate,
+    ManifestMetadata,
+    PodCliqueSetManifest,
+    PodCliqueSetSpec,
+    PodCliqueSetTemplate,
+)
 from grove_server.resources.meta import EMPTY_MAP, Kind, Metadata
 from grove_server.resources.revision import revision_of
 from grove_server.resources.rollout import with_restarts_kept
@@ -86,15 +92,21 @@ def _admit(
     if findings.violations:
         return None
     for clique in defaulted.template.cliques:
-        problem = context.misfit(clique.spec.pod_spec, clique.annotations)
+        problem = context.misfit(clique.spec.pod_spec, clique.annotations, _minimum(clique, defaulted.template))
         if problem:
-            findings.warn(f"clique {clique.name}: as the cluster is, its pods can run nowhere: {problem}")
+            findings.warn(f"clique {clique.name}: as the cluster is, {problem}")
     if old is None:
         return Admitted(
             resource=_created(metadata, defaulted, applied, context), warnings=findings.warnings, changed=True
         )
     resource = _updated(metadata, defaulted, applied, owner, old, context.now)
     return Admitted(resource=resource, warnings=findings.warnings, changed=resource != old)
+
+
+def _minimum(clique: CliqueTemplate, template: PodCliqueSetTemplate) -> int:
+    """Return how many pods of a clique must run together in a copy, those of its group's minimum taken together."""
+    group = template.group_of(clique.name)
+    return (clique.spec.min_available or 1) * (1 if group is None else group.min_available or 1)
 
 
 def applied_replicas(spec: PodCliqueSetSpec) -> Mapping[str, int | None]:

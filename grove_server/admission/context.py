@@ -30,11 +30,11 @@ class Limits:
     scheduler_bindings_max: int = 16
 
 
-Misfit: TypeAlias = Callable[[Mapping[str, Any], Mapping[str, str]], str]
-"""Says why no node could ever hold a pod of a spec and a template's annotations; "" if one could."""
+Misfit: TypeAlias = Callable[[Mapping[str, Any], Mapping[str, str], int], str]
+"""Says why so many pods of a spec and a template's annotations can never run at once; "" if they can."""
 
 
-def _fits_somewhere(_spec: Mapping[str, Any], _annotations: Mapping[str, str]) -> str:
+def _fits_somewhere(_spec: Mapping[str, Any], _annotations: Mapping[str, str], _together: int) -> str:
     return ""
 
 

@@ -160,8 +160,8 @@ class Simulation(Protocol):
 class PlacementPort(Protocol):
     """Questions to placement that change nothing."""
 
-    def misfit(self, pod_spec: Mapping[str, Any], annotations: Mapping[str, str]) -> str:
-        """Return why no node could ever hold a pod of an admitted spec, as a phrase; empty if one could."""
+    def misfit(self, pod_spec: Mapping[str, Any], annotations: Mapping[str, str], together: int) -> str:
+        """Return why so many pods of an admitted spec can never run at once, as a phrase; empty if they can."""
 
     def explain(self, namespace: str, name: str) -> Decision | None:
         """Return the last decision on a gang, asking placement once if it never looked; None if there is no such gang.

@@ -118,9 +118,9 @@ class Planning:
         self._clock = clock
         self._turn = asyncio.Lock()
 
-    def misfit(self, pod_spec: Mapping[str, Any], annotations: Mapping[str, str]) -> str:
-        """Return why no node could ever hold a pod of an admitted spec, as a phrase; empty if one could."""
-        return misfit(self._loop.cluster, shape_of(pod_spec, annotations))
+    def misfit(self, pod_spec: Mapping[str, Any], annotations: Mapping[str, str], together: int) -> str:
+        """Return why so many pods of an admitted spec can never run at once, as a phrase; empty if they can."""
+        return misfit(self._loop.cluster, shape_of(pod_spec, annotations), together)
 
     def explain(self, namespace: str, name: str) -> Decision | None:
         """Return the last decision on a gang; None if there is no such gang.

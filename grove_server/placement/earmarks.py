@@ -2,7 +2,7 @@
 
 Rules: nodes of an earmarked domain are closed to every request but the gang's own and those of higher priority; where
 earmarks overlap a node is open only to who may pass all of them. Closed means excluded, not avoided: lower work goes
-around the domain. Closing is tentative: for the time of one decision the nodes have no room for pods, afterwards
+around the domain. Closing is tentative: for the time of one decision nothing is free on the nodes, afterwards
 everything is as before. The domain proposed is the one that came closest in the gang's verdict.
 Source: the hybrid backfill of Flux, in space instead of time, because services have no end to plan with.
 
@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 
 from grove_server.placement.cluster import Cluster
-from grove_server.placement.ledger import PODS_ROW
+from grove_server.placement.exclusions import SetAside
 from grove_server.placement.place import DEFAULT_BUDGET, place
 from grove_server.placement.requests import Budget, DomainPath, GangRequest
 from grove_server.placement.results import Placement, Verdict, VerdictCode
@@ -32,6 +32,7 @@ _INCURABLE: Final = frozenset(
         VerdictCode.NO_NODE_MATCHES,
         VerdictCode.POD_TOO_LARGE,
         VerdictCode.DOMAIN_TOO_SMALL,
+        VerdictCode.CLUSTER_TOO_SMALL,
     }
 )
 """Verdicts that an empty cluster would give too."""
@@ -89,22 +90,22 @@ def place_around(
     closed = closed_slots(cluster, earmarks, asking, priority) if earmarks else None
     if closed is None or not closed.any():
         return place(cluster, request, budget=budget)
+    owners = [each.gang for each in earmarks if each.gang != asking and priority <= each.priority]
+    owner = f"{min(owners)} and {len(owners) - 1} others" if len(owners) > 1 else owners[0]
     ledger = cluster.ledger
     slots = np.flatnonzero(closed)
-    before = ledger.free[PODS_ROW, slots].copy()
-    ledger.free[PODS_ROW, slots] = np.minimum(before, 0)
+    before = ledger.free[:, slots]
+    ledger.free[:, slots] = np.minimum(before, 0)
     ledger.changes.extend(slots.tolist())
     try:
-        result = place(cluster, request, budget=budget)
+        result = place(cluster, request, budget=budget, aside=SetAside(closed, owner))
     finally:
-        ledger.free[PODS_ROW, slots] = before
+        ledger.free[:, slots] = before
         ledger.changes.extend(slots.tolist())
     if isinstance(result, Placement):
         return result
     if result.proof and isinstance(place(cluster, request, budget=budget), Placement):
         # There is room, and others get it first: nothing that a user could do about the gang or the nodes is missing.
-        result = replace(result, code=VerdictCode.INSUFFICIENT_CAPACITY, remedies=(), exclusions=())
-    owners = [each.gang for each in earmarks if each.gang != asking and priority <= each.priority]
-    others = f" and {len(owners) - 1} others" if len(owners) > 1 else ""
-    text = f"{len(slots)} nodes are set aside for {min(owners)}{others}"
+        result = replace(result, code=VerdictCode.INSUFFICIENT_CAPACITY, remedies=())
+    text = f"{len(slots)} nodes are set aside for {owner}"
     return replace(result, detail=f"{result.detail}; {text}" if result.detail else text)

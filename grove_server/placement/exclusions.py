@@ -8,6 +8,8 @@ Not here: domains (`explain`), what would help (`remedies`).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from grove_server.placement.cluster import Cluster
@@ -22,6 +24,13 @@ from grove_server.placement.topology import BoolArray, IntArray
 
 EXCLUSIONS_MAX = 16
 """Most lines in a verdict; the rest is added up in one line per kind."""
+
+
+class SetAside(NamedTuple):
+    """Nodes, bool[slots], that are kept for other gangs, whose names `gangs` says."""
+
+    by_slot: BoolArray
+    gangs: str
 
 
 class _Tally:
@@ -40,12 +49,17 @@ class _Tally:
 
 
 def count_exclusions(
-    cluster: Cluster, request_class: RequestClass, keys: tuple[str, ...], inside: BoolArray, binding: str
+    cluster: Cluster,
+    request_class: RequestClass,
+    keys: tuple[str, ...],
+    inside: BoolArray,
+    binding: str,
+    aside: SetAside | None = None,
 ) -> tuple[Exclusion, ...]:
     """Return why nodes do not take a pod of the shape; nodes that do are in no line.
 
     `keys` are the labels which the level needs, `inside` bool[slots] the nodes of the binding domain, which `binding`
-    names.
+    names, `aside` what is kept for others.
     """
     rules, shape = cluster.rules, request_class.shape
     tally = _Tally(rules.signatures()[0] != 0)
@@ -64,6 +78,8 @@ def count_exclusions(
     for key in keys:
         tally.take(ExclusionKind.MISSING_LABEL, key, rules.column(key).codes < 0)
     tally.take(ExclusionKind.OUTSIDE_DOMAIN, binding, ~inside)
+    if aside is not None:
+        tally.take(ExclusionKind.SET_ASIDE, aside.gangs, aside.by_slot)
     _take_amounts(cluster, request_class, tally)
     return _shortened(tally.lines)
 

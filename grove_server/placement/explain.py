@@ -25,15 +25,22 @@ from grove_server.placement.bounds import (
 )
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.counts import RequestClass
-from grove_server.placement.exclusions import count_exclusions
-from grove_server.placement.ledger import GPU_ROW
-from grove_server.placement.remedies import Need, find_remedies
+from grove_server.placement.exclusions import SetAside, count_exclusions
+from grove_server.placement.freeing import room_when_empty
+from grove_server.placement.remedies import Need, find_remedies, in_order_eligible
 from grove_server.placement.requests import GPU_RESOURCE, GPU_SHARE, DomainPath, GangRequest, minimum_of
-from grove_server.placement.results import DomainReport, Exclusion, LevelReport, RemedyKind, Verdict, VerdictCode
+from grove_server.placement.results import (
+    DomainReport,
+    Exclusion,
+    LevelReport,
+    Remedy,
+    Verdict,
+    VerdictCode,
+    amount_text,
+)
 from grove_server.placement.scopes import LevelUnknownError
 from grove_server.placement.search import Search
 from grove_server.placement.topology import BoolArray, IntArray
-from grove_server.resources.gpu_annotations import GPU_MILLI
 
 _STRUCTURAL = frozenset(
     {
@@ -41,6 +48,7 @@ _STRUCTURAL = frozenset(
         VerdictCode.NO_NODE_MATCHES,
         VerdictCode.POD_TOO_LARGE,
         VerdictCode.DOMAIN_TOO_SMALL,
+        VerdictCode.CLUSTER_TOO_SMALL,
     }
 )
 """Codes of failures that an empty cluster would have too, so that freeing resources is no advice."""
@@ -70,16 +78,17 @@ def explain_level(cluster: Cluster, request: GangRequest, error: LevelUnknownErr
     )
 
 
-def explain_failure(search: Search, request: GangRequest) -> Verdict:
-    """Return the verdict of a search that failed and whose work has been taken back."""
-    return _Explanation(search, request).verdict()
+def explain_failure(search: Search, request: GangRequest, aside: SetAside | None = None) -> Verdict:
+    """Return the verdict of a search that failed and whose work has been taken back; `aside` is kept for others."""
+    return _Explanation(search, request, aside).verdict()
 
 
 class _Explanation:
     """Everything about one failure, computed step by step."""
 
-    def __init__(self, search: Search, request: GangRequest) -> None:
+    def __init__(self, search: Search, request: GangRequest, aside: SetAside | None) -> None:
         self.search = search
+        self.aside = aside
         self.request = request
         self.cluster = search.cluster
         self.layout = search.layout
@@ -101,10 +110,9 @@ class _Explanation:
         is_proof = self.search.hopeless is not None or self.search.is_exact or not self.search.root.demand
         if not is_proof:
             code, detail = VerdictCode.BUDGET_EXHAUSTED, self._stuck()
-        need = Need(self.hardest, pods, self.level, inside, self.scope.demand)
-        remedies = find_remedies(self.cluster, self.layout, need, levels) if self.bases and is_proof else ()
-        if code in _STRUCTURAL:
-            remedies = tuple(each for each in remedies if each.kind != RemedyKind.FREE_RESOURCES)
+        remedies: tuple[Remedy, ...] = ()
+        if self.bases and is_proof:
+            remedies = find_remedies(self.cluster, self.layout, self._need(inside, pods, code), levels)
         return Verdict(
             gang=self.request.name,
             code=code,
@@ -119,6 +127,24 @@ class _Explanation:
             remedies=remedies,
             generation=self.cluster.generation,
             detail=detail,
+        )
+
+    def _need(self, inside: BoolArray, pods: int, code: VerdictCode) -> Need:
+        open_to = inside
+        if self.aside is not None:
+            open_to = inside & ~self.aside.by_slot[self.layout.slots]
+        is_whole = self.scope.demand == self.search.root.demand
+        return Need(
+            request_class=self.hardest,
+            pods=pods,
+            level=self.level,
+            inside=inside,
+            demand=self.scope.demand,
+            open_to=open_to,
+            base_level=max(self.level, min(base.level for base in self.bases)),
+            is_whole=is_whole and all((each.required or 0) <= self.level for each in self.scope.walk()),
+            is_curable=code not in _STRUCTURAL,
+            is_cluster_small=code == VerdictCode.CLUSTER_TOO_SMALL,
         )
 
     def _hardness(self, request_class: RequestClass) -> tuple[float, int]:
@@ -210,6 +236,9 @@ class _Explanation:
             code = self._code_of_class(request_class, pods, inside)
             if code is not None:
                 return code, ""
+        text = self._too_much_for_all()
+        if text:
+            return VerdictCode.CLUSTER_TOO_SMALL, text
         broadest = levels[-1].best
         if broadest is not None and broadest.lacks:
             return VerdictCode.INSUFFICIENT_CAPACITY, ""
@@ -221,14 +250,7 @@ class _Explanation:
             return VerdictCode.NO_NODE_MATCHES
         if request_class.costs is None:
             return VerdictCode.POD_TOO_LARGE
-        allocatable = self.cluster.ledger.allocatable
-        slots = self.layout.slots
-        (row, amount), *others = request_class.costs
-        empty = allocatable[row][slots] // amount
-        for row, amount in others:
-            np.minimum(empty, allocatable[row][slots] // amount, out=empty)
-        if request_class.shape.gpu_milli:
-            empty = np.minimum(empty, allocatable[GPU_ROW][slots] * (GPU_MILLI // request_class.shape.gpu_milli))
+        empty = room_when_empty(self.cluster.ledger, request_class, self.layout.slots)
         empty = empty * (request_class.eligible & inside)
         if not empty.any():
             return VerdictCode.POD_TOO_LARGE
@@ -236,6 +258,27 @@ class _Explanation:
         if self.level and int((np.add.reduceat(empty, starts) * self.layout.levels[self.level].is_named).max()) < pods:
             return VerdictCode.DOMAIN_TOO_SMALL
         return None
+
+    def _too_much_for_all(self) -> str:
+        """Return what even the whole cluster, empty and with every node in order, cannot hold; "" if it might.
+
+        Nodes that are cordoned or not ready count, for that passes; one shape is exact, several are judged by sums.
+        """
+        ledger, slots = self.cluster.ledger, self.layout.slots
+        for request_class, pods in self.scope.demand.items():
+            empty = room_when_empty(ledger, request_class, slots)
+            room = int((empty * request_class.eligible).sum())
+            if room < pods:
+                room = int((empty * in_order_eligible(self.cluster, request_class.shape)[slots]).sum())
+            if room < pods:
+                return f"the whole cluster, were it empty, would hold {room} of {pods} pods"
+        names = {row: resource for resource, row in ledger.rows.items()}
+        for row, amount in sorted(needs(self.scope).items()):
+            has = int(ledger.allocatable[row][slots].sum())
+            if has < amount:
+                resource = names[row]
+                return f"the whole cluster has {amount_text(resource, has)} of {amount_text(resource, amount)}"
+        return ""
 
     # -- nodes -------------------------------------------------------------------------------------------------------
 
@@ -252,7 +295,7 @@ class _Explanation:
         by_slot[self.layout.slots[inside]] = True
         binding = _path_text(self.search.candidates.binding_of(self.scope))
         keys = self.layout.keys[: self.level]
-        return count_exclusions(self.cluster, self.hardest, keys, by_slot, binding)
+        return count_exclusions(self.cluster, self.hardest, keys, by_slot, binding, self.aside)
 
 
 def _path_text(path: DomainPath) -> str:

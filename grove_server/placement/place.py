@@ -18,6 +18,7 @@ from grove_server.placement.assignment import GpuDealer
 from grove_server.placement.candidates import lifted
 from grove_server.placement.choice import Region, Runs
 from grove_server.placement.cluster import Cluster
+from grove_server.placement.exclusions import SetAside
 from grove_server.placement.explain import explain_failure, explain_level
 from grove_server.placement.pod_rules import RuleBook
 from grove_server.placement.requests import GPU_RESOURCE, Budget, GangRequest
@@ -39,8 +40,12 @@ _TIE_BREAK: Final = "fewest child domains, then tightest, then first by name"
 _TIE_BREAK_BY_MIX: Final = "least GPU stranded for the usual pods, then tightest, then first by name"
 
 
-def place(cluster: Cluster, request: GangRequest, *, budget: Budget = DEFAULT_BUDGET) -> Placement | Verdict:
+def place(
+    cluster: Cluster, request: GangRequest, *, budget: Budget = DEFAULT_BUDGET, aside: SetAside | None = None
+) -> Placement | Verdict:
     """Decide one gang on the present state; InvalidRequestError for a request that breaks its own rules.
+
+    `aside` are nodes without room because they are kept for others: a verdict calls them so.
 
     Cost: about 50 microseconds for a few pods of a known shape, O(nodes of the chosen domains) for large one-shape
     gangs, about 50-100 microseconds per clique for hierarchical ones plus what the budget allows after a failure.
@@ -52,11 +57,11 @@ def place(cluster: Cluster, request: GangRequest, *, budget: Budget = DEFAULT_BU
         return explain_level(cluster, request, error)
     search = Search(cluster, layout, root, budget.steps_max)
     if len(layout.slots) == 0:
-        return explain_failure(search, request)
+        return explain_failure(search, request, aside)
     is_placed = search.run()
     search.undo_all()
     if not is_placed or (any(root.wish.values()) and not search.placed):
-        return explain_failure(search, request)
+        return explain_failure(search, request, aside)
     return placement_of(search, request)
 
 

@@ -3,7 +3,9 @@
 Rules: each kind is tried by itself against the same necessary tests that failed, on all constraints at once: a node
 that a taint and a selector keep out gains nothing from a toleration. For scopes of one shape these tests are exact, so
 the change is enough (`is_certain`); for several shapes it is only what the tests ask for at least, of each shape. A pod
-that is too large is told the size of the largest node that matches. Where rules between pods bind, what helps is that
+that is too large is told the size of the largest node that matches, a gang that is too large for the whole cluster how
+many nodes more it takes at least. What to free is the least there is for scopes of one shape (`freeing`), a bound for
+others. Where rules between pods bind, what helps is that
 one of them is dropped. Used after a failure only, and bounded: a few
 taints, a few domains.
 
@@ -20,10 +22,11 @@ import numpy as np
 
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.counts import RequestClass
+from grove_server.placement.freeing import least_to_free, room_when_empty
 from grove_server.placement.ledger import GPU_ROW
 from grove_server.placement.matching import UNSCHEDULABLE_TAINT, effective_taints, tolerates, untolerated
 from grove_server.placement.nodes import Effect, Taint
-from grove_server.placement.requests import GPU_SHARE, PodShape, RuleKind, Toleration
+from grove_server.placement.requests import GPU_RESOURCE, GPU_SHARE, PODS_RESOURCE, PodShape, RuleKind, Toleration
 from grove_server.placement.results import DomainReport, LevelReport, Remedy, RemedyKind, short_level
 from grove_server.placement.ruled_counts import RuledClass
 from grove_server.placement.topology import BoolArray, IntArray, Layout
@@ -36,7 +39,9 @@ _DOMAINS_MAX: Final = 8
 class Need(NamedTuple):
     """What failed: pods of one class (the hardest of the scope) at a level, inside bool[positions].
 
-    `demand` has the pods of all classes of the scope.
+    `demand` has the pods of all classes of the scope. `open_to`: of the nodes inside those that are not set aside for
+    others; `base_level`: the level of the domains that could be freed; `is_whole`: the scope is all that the gang
+    needs, and nothing below it asks for a narrower level. `is_curable`: an empty cluster would do.
     """
 
     request_class: RequestClass
@@ -44,6 +49,11 @@ class Need(NamedTuple):
     level: int
     inside: BoolArray
     demand: Mapping[RequestClass, int]
+    open_to: BoolArray
+    base_level: int
+    is_whole: bool
+    is_curable: bool
+    is_cluster_small: bool
 
     @property
     def is_certain(self) -> bool:
@@ -65,8 +75,11 @@ def find_remedies(cluster: Cluster, layout: Layout, need: Need, levels: tuple[Le
         *_tolerated(cluster, layout, need),
         *_ready_again(cluster, layout, need),
         *_smaller_pods(cluster, layout, need),
-        *_freed(need, levels),
     ]
+    if need.is_curable:
+        found += _freed(cluster, layout, need, levels)
+    if need.is_cluster_small:
+        found += _more_nodes(cluster, layout, need)
     return tuple(found)
 
 
@@ -98,15 +111,52 @@ def _relaxed_level(need: Need, levels: tuple[LevelReport, ...]) -> Iterator[Reme
         yield Remedy(kind=RemedyKind.RELAX_LEVEL, target=target, is_certain=need.is_certain)
 
 
-def _freed(need: Need, levels: tuple[LevelReport, ...]) -> Iterator[Remedy]:
-    best = _best(levels)
-    if best is None or best.pods_fit >= best.pods_needed:
+def _freed(cluster: Cluster, layout: Layout, need: Need, levels: tuple[LevelReport, ...]) -> Iterator[Remedy]:
+    """Yield the least to free: of the hardest class alone, or what does not add up where that class would fit."""
+    found = least_to_free(cluster, layout, need.request_class, need.pods, need.base_level, need.open_to)
+    if found is not None:
+        key, value = layout.levels[found.level].key, layout.value_of(found.level, found.domain)
+        is_certain = found.is_exact and need.is_certain and need.is_whole
+        yield Remedy(
+            kind=RemedyKind.FREE_RESOURCES,
+            count=found.pods,
+            target=_domain_text(key, value),
+            amounts=found.amounts,
+            spots=found.spots if is_certain else (),
+            spot_count=found.spot_count if is_certain else 0,
+            is_certain=is_certain,
+        )
         return
+    best = _best(levels)
+    if best is None or not best.lacks or need.is_certain:
+        return
+    target = _domain_text(best.level, best.value)
     missing = best.pods_needed - best.pods_fit
-    wanted = _amounts(need.request_class.shape)
-    amounts = best.lacks or tuple((resource, amount * missing) for resource, amount in wanted)
-    target = f"{short_level(best.level)} {best.value}" if best.level else "the cluster"
-    yield Remedy(kind=RemedyKind.FREE_RESOURCES, count=missing, target=target, amounts=amounts, is_certain=False)
+    yield Remedy(kind=RemedyKind.FREE_RESOURCES, count=missing, target=target, amounts=best.lacks, is_certain=False)
+
+
+def _domain_text(level: str, value: str) -> str:
+    return f"{short_level(level)} {value}" if level and value else "the cluster"
+
+
+def _more_nodes(cluster: Cluster, layout: Layout, need: Need) -> Iterator[Remedy]:
+    """Yield how many nodes more it takes at least, of the kind that holds most of the hardest class."""
+    usable = in_order_eligible(cluster, need.request_class.shape)[layout.slots]
+    empty = room_when_empty(cluster.ledger, need.request_class, layout.slots) * usable
+    short = need.pods - int(empty.sum())
+    if short <= 0 or not empty.any():
+        return
+    largest = int(empty.argmax())
+    slot = layout.slots[largest : largest + 1]
+    wanted = [resource for resource, _ in _amounts(need.request_class.shape)]
+    main = GPU_RESOURCE if need.request_class.shape.needs_gpu else min(wanted, default=PODS_RESOURCE)
+    amounts = ((main, int(cluster.ledger.allocatable[cluster.ledger.rows[main]][slot][0])),)
+    yield Remedy(kind=RemedyKind.ADD_NODES, count=-(-short // int(empty[largest])), amounts=amounts)
+
+
+def in_order_eligible(cluster: Cluster, shape: PodShape) -> BoolArray:
+    """Return by slot which nodes a shape may use once none is cordoned or not ready."""
+    return cluster.rules.eligibility(_tolerating(shape, UNSCHEDULABLE_TAINT), all_ready=True)[0]
 
 
 def _uncordoned(cluster: Cluster, layout: Layout, need: Need) -> Iterator[Remedy]:

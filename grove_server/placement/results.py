@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from grove_server.placement.requests import GPU_RESOURCE, GPU_SHARE, DomainPath, PodShape
+from grove_server.placement.requests import GPU_RESOURCE, GPU_SHARE, PODS_RESOURCE, DomainPath, PodShape
 from grove_server.resources.labels import GPU_FRACTION
 
 _NAMES_SHOWN: Final = 5
+_AMOUNTS_SHOWN: Final = 3
 
 
 class PodBinding(NamedTuple):
@@ -124,6 +125,8 @@ class VerdictCode(StrEnum):
     """No matching node could hold one pod even if it were empty."""
     DOMAIN_TOO_SMALL = "DomainTooSmall"
     """No domain of the required level could hold the pods even if it were empty."""
+    CLUSTER_TOO_SMALL = "ClusterTooSmall"
+    """The whole cluster could not hold the pods even if it were empty and every node took them."""
     INSUFFICIENT_CAPACITY = "InsufficientCapacity"
     """What is free does not add up to what is needed."""
     FRAGMENTED = "Fragmented"
@@ -166,13 +169,14 @@ class ExclusionKind(StrEnum):
     POD_AFFINITY = "PodAffinity"
     MISSING_LABEL = "MissingTopologyLabel"
     OUTSIDE_DOMAIN = "OutsideDomain"
+    SET_ASIDE = "SetAside"
     TOO_SMALL = "TooSmall"
     FULL = "Full"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exclusion:
-    """How many nodes one constraint kept out; `detail` is the taint, key=value, label key, resource, or pods."""
+    """How many nodes one constraint kept out; `detail` is the taint, key=value, label key, gangs or resource."""
 
     kind: ExclusionKind
     detail: str
@@ -190,6 +194,7 @@ class RemedyKind(StrEnum):
     READY_AGAIN = "ReadyAgain"
     SMALLER_PODS = "SmallerPods"
     DROP_RULE = "DropRule"
+    ADD_NODES = "AddNodes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,8 +203,9 @@ class Remedy:
 
     `is_certain` is True if the change is enough by proof; otherwise it is the least that has to change.
 
-    `count`: pods fewer or pods' worth of room; `amounts`: resources to free, or the most that a pod may ask for;
-    `target`: domain, level, taint, rule, or largest matching node; `nodes`: nodes to uncordon, or to be ready again.
+    `count`: pods fewer, pods' worth of room, or nodes more; `amounts`: resources to free, the most that a pod may ask
+    for, or what each new node has; `target`: domain, level, taint, rule, or largest matching node; `nodes`: nodes to
+    uncordon, or to be ready again. `spots`: what to free by node, the first of `spot_count` nodes.
     """
 
     kind: RemedyKind
@@ -207,6 +213,8 @@ class Remedy:
     target: str = ""
     amounts: tuple[tuple[str, int], ...] = ()
     nodes: tuple[str, ...] = ()
+    spots: tuple[tuple[str, tuple[tuple[str, int], ...]], ...] = ()
+    spot_count: int = 0
     is_certain: bool = False
 
     def sentence(self) -> str:
@@ -215,8 +223,13 @@ class Remedy:
             case RemedyKind.FEWER_PODS:
                 return f"{self.count} pod{'s' if self.count != 1 else ''} fewer"
             case RemedyKind.FREE_RESOURCES:
-                room = ", ".join(amount_text(resource, amount) for resource, amount in self.amounts)
-                return f"{room} more free in {self.target}"
+                room = f"{'' if self.is_certain else 'at least '}{_amounts_text(self.amounts)} more free"
+                if len(self.spots) == 1 == self.spot_count:
+                    return f"{room} on {self.spots[0][0]}"
+                return f"{room} in {self.target}{self._where()}"
+            case RemedyKind.ADD_NODES:
+                one = _amounts_text(self.amounts)
+                return f"at least {self.count} more node{'s' if self.count != 1 else ''} of {one}"
             case RemedyKind.RELAX_LEVEL:
                 return f"the level relaxed to {short_level(self.target)}"
             case RemedyKind.TOLERATE_TAINT:
@@ -234,6 +247,19 @@ class Remedy:
                     text for text in (most and f"of at most {most}", none and f"without {none}") if text
                 )
                 return f"pods {size} (the largest matching node, {self.target}, has no more)"
+
+    def _where(self) -> str:
+        """Return on which nodes to free what, alike ones together."""
+        alike: dict[tuple[tuple[str, int], ...], list[str]] = {}
+        for node, amounts in self.spots:
+            alike.setdefault(amounts, []).append(node)
+        texts = [
+            f"{_amounts_text(amounts)} on {'each of ' if len(nodes) > 1 else ''}{_some(tuple(nodes))}"
+            for amounts, nodes in list(alike.items())[:_AMOUNTS_SHOWN]
+        ]
+        left = self.spot_count - sum(len(nodes) for nodes in list(alike.values())[:_AMOUNTS_SHOWN])
+        more = f", and some on {left} nodes more" if left > 0 else ""
+        return f" ({', '.join(texts)}{more})" if texts else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,6 +307,10 @@ class Verdict:
         return "; ".join(parts)
 
 
+def _amounts_text(amounts: tuple[tuple[str, int], ...]) -> str:
+    return ", ".join(amount_text(resource, amount) for resource, amount in amounts)
+
+
 def _some(names: tuple[str, ...]) -> str:
     """Return the first names, and how many more there are."""
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
@@ -293,6 +323,8 @@ def amount_text(resource: str, amount: int) -> str:
         return f"{amount / 1000:g} cpu"
     if resource == GPU_SHARE:
         return f"{amount / 1000:g} {GPU_RESOURCE}"
+    if resource == PODS_RESOURCE:
+        return f"room for {amount} pod{'s' if amount != 1 else ''}"
     if resource in {"memory", "ephemeral-storage"} or resource.startswith("hugepages-"):
         for unit, size in (("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10)):
             if amount >= size:
@@ -321,6 +353,7 @@ def _phrase(exclusion: Exclusion) -> str:
         ExclusionKind.POD_AFFINITY: f"far from {exclusion.detail}",
         ExclusionKind.MISSING_LABEL: f"without label {exclusion.detail}",
         ExclusionKind.OUTSIDE_DOMAIN: f"outside {exclusion.detail}",
+        ExclusionKind.SET_ASIDE: f"set aside for {exclusion.detail}",
         ExclusionKind.TOO_SMALL: f"too small ({exclusion.detail})",
         ExclusionKind.FULL: f"full ({exclusion.detail})",
     }

@@ -61,3 +61,24 @@ async def test_a_pod_that_no_node_could_hold_is_warned_of(
         explained = await rpc.gangs.Explain(pod_gang_pb2.PodGangServiceExplainRequest(name="demo-0"))
         assert explained.explanation.reason == reason
         await rpc.plane.stop()
+
+
+async def test_pods_that_the_whole_cluster_could_not_hold_are_warned_of(tmp_path: Path) -> None:
+    """A minimum larger than the empty cluster is told at once, and what waits says that it needs nodes."""
+    node = replace(worker(0, pods=9), allocatable={"pods": "9", "cpu": "16", "nvidia.com/gpu": "8"})
+    async with serving(tmp_path) as rpc:
+        await rpc.put(node)
+        rpc.plane.start()
+        text = MANIFEST.replace(
+            "replicas: 1\n          podSpec", "replicas: 2\n          minAvailable: 2\n          podSpec"
+        )
+        answer = await rpc.apply_text(text.replace("AMOUNTS", "{nvidia.com/gpu: 8}").replace("SELECTOR", ""))
+        assert [warning for result in answer.results for warning in result.warnings if "never" in warning] == [
+            "clique main: as the cluster is, its 2 pods can never run together: the whole cluster, were it empty, would "
+            "hold 1 of them"
+        ]
+        await until(lambda: rpc.store.read().count(Pod.kind) == 2 and rpc.plane.is_idle, "all is decided")
+        explained = (await rpc.gangs.Explain(pod_gang_pb2.PodGangServiceExplainRequest(name="demo-0"))).explanation
+        assert explained.reason == "ClusterTooSmall"
+        assert "at least 1 more node of 8 nvidia.com/gpu" in explained.would_fit_if
+        await rpc.plane.stop()

@@ -175,7 +175,10 @@ def _cluster(explanation: PlacementExplanation) -> Iterator[str]:
     """Yield how many nodes there are and fit, then the others by tier: kept out, never large enough, full now."""
     cluster = explanation.cluster
     yield f"{cluster.node_count} nodes: {cluster.node_count_fitting} fit"
-    kept_out = [entry for entry in cluster.excluded if entry.reason not in {"TooSmall", "Full"}]
+    kept_out = [entry for entry in cluster.excluded if entry.reason not in {"TooSmall", "Full", "SetAside"}]
+    aside = [entry for entry in cluster.excluded if entry.reason == "SetAside"]
+    for entry in aside:
+        yield f"{entry.node_count} set aside for {entry.detail}"
     tiers = (
         ("take no such pod", kept_out),
         ("too small even if empty", [entry for entry in cluster.excluded if entry.reason == "TooSmall"]),

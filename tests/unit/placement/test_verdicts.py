@@ -61,8 +61,8 @@ def _remedy(verdict: Verdict, kind: RemedyKind) -> Remedy:
         (gang(clique("w", 1, gpus(1))), VerdictCode.POD_TOO_LARGE),
         (gang(clique("w", 1, PodShape(requests=(("example.com/fpga", 1),)))), VerdictCode.POD_TOO_LARGE),
         (gang(clique("w", 8), required=RACK), VerdictCode.DOMAIN_TOO_SMALL),
-        (gang(clique("w", 29)), VerdictCode.FRAGMENTED),
-        (gang(clique("w", 90)), VerdictCode.INSUFFICIENT_CAPACITY),
+        (gang(clique("w", 29)), VerdictCode.CLUSTER_TOO_SMALL),
+        (gang(clique("w", 20), clique("v", 20)), VerdictCode.CLUSTER_TOO_SMALL),
     ],
 )
 def test_the_code_says_why(request_: GangRequest, code: VerdictCode) -> None:
@@ -91,12 +91,13 @@ def test_enough_in_sum_but_in_no_domain_is_fragmented() -> None:
     assert (best.value, best.pods_fit, best.pods_needed) == ("rack-0", 3, 5)
     assert _remedy(verdict, RemedyKind.FEWER_PODS).count == 2
     assert _remedy(verdict, RemedyKind.RELAX_LEVEL).target == BLOCK
-    assert _remedy(verdict, RemedyKind.FREE_RESOURCES).amounts == (("memory", 160 * MIB),)
+    assert _remedy(verdict, RemedyKind.FREE_RESOURCES).amounts == (("memory", 20 * MIB),)
     assert verdict.exclusions[0].kind == ExclusionKind.FULL
     assert verdict.exclusions[0].node_count == 8
     assert verdict.sentence() == (
         "gang gang needs 5 pods in one rack; best rack rack-0 fits 3 of 5; 14 nodes: 8 full (memory); "
-        "would fit with 2 pods fewer, or the level relaxed to block, or 160Mi memory more free in rack rack-0"
+        "would fit with 2 pods fewer, or the level relaxed to block, or 20Mi memory more free in rack rack-0 "
+        "(10Mi memory on each of worker-00, worker-01)"
     )
 
 
@@ -268,7 +269,8 @@ def test_an_empty_cluster_is_said_to_be_empty() -> None:
 
 def test_a_mixed_gang_that_lacks_a_resource_names_it() -> None:
     """Two shapes fit each alone but not together: the sum is what is short."""
-    cluster = Cluster([replace(gpu_node("a", zone="z"), allocatable={"cpu": 10, "pods": 9, GPU_RESOURCE: 8})])
+    cluster = Cluster([replace(gpu_node("a", zone="z"), allocatable={"cpu": 14, "pods": 9, GPU_RESOURCE: 8})])
+    cluster.bind_pod("a", PodShape(requests=(("cpu", 4),)))
     cpu, gpu = PodShape(requests=(("cpu", 8),)), PodShape(requests=(("cpu", 6), (GPU_RESOURCE, 1)))
     verdict = refused(place(cluster, gang(clique("a", 1, cpu), clique("b", 1, gpu))))
     assert verdict.proof

@@ -402,10 +402,11 @@ class NodeExclusion(_message.Message):
     NODE_COUNT_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """"NotReady", "Cordoned", "Taint", "NodeSelector", "NodeAffinity", "TopologyLabelMissing",
-    "OutsideDomain", "TooSmall" (even when empty) or "Full" (now).
+    "PodAntiAffinity", "PodAffinity", "OutsideDomain", "SetAside" (kept for gangs that wait), "TooSmall" (even when
+    empty) or "Full" (now).
     """
     detail: _builtins.str
-    """The taint, selector, label or resource, for example "dedicated=train:NoSchedule"."""
+    """The taint, selector, label, gang or resource, for example "dedicated=train:NoSchedule"."""
     node_count: _builtins.int
     """Nodes."""
     def __init__(
