@@ -160,6 +160,7 @@ class Displacement:
         forbidden: BoolArray | None = None
         for last in (False,) * (_ROUNDS_MAX - 1) + (True,):
             units = Units(self.occupancy, may_go, tied)
+            self.rank(units)
             forbidden = self.protected(units) if forbidden is None else forbidden
             allowed = units.without_takers(~forbidden)
             if not allowed.any():
@@ -186,6 +187,9 @@ class Displacement:
         if found.cost.pods > self.limits.pods_max:
             return noted(verdict, f"{found.cost.pods} pods {who} would have to go, {self.limits.pods_max} may")
         return self._told(units, found)
+
+    def rank(self, units: Units) -> None:
+        """Say which of units alike have to go first; nobody does unless somebody has more than others."""
 
     def protected(self, units: Units) -> BoolArray:
         """Return the units that must not go whatever else does."""

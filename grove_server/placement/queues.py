@@ -202,7 +202,13 @@ class QueueTree:
     def is_within_guarantee(
         self, queue: str, request: Mapping[str, int], used: Mapping[str, Mapping[str, int]]
     ) -> bool:
-        """Return whether a queue, with a gang's amounts, stays within what it or a queue above it is guaranteed.
+        """Return whether a queue, with a gang's amounts, stays within what it or a queue above it is guaranteed."""
+        return bool(self.guarantors(queue, request, used))
+
+    def guarantors(
+        self, queue: str, request: Mapping[str, int], used: Mapping[str, Mapping[str, int]]
+    ) -> tuple[str, ...]:
+        """Return which queues, from the given one up, stay within what they are guaranteed with a gang's amounts.
 
         A guarantee has to cover every resource that the gang asks for and guarantees speak of.
         """
@@ -210,11 +216,14 @@ class QueueTree:
         asked = [(row, request[name]) for name, row in self.resources.items() if request.get(name)]
         asked = [(row, amount) for row, amount in asked if self.guarantee[row].any()]
         if not asked:
-            return False
-        numbers = [self.numbers[name] for name in self.lineage(queue)]
-        return any(
-            all(totals[row, number] + amount <= self.guarantee[row, number] for row, amount in asked)
-            for number in numbers
+            return ()
+        return tuple(
+            name
+            for name in self.lineage(queue)
+            if all(
+                totals[row, self.numbers[name]] + amount <= self.guarantee[row, self.numbers[name]]
+                for row, amount in asked
+            )
         )
 
     @staticmethod

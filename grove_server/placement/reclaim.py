@@ -1,19 +1,26 @@
-"""Reclaim: a queue takes back what it is guaranteed from queues that use more than their due.
+"""Reclaim: a queue takes back what it is guaranteed from queues that use more than they are guaranteed.
 
-Rules: only a gang with which its queue stays within its guarantee may reclaim; victims are in other queues, of any
-priority. What a queue is due is its guarantee, or what the caller calls fair. No queue, and none above it up to where
-it meets the reclaiming one, is pushed below its due: in any resource that the gang asks for. What is due of other
-resources does not count, otherwise a queue that uses little CPU could keep all the GPUs. Of a queue that may lose
-something only what stays counts: not pods that leave already, and not places that are kept for its gangs. Of the one
-that takes back both count, so that several plans at the same time never take more than one after the other would.
-Everything else is as in preemption: surplus first, whole gangs, nothing evicted for nothing.
+Rules: only a gang with which its queue, or one above it, stays within its guarantee may reclaim; victims are in other
+queues, of any priority. What a queue is due is its guarantee, or what the caller calls fair if that is more. First
+those that use more than their due give up what is above it. If that makes no room, they give up what is above their
+guarantee, then others do: a promise goes before a fair share, and a gang that ends may be larger than what is above the
+due. Of units alike those of the queue furthest over its due go first. Inside the lowest queue whose guarantee covers
+the gang nothing more is promised to it than to its siblings there, so they keep their due. No queue, and none above it
+up to where it meets the reclaiming one, is pushed below its guarantee: in any resource that the gang asks for. So what
+was lost to a guarantee cannot be taken back from it, and this ends. What is kept of other resources does not count,
+otherwise a queue that uses little CPU could keep all the GPUs. Of a queue that may lose something only what stays
+counts: not pods that leave already, and not places that are kept for its gangs. Of the one that takes back both count,
+so that several plans at the same time never take more than one after the other would. Everything else is as in
+preemption: surplus first, whole gangs, nothing evicted for nothing.
+Sources: KAI Scheduler's two reclaim strategies (guarantee the deserved quota; maintain fair share), tried here in the
+order that pushes nobody below what is fair as long as there is another way.
 
 Not here: victims in the same queue (`preemption`), what is fair (`fair_share`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -97,47 +104,93 @@ def reclaim_steps(
         return noted(verdict, f"there is no queue {queue}")
     used = occupancy.used_by_queue() if shares.used is None else shares.used
     asked = amounts_of(request)
-    if not tree.is_within_guarantee(queue, asked, used):
+    guarantors = tree.guarantors(queue, asked, used)
+    if not guarantors:
         return noted(verdict, f"queue {queue} would use more than it is guaranteed, so it takes nothing back")
-    mine = {tree.numbers[name] for name in tree.lineage(queue)}
-    rights = _Rights(occupancy, tree, mine, asked, shares.due)
+    rights = _Rights(occupancy, tree, asked, shares.due, mine=tree.lineage(queue), within=guarantors[0])
     numbers = rights.number_of[occupancy.queue]
     may_go = occupancy.is_present & occupancy.is_preemptible & (numbers >= 0) & (numbers != tree.numbers[queue])
-    yield
-    displacement = _Reclaim(cluster, occupancy, request, limits, budget, rights=rights, queue=queue)
-    return (yield from displacement.run(may_go, verdict, "of queues that use more than their due"))
+    found: Preemption | Verdict = verdict
+    for who in rights.stages(np.unique(numbers[may_go])):
+        yield
+        displacement = _Reclaim(cluster, occupancy, request, limits, budget, rights=rights, queue=queue)
+        found = yield from displacement.run(may_go, verdict, who)
+        if isinstance(found, Preemption):
+            break
+    return found
 
 
 class _Rights:
     """What each queue may lose: `headroom` int64[R, Q] of the resources asked for, `amounts` by pod of each.
 
-    The queues above the one that reclaims lose nothing: what they give they get.
+    The queues above the one that reclaims lose nothing: what they give they get. `within` is the lowest of them whose
+    guarantee covers what is asked. `over`: by queue how far it is over its due, as a rank.
     """
 
     def __init__(
         self,
         occupancy: Occupancy,
         tree: QueueTree,
-        mine: set[int],
         asked: Mapping[str, int],
         due: Mapping[str, Mapping[str, float]] | None,
+        *,
+        mine: Sequence[str],
+        within: str,
     ) -> None:
         self.tree = tree
         counted = quota_amounts(asked)
         names = sorted(name for name in counted if name in tree.resources and name in occupancy.resources)
         self.amounts = [held_of(occupancy, name) for name in names]
         staying = occupancy.used_by_queue(is_leaving_counted=False)
-        used = tree.totals(staying, {name: row for row, name in enumerate(names)})
-        kept = tree.guarantee[[tree.resources[name] for name in names]]
+        self._used = tree.totals(staying, {name: row for row, name in enumerate(names)})
+        self._guarantee = tree.guarantee[[tree.resources[name] for name in names]]
+        self._due = self._guarantee
         if due is not None:
             fair = [
                 [int(due.get(spec.name, {}).get(name, 0) * scale_of(name)) for spec in tree.specs] for name in names
             ]
-            kept = np.maximum(kept, np.array(fair, dtype=np.int64).reshape(kept.shape))
-        self.headroom: IntArray = np.maximum(used - kept, 0)
-        self.headroom[:, sorted(mine)] = UNLIMITED
+            self._due = np.maximum(self._due, np.array(fair, dtype=np.int64).reshape(self._due.shape))
+        self._mine = sorted(tree.numbers[name] for name in mine)
+        self._siblings = self.within(tree.numbers[within])
+        self._is_over: BoolArray = np.logical_or.reduce(self._used > self._due, axis=0)
+        self.over = self._ranks()
+        self.headroom: IntArray = self._above(self._due)
         # By number of the occupancy's queue: its number in the tree, -1 = not in it.
         self.number_of: IntArray = np.array([tree.numbers.get(name, -1) for name in occupancy.queues], dtype=np.int64)
+
+    def stages(self, victims: IntArray) -> Iterator[str]:
+        """Let queues lose more and more; yield who may lose something now. `victims`: numbers of the queues that may.
+
+        A stage that lets nobody lose more than the one before is left out.
+        """
+        yield "of queues that use more than their due"
+        before = self.least_headroom()
+        kept = np.where(self._siblings, self._due, self._guarantee)
+        for is_bound, who in (
+            (~self._is_over, "of queues that use more than their due, down to what they are guaranteed,"),
+            (np.zeros_like(self._is_over), "of queues that use more than they are guaranteed"),
+        ):
+            self.headroom = self._above(np.where(is_bound, np.maximum(self._due, self._used), kept))
+            # A queue with queues below it loses what these lose, so it is bound by its guarantee alone.
+            is_above = np.isin(np.arange(len(is_bound)), self.tree.parents)
+            self.headroom[:, is_above] = self._above(kept)[:, is_above]
+            if (self.least_headroom()[:, victims] > before[:, victims]).any():
+                yield who
+                before = self.least_headroom()
+
+    def _above(self, kept: IntArray) -> IntArray:
+        """Return what queues have above what they keep."""
+        above: IntArray = np.maximum(self._used - kept, 0)
+        above[:, self._mine] = UNLIMITED
+        return above
+
+    def _ranks(self) -> IntArray:
+        """Return by queue its rank by the largest of use / due over resources; equal ones share a rank."""
+        if not len(self._used):
+            return np.zeros(len(self.tree.specs), dtype=np.int64)
+        ratio = np.divide(self._used, self._due, out=np.full(self._used.shape, np.inf), where=self._due > 0)
+        ranks: IntArray = np.unique(np.where(self._used > 0, ratio, 0.0).max(axis=0), return_inverse=True)[1]
+        return ranks.astype(np.int64)
 
     def least_headroom(self) -> IntArray:
         """Return int64[R, Q]: the least of what a queue and those above it may lose; 0 for one without any to lose."""
@@ -165,7 +218,7 @@ class _Rights:
 
 
 class _Reclaim(Displacement):
-    """A displacement that keeps every queue's due."""
+    """A displacement that leaves every queue what its rights say."""
 
     def __init__(
         self,
@@ -188,6 +241,11 @@ class _Reclaim(Displacement):
         more = f" and {len(queues) - _QUEUES_SHOWN} more" if len(queues) > _QUEUES_SHOWN else ""
         losers = f"queue{'s' if len(queues) > 1 else ''} {', '.join(queues[:_QUEUES_SHOWN])}{more}"
         return f"queue {self.queue} takes back from {losers}: {sentence_of(cost, '')}"
+
+    def rank(self, units: Units) -> None:
+        """Have those go first, of units alike, whose queue is furthest over its due."""
+        owner = self._owners(units)
+        units.standing = np.where(owner >= 0, self.rights.over[owner], 0)
 
     def protected(self, units: Units) -> BoolArray:
         """Return the units that alone are more than their queue may lose, and those of queues with nothing to lose."""

@@ -31,7 +31,7 @@ class Units:
 
     Units are numbers: a gang's row for its minimum, `gang_count` + pod row for a surplus pod. By unit: `is_evictable`,
     `tier`, `taker` (the unit that takes it along, -1 = none). `pods` are the rows of all pods that may go, `unit_of`
-    their units.
+    their units. `standing`: of units alike, those with more of it have to go first (all 0 unless the caller says).
     """
 
     def __init__(self, occupancy: Occupancy, may_go: BoolArray, tied: BoolArray) -> None:
@@ -61,6 +61,7 @@ class Units:
         self.tier[self.gang_count + lone] = np.where(
             occupancy.is_leaving[mine], LEAVING_TIER, occupancy.priority[mine] - PRIORITY_MIN
         )
+        self.standing: IntArray = np.zeros(self.count, dtype=np.int64)
         self.taker: IntArray = np.full(self.count, -1, dtype=np.int64)
         self.taker[dependents] = base[dependents]
         self.taker[self.gang_count + lone] = occupancy.pod_gang[lone]
@@ -88,7 +89,8 @@ class Units:
     def dearest_first(self, units: IntArray) -> IntArray:
         """Return units in the order in which they deserve to stay.
 
-        By tier, takers before the taken, the longest running first, low indices of surplus before high ones, by name.
+        By tier and standing, takers before the taken, the longest running first, low indices of surplus before high
+        ones, by name.
         """
         if len(units) <= 1:
             return units
@@ -96,7 +98,7 @@ class Units:
         is_lone = units >= self.gang_count
         pods = np.where(is_lone, units - self.gang_count, 0)
         gangs = np.where(is_lone, occupancy.pod_gang[pods] if len(occupancy.pod_gang) else 0, units)
-        keys = (occupancy.started_at_s[gangs], self.taker[units] >= 0, -self.tier[units])
+        keys = (occupancy.started_at_s[gangs], self.taker[units] >= 0, self.standing[units], -self.tier[units])
         order = np.lexsort(keys)
         units = units[order]
         heads = np.zeros(len(units), dtype=np.bool_)

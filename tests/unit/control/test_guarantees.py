@@ -1,0 +1,151 @@
+"""What a queue is guaranteed it gets, on virtual time, whatever others are due and however large gangs are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import pytest
+
+from grove_server.lifecycle.removal import StopReason
+from grove_server.resources.cluster import Node
+from grove_server.resources.queues import QUEUE
+from grove_server.resources.workload import Pod, PodCliqueSet, PodGang
+from grove_server.store.interface import ChangeType, Notice
+from tests.lifecycle_cases import Json, clique, manifest, pack
+from tests.planes import binding, worker
+from tests.property.test_said_and_done import GPU, owner_of
+from tests.unit.control.test_queues import queue
+from tests.virtual_plane import VirtualPlane
+
+
+def machines(count: int = 16) -> list[Node]:
+    """Return nodes of eight GPUs, four in a block."""
+    return [
+        replace(worker(index, pods=64), allocatable={"pods": "64", "cpu": "64", GPU: "8"}) for index in range(count)
+    ]
+
+
+QUEUES: Final = (
+    queue("top", limit={GPU: "96"}, guarantee={GPU: "64"}),
+    queue("qa", parent="top", guarantee={GPU: "32"}, limit={GPU: "64"}, weight=2.0),
+    queue("qb", parent="top", guarantee={GPU: "16"}, earmark_after="1m0s"),
+)
+
+
+class World:
+    """A server with queues, and how many pods of each set had to leave."""
+
+    def __init__(self) -> None:
+        self.plane = VirtualPlane()
+        self.left: Counter[str] = Counter()
+        self._queues: dict[str, str] = {}
+        self.plane.store.subscribe(self._observe)
+        self.plane.put(binding(), *QUEUES, *machines())
+
+    def _observe(self, notices: Sequence[Notice]) -> None:
+        for notice in notices:
+            pod, before = notice.resource, notice.previous
+            if not isinstance(pod, Pod) or not isinstance(before, Pod) or notice.kind is not ChangeType.MODIFIED:
+                continue
+            if before.is_active and not pod.is_active and pod.stop_reason == StopReason.RECLAIMED:
+                self.left[pod.identity.set_name] += 1
+
+    def apply(self, *documents: Json) -> None:
+        """Apply sets at once, and wait until nothing happens any more."""
+        self._queues.update((each["metadata"]["name"], each["metadata"]["labels"][QUEUE]) for each in documents)
+        self.plane.put(*(owner_of(self.plane, document) for document in documents))
+
+    def delete(self, *names: str) -> None:
+        """Delete sets at once, and wait until nothing happens any more."""
+        plane = self.plane
+        found = [owner for owner in plane.all(PodCliqueSet) if owner.metadata.name in names]
+        plane.put(*(replace(o, metadata=replace(o.metadata, deleted_at=plane.clock.now())) for o in found))
+
+    def running(self, name: str) -> int:
+        """Return how many pods of a set have nodes and stay."""
+        pods = self.plane.all(Pod)
+        return sum(1 for pod in pods if pod.identity.set_name == name and pod.node and pod.is_active)
+
+    def used(self, in_: str) -> int:
+        """Return how many pods with nodes stay of the sets in a queue."""
+        pods = self.plane.all(Pod)
+        return sum(1 for pod in pods if pod.node and pod.is_active and self._queues[pod.identity.set_name] == in_)
+
+    def why(self, gang: str) -> tuple[str, str]:
+        """Return reason and message of a gang."""
+        found = self.plane.get(PodGang, gang)
+        return ("", "") if found is None else (found.status.reason, found.status.message)
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """A world that ends with the test."""
+    found = World()
+    yield found
+    found.plane.end()
+
+
+def gang(name: str, in_: str, gpus: str, size: int, minimum: int | None = None, **template: Any) -> Json:  # noqa: ANN401 -- any field of a template
+    """Return a set of one clique whose pods want so many GPUs each."""
+    requests = {"cpu": "1"} | ({GPU: gpus} if gpus.isdigit() else {})
+    fields: Json = {} if gpus.isdigit() else {"annotations": {"grove.io/gpu-fraction": gpus}}
+    container = {"name": "main", "image": "registry.example/app:1", "resources": {"limits": requests}}
+    document = manifest(
+        [clique("w", size, size if minimum is None else minimum, podSpec={"containers": [container]}, **fields)],
+        name=name,
+        **template,
+    )
+    document["metadata"]["labels"] = {QUEUE: in_}
+    return document
+
+
+def test_a_guarantee_goes_before_a_fair_share(world: World) -> None:
+    """Gangs of 32 GPUs fill the cluster, only 8 of it more than fair; a queue guaranteed 32 ends one of them."""
+    world.apply(*(gang(f"d{n}", "default", "8", 4) for n in range(4)))
+    world.apply(gang("a", "qa", "8", 4, 1))
+    assert world.running("a") == 4
+    assert world.left.total() == 4
+    world.plane.pass_time(60.0)
+    assert (world.running("a"), world.left.total()) == (4, 4), "nobody takes it back"
+
+
+def test_victims_may_go_that_are_placed_again(world: World) -> None:
+    """Free GPUs in the wrong blocks: three gangs leave one block, and the fair share of their queue is no bound."""
+    world.apply(*(gang(f"d{n}", "default", "8", 1) for n in range(16)))
+    nodes = {pod.node: pod.identity.set_name for pod in world.plane.all(Pod)}
+    world.delete(nodes["n0"], nodes["n4"], nodes["n8"])
+    world.apply(gang("big", "qa", "8", 4, topologyConstraint=pack(required="block")))
+    assert world.running("big") == 4
+    assert world.left.total() == 3
+    assert world.used("default") == 12
+
+
+def test_shares_of_gpus_give_way_to_a_guarantee(world: World) -> None:
+    """Halves of GPUs fill the cluster in gangs of 10 GPUs; a smaller one ends for a node."""
+    world.apply(*(gang(f"d{n}", "default", "0.5", 20) for n in range(12)), gang("rest", "default", "0.5", 16))
+    world.apply(gang("a", "qa", "8", 1))
+    assert world.running("a") == 1
+    assert world.left == {"rest": 16}
+
+
+def test_nobody_goes_below_a_guarantee(world: World) -> None:
+    """A queue takes what it is guaranteed, and nothing of what a sibling is guaranteed."""
+    world.apply(*(gang(f"b{n}", "qb", "8", 1) for n in range(12)), gang("d", "default", "8", 4))
+    world.apply(*(gang(f"a{n}", "qa", "8", 2) for n in range(4)))
+    assert world.used("qa") == 4
+    assert world.used("qb") >= 2
+    world.apply(gang("more", "qa", "8", 1))
+    assert world.running("more") == 0
+
+
+def test_those_over_their_due_give_first(world: World) -> None:
+    """Of two queues that could give way the one that uses more than is fair does."""
+    world.plane.put(queue("lean", weight=10.0), queue("fat", weight=1.0))
+    world.apply(*(gang(f"fat{n}", "fat", "8", 1) for n in range(8)))
+    world.apply(*(gang(f"lean{n}", "lean", "8", 1) for n in range(8)))
+    world.apply(gang("a", "qa", "8", 4))
+    assert world.running("a") == 4
+    assert sorted(name.rstrip("0123456789") for name in world.left) == ["fat"] * 4
