@@ -1,4 +1,4 @@
-"""Whether nodes could ever hold pods, were they empty: one pod on a node, and all that must run together in the cluster.
+"""Whether nodes could ever hold pods, were they empty: one pod, and all that must run together.
 
 This is what is said when a manifest arrives.
 
