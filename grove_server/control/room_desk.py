@@ -265,7 +265,8 @@ class RoomDesk:
         found = yield from self.evictions.plan(key, gang, ask.request, verdict, earmarks, now)
         decision = self._nominate(gang, draft, ask, found, now) if isinstance(found, Eviction) else None
         if decision is None:
-            return refusal
+            why = found.detail if isinstance(found, Verdict) else ""
+            return replace(refusal, waiting_message=f"{refusal.waiting_message}; {why}") if why else refusal
         self._has_unblocked |= self.precedence.wait_no_more(key)
         return decision
 

@@ -88,16 +88,23 @@ def world() -> Iterator[World]:
     found.plane.end()
 
 
-def gang(name: str, in_: str, gpus: str, size: int, minimum: int | None = None, **template: Any) -> Json:  # noqa: ANN401 -- any field of a template
-    """Return a set of one clique whose pods want so many GPUs each."""
+def gang(
+    name: str,
+    in_: str,
+    gpus: str,
+    size: int,
+    minimum: int | None = None,
+    *,
+    nodes: str = "",
+    **template: Any,  # noqa: ANN401 -- any field of a template
+) -> Json:
+    """Return a set of one clique whose pods want so many GPUs each, in one block if that is given."""
     requests = {"cpu": "1"} | ({GPU: gpus} if gpus.isdigit() else {})
     fields: Json = {} if gpus.isdigit() else {"annotations": {"grove.io/gpu-fraction": gpus}}
     container = {"name": "main", "image": "registry.example/app:1", "resources": {"limits": requests}}
-    document = manifest(
-        [clique("w", size, size if minimum is None else minimum, podSpec={"containers": [container]}, **fields)],
-        name=name,
-        **template,
-    )
+    spec: Json = {"containers": [container]} | ({"nodeSelector": {"example.com/block": nodes}} if nodes else {})
+    workers = clique("w", size, size if minimum is None else minimum, podSpec=spec, **fields)
+    document = manifest([workers], name=name, **template)
     document["metadata"]["labels"] = {QUEUE: in_}
     return document
 
@@ -149,3 +156,24 @@ def test_those_over_their_due_give_first(world: World) -> None:
     world.apply(gang("a", "qa", "8", 4))
     assert world.running("a") == 4
     assert sorted(name.rstrip("0123456789") for name in world.left) == ["fat"] * 4
+
+
+def test_a_gang_is_asked_again_when_what_is_fair_changes(world: World) -> None:
+    """A sibling keeps its due; when more is wanted that gets less, and a gang that waited for that takes back."""
+    world.plane.put(queue("hall", guarantee={GPU: "128"}), queue("hx", parent="hall"), queue("hy", parent="hall"))
+    world.apply(*(gang(f"x{n}", "hx", "8", 1, nodes=f"b{n % 3}") for n in range(12)))
+    world.apply(gang("y", "hy", "8", 1, nodes="b0"))
+    assert world.running("y") == 0
+    world.apply(gang("large", "hy", "8", 8, topologyConstraint=pack(required="block")))
+    assert world.running("y") == 1
+    assert world.left.total() == 1
+
+
+def test_who_waits_for_a_limit_hears_why_nobody_leaves(world: World) -> None:
+    """The message has the limit, and why others cannot be displaced."""
+    world.apply(*(gang(f"b{n}", "qb", "8", 1) for n in range(8)), *(gang(f"a{n}", "qa", "8", 1) for n in range(4)))
+    world.apply(gang("more", "qa", "8", 1))
+    reason, message = world.why("more-0")
+    assert reason == "QueueLimit"
+    assert "queue top would use 104 of nvidia.com/gpu, its limit is 96" in message
+    assert "queue qa would use more than it is guaranteed" in message
