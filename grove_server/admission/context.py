@@ -49,7 +49,7 @@ class AdmissionContext:
     ``bindings`` maps the name of each ClusterTopologyBinding to its domains, broadest first. ``uid`` and ``now`` (epoch
     seconds) go to what is created. ``name_patterns_taken`` answers, for one normalised pattern, the (set name, pattern)
     pairs of the request's namespace that have it. ``global_defaults`` says of each PriorityClass whether it is the
-    default, ``queues`` are the queues by name; those of the text at hand are in both. ``schedulers_enabled`` are the
+    default, ``node_address`` gives a new node an address that no other has, ``queues`` are the queues by name; those of the text at hand are in both. ``schedulers_enabled`` are the
     backends known here, of which a ClusterTopologyBinding may name those in ``schedulers_with_topology`` (by default,
     those of Grove's chart and ours). ``misfit`` makes warnings only, for nodes come and go.
     """
@@ -61,6 +61,7 @@ class AdmissionContext:
     default_namespace: str = "default"
     name_patterns_taken: Callable[[str], Iterable[tuple[str, str]]] = _none_taken
     misfit: Misfit = _fits_somewhere
+    node_address: Callable[[], str] = str
     scheduler_name: str = SCHEDULER_NAME
     global_defaults: Mapping[str, bool] = field(default_factory=dict)
     queues: Mapping[str, QueueSpec] = field(default_factory=dict)

@@ -24,6 +24,7 @@ from grove_server.api.conversions.wire import NestingError
 from grove_server.api.errors import invalid_manifest
 from grove_server.api.gathering import Gathering
 from grove_server.api.name_forms import Arrivals
+from grove_server.api.node_manifests import free_addresses
 from grove_server.api.reasons import already_exists, being_deleted, not_found, version_conflict
 from grove_server.api.set_sizes import AnnounceEdit, ScalesUnderway, pod_count_grown
 from grove_server.api.writable import (
@@ -31,17 +32,18 @@ from grove_server.api.writable import (
     ORDER,
     Arriving,
     Owned,
+    Written,
     key_of_manifest,
     row_of,
     stored_bindings,
     stored_defaults,
     stored_queues,
 )
+from grove_server.resources.cluster import Node
 from grove_server.resources.manifest import ManifestMetadata
 from grove_server.resources.meta import CLUSTER_SCOPED, Key, Kind
 from grove_server.resources.queues import Queue, QueueSpec, lineage
 from grove_server.resources.replacing import replace
-from grove_server.resources.schema import Manifest
 from grove_server.resources.violations import Reason, Violation
 from grove_server.resources.workload import PodCliqueSet
 from grove_server.store.interface import Applied, Conflict, Put, Reader, Store
@@ -76,7 +78,7 @@ class Wanted:
     only one of a request.
     """
 
-    manifest: Manifest
+    manifest: Written
     uid: str
     document: int = 0
     where: str = ""
@@ -127,10 +129,11 @@ class Changes:
             queues=stored_queues(reader),
             limits=self._limits,
             default_namespace=default_namespace,
+            node_address=free_addresses(lambda: frozenset(node.address for node in reader.list(Node))),
         )
         return context if self._misfit is None else replace(context, misfit=self._misfit)
 
-    def read(self, kind: Kind, data: bytes, default_namespace: str = "", arriving: Arriving | None = None) -> Manifest:
+    def read(self, kind: Kind, data: bytes, default_namespace: str = "", arriving: Arriving | None = None) -> Written:
         """Return the manifest of *kind* in *data* (JSON). Raises SchemaError with all that is wrong with it.
 
         *arriving* is what comes in the same call.

@@ -16,7 +16,7 @@ import grpc
 
 from grove_server.resources.meta import Key
 from grove_server.resources.violations import Reason as FieldReason
-from grove_server.resources.violations import Violation
+from grove_server.resources.violations import Violation, bounded
 
 DOMAIN: Final = "grove.io"
 # How many names a message lists.
@@ -132,6 +132,17 @@ def invalid_request(path: str, message: str, *, reason: FieldReason = FieldReaso
     )
 
 
+def invalid_fields(violations: Sequence[Violation]) -> ApiError:
+    """Return the refusal of several fields of a request message, all at once."""
+    more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
+    return ApiError(
+        reason=Reason.INVALID_REQUEST,
+        message=f"{violations[0]}{more}",
+        violations=bounded(violations),
+        violation_count=len(violations),
+    )
+
+
 def not_found(kind: str, namespace: str, names: Sequence[str]) -> ApiError:
     """Return the refusal because resources do not exist; it names all of them, up to a bound."""
     shown = [f"{namespace}/{name}" if namespace else name for name in names[:_SHOWN_MAX]]
@@ -238,10 +249,10 @@ def gang_not_waiting(namespace: str, name: str) -> ApiError:
 
 
 def nodes_not_simulated(runtime: str) -> ApiError:
-    """Return the refusal to say that a real node is down or up."""
+    """Return the refusal to say what a real node is like, or to make or remove one."""
     return ApiError(
         reason=Reason.NODES_NOT_SIMULATED,
-        message=f"nodes of the runtime {runtime} are real: only simulated ones can be marked down or up",
+        message=f"nodes of the runtime {runtime} are real: only simulated ones can be changed by people",
         metadata={"runtime": runtime},
         preconditions=(("NODES_NOT_SIMULATED", runtime, "the runtime does not simulate its nodes"),),
     )

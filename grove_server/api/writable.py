@@ -16,7 +16,8 @@ from grove_server.admission.context import AdmissionContext
 from grove_server.admission.findings import Admitted
 from grove_server.admission.priority_class import admit_priority_class, read_priority_class
 from grove_server.admission.queue import admit_queue, queue_spec, read_queue
-from grove_server.resources.cluster import ClusterTopologyBinding
+from grove_server.api.node_manifests import NodeManifest, admit_node, read_node_manifest
+from grove_server.resources.cluster import ClusterTopologyBinding, Node
 from grove_server.resources.manifest import ClusterTopologyBindingManifest, ManifestMetadata, PodCliqueSetManifest
 from grove_server.resources.meta import API_VERSIONS, CLUSTER_SCOPED, Key, Kind
 from grove_server.resources.priority import PriorityClass
@@ -26,7 +27,8 @@ from grove_server.resources.schema import Manifest
 from grove_server.resources.workload import PodCliqueSet
 from grove_server.store.interface import Reader
 
-Owned = PodCliqueSet | ClusterTopologyBinding | PriorityClass | Queue
+Owned = PodCliqueSet | ClusterTopologyBinding | PriorityClass | Queue | Node
+Written = Manifest | NodeManifest
 
 V = TypeVar("V")
 
@@ -35,13 +37,14 @@ class WritableKind(NamedTuple):
     """One kind; the functions are those of admission for it."""
 
     kind: Kind
-    manifest: type[Manifest]
+    manifest: type[Written]
     owned: type[Owned]
-    read: Callable[[bytes, AdmissionContext, Callable[[ManifestMetadata], Any]], Manifest]
+    read: Callable[[bytes, AdmissionContext, Callable[[ManifestMetadata], Any]], Written]
     admit: Callable[[Any, Any, AdmissionContext], Admitted[Any]]
 
 
 WRITABLE: Final[Sequence[WritableKind]] = (
+    WritableKind(Kind.NODE, NodeManifest, Node, read_node_manifest, admit_node),
     WritableKind(
         Kind.CLUSTER_TOPOLOGY_BINDING,
         ClusterTopologyBindingManifest,
@@ -61,12 +64,12 @@ ORDER: Final[Mapping[Kind, int]] = {row.kind: number for number, row in enumerat
 _BY_MANIFEST: Final[Mapping[type, WritableKind]] = {row.manifest: row for row in WRITABLE}
 
 
-def row_of(manifest: Manifest) -> WritableKind:
+def row_of(manifest: Written) -> WritableKind:
     """Return the row of a manifest's kind."""
     return _BY_MANIFEST[type(manifest)]
 
 
-def key_of_manifest(manifest: Manifest, default_namespace: str) -> Key:
+def key_of_manifest(manifest: Written, default_namespace: str) -> Key:
     """Return the key of what *manifest* describes."""
     kind = row_of(manifest).kind
     metadata = manifest.metadata
@@ -81,7 +84,7 @@ class Arriving:
     global_defaults: dict[str, bool] = field(default_factory=dict)
     queues: dict[str, QueueSpec] = field(default_factory=dict)
 
-    def note(self, manifest: Manifest) -> None:
+    def note(self, manifest: Written) -> None:
         """Take a manifest into account."""
         name = manifest.metadata.name
         match manifest:
@@ -91,7 +94,7 @@ class Arriving:
                 self.global_defaults[name] = manifest.global_default
             case QueueManifest():
                 self.queues[name] = queue_spec(manifest.spec)
-            case PodCliqueSetManifest():
+            case PodCliqueSetManifest() | NodeManifest():
                 return
 
     def note_unread(self, kind: Kind, content: Mapping[str, Any]) -> None:

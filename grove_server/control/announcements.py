@@ -6,7 +6,7 @@ much is in the message. A start announces nothing: the nodes of its cluster file
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from grove_server.lifecycle.plan import EVENT_NORMAL, EVENT_WARNING, Note
@@ -21,6 +21,8 @@ NODE_READY: Final = "NodeReady"
 NODE_NOT_READY: Final = "NodeNotReady"
 NODE_CORDONED: Final = "NodeCordoned"
 NODE_UNCORDONED: Final = "NodeUncordoned"
+NODE_RELABELLED: Final = "NodeRelabelled"
+NODE_TAINTS_CHANGED: Final = "NodeTaintsChanged"
 CREATED: Final = "Created"
 EDITED: Final = "Edited"
 SCALED: Final = "Scaled"
@@ -28,6 +30,7 @@ DELETION_REQUESTED: Final = "DeletionRequested"
 DELETED: Final = "Deleted"
 
 # What the workload loop writes follows from what somebody else did.
+_CHANGES_SHOWN: Final = 5
 _OWN: Final = "workload"
 
 
@@ -78,6 +81,20 @@ def _of_node(notice: Notice, node: Node, previous: Resource | None) -> Iterator[
             yield _note(notice, NODE_CORDONED, f"no new pods are placed on the node{_by(notice)}")
         else:
             yield _note(notice, NODE_UNCORDONED, f"new pods are placed on the node again{_by(notice)}")
+    if node.metadata.labels != previous.metadata.labels:
+        text = _labels_changed(previous.metadata.labels, node.metadata.labels)
+        yield _note(notice, NODE_RELABELLED, f"{text}{_by(notice)}")
+    if node.taints != previous.taints:
+        taints = [f"{each.key}={each.value}:{each.effect}" for each in node.taints[:_CHANGES_SHOWN]]
+        more = f" and {len(node.taints) - len(taints)} more" if len(node.taints) > len(taints) else ""
+        yield _note(notice, NODE_TAINTS_CHANGED, f"its taints are {', '.join(taints) or 'none'}{more}{_by(notice)}")
+
+
+def _labels_changed(before: Mapping[str, str], after: Mapping[str, str]) -> str:
+    """Return which labels are different now."""
+    keys = sorted(key for key in {**before, **after} if before.get(key) != after.get(key))
+    texts = [f"label {key}: {before.get(key, '(none)')} → {after.get(key, '(none)')}" for key in keys[:_CHANGES_SHOWN]]
+    return ", ".join(texts) + (f" and {len(keys) - len(texts)} more" if len(keys) > len(texts) else "")
 
 
 def _of_set(notice: Notice, owner: PodCliqueSet, previous: Resource | None) -> Iterator[Note]:

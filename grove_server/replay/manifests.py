@@ -15,11 +15,13 @@ from typing import Final
 
 from grove_server.admission.context import AdmissionContext
 from grove_server.admission.findings import InvalidResourceError
+from grove_server.api.node_manifests import NodeManifest
 from grove_server.api.writable import BY_KIND, BY_NAME, ORDER, Arriving
 from grove_server.replay.objects import ReplayError
 from grove_server.resources.cluster import ClusterTopologyBinding
 from grove_server.resources.document import TEXT_SIZE_MAX_BYTES, Document, read_documents
 from grove_server.resources.manifest import PodCliqueSetManifest, TopologyLevel
+from grove_server.resources.meta import Kind
 from grove_server.resources.priority import BUILT_IN_CLASSES, PriorityClass
 from grove_server.resources.schema import Manifest, SchemaError
 from grove_server.resources.violations import quoted
@@ -60,7 +62,7 @@ def read_wanted(
     read: list[tuple[int, Path, Document, Manifest]] = []
     for path, document in documents:
         row = BY_NAME.get((str(document.content.get("apiVersion")), str(document.content.get("kind"))))
-        if row is None:
+        if row is None or row.kind is Kind.NODE:
             mistakes.append(f"{path}: document {document.number}: {quoted(document.content.get('kind'))} is not placed")
             continue
         try:
@@ -68,6 +70,7 @@ def read_wanted(
         except SchemaError as error:
             mistakes += (f"{path}: document {document.number}: {each}" for each in error.violations)
             continue
+        assert not isinstance(manifest, NodeManifest), "nodes are refused above"
         arriving.note(manifest)
         named |= _topology_names(manifest)
         read.append((ORDER[row.kind], path, document, manifest))

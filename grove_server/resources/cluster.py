@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from grove_server.resources.manifest import ClusterTopologyBindingSpec
 from grove_server.resources.meta import SCHEMA, Condition, Kind, Metadata
+
+
+BY_HAND: Final = "by-hand"
+"""What `Node.described` says of a node that a person made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +30,8 @@ class Node:
     """A machine that can run pods; quantities are Kubernetes strings ("64", "512Gi").
 
     ``ready_changed_at`` is when readiness last changed. ``draining_since`` is when people asked for the node to be
-    emptied, None if nobody did.
+    emptied, None if nobody did. ``described`` is a digest of what a cluster file last said of the node, BY_HAND for
+    one that a person made, "" for others.
     """
 
     __pydantic_config__: ClassVar[Any] = SCHEMA
@@ -42,6 +47,7 @@ class Node:
     ready_changed_at: float = 0.0
     draining_since: float | None = None
     address: str = ""
+    described: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,9 +1,11 @@
 """Keeping the store's nodes equal to the cluster file, at the start of a server with the fake runtime.
 
 The file says which nodes there are and what they offer. What people did to a node while the server ran stays: whether
-it is cordoned and whether it is marked down. A node that left the file is removed; the runtime then lets go of its pods
-and they are placed anew. Topology bindings, priority classes and queues are made when they are missing and never
-changed: they belong to whoever edits them through the API. What is built in is made whatever the file says.
+it is cordoned and whether it is marked down; and labels, taints and amounts that were changed by hand, until the file
+says something else of that node than at the start before. A node that left the file is removed; the runtime then lets
+go of its pods and they are placed anew. One that a person made stays, and one that a person removed is there again.
+Topology bindings, priority classes and queues are made when they are missing and never changed: they belong to
+whoever edits them through the API. What is built in is made whatever the file says.
 
 Seeding twice changes nothing the second time.
 """
@@ -11,12 +13,13 @@ Seeding twice changes nothing the second time.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from grove_server.resources.cluster import Node
+from grove_server.resources.cluster import BY_HAND, Node
 from grove_server.resources.meta import Key, Kind, key_of
 from grove_server.resources.priority import BUILT_IN_CLASSES
 from grove_server.resources.queues import BUILT_IN_QUEUE, DEFAULT_QUEUE
@@ -26,6 +29,7 @@ from grove_server.store.interface import Applied, Change, Delete, Put, Store
 
 # The store makes many commits durable together; small ones keep its slices short.
 _CHANGES_PER_COMMIT: Final = 1_000
+_DIGEST_BYTES: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,13 +85,15 @@ def _changes(store: Store, cluster: ClusterFile, now: float, new_uid: Callable[[
     reader = store.read()
     wanted = {node.metadata.name for node in cluster.nodes}
     for node in reader.sorted_list(Node):
-        if node.metadata.name not in wanted:
+        if node.metadata.name not in wanted and node.described != BY_HAND:
             yield Delete(Key(Kind.NODE, "", node.metadata.name), node.resource_version)
     for node in cluster.nodes:
         existing = reader.get(Node, "", node.metadata.name)
         if existing is None:
             metadata = replace(node.metadata, uid=new_uid(), created_at=now)
-            yield Put(replace(node, metadata=metadata, ready_changed_at=now), 0)
+            yield Put(replace(node, metadata=metadata, ready_changed_at=now, described=_digest(node)), 0)
+            continue
+        if existing.described == _digest(node):
             continue
         updated = _updated(existing, node)
         if updated != existing:
@@ -115,4 +121,18 @@ def _updated(existing: Node, wanted: Node) -> Node:
         allocatable=wanted.allocatable,
         capacity=wanted.capacity,
         address=wanted.address,
+        described=_digest(wanted),
     )
+
+
+def _digest(node: Node) -> str:
+    """Return a short text that differs for different descriptions of a node, the same at every start."""
+    parts = (
+        sorted(node.metadata.labels.items()),
+        sorted(node.metadata.annotations.items()),
+        [(taint.key, taint.value, taint.effect) for taint in node.taints],
+        sorted(node.allocatable.items()),
+        sorted(node.capacity.items()),
+        node.address,
+    )
+    return hashlib.blake2b(repr(parts).encode(), digest_size=_DIGEST_BYTES).hexdigest()

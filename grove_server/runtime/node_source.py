@@ -49,8 +49,8 @@ def node_address(ordinal: int) -> str:
     return f"{number >> 24}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
 
 
-def read_node(document: Fields, ordinal: int) -> Node:
-    """Return the node of a v1 Node manifest, the file's node number *ordinal*."""
+def read_node(document: Fields, ordinal: int, *, needs_amounts: bool = True) -> Node:
+    """Return the node of a v1 Node manifest, the file's node number *ordinal*; it may have to say what there is."""
     metadata = document.child("metadata", is_required=True)
     name = metadata.text("name")
     _check_node_name(metadata, name)
@@ -58,7 +58,7 @@ def read_node(document: Fields, ordinal: int) -> Node:
     status = document.child("status")
     capacity = status.quantities("capacity")
     allocatable = status.quantities("allocatable") or capacity
-    if not allocatable:
+    if not allocatable and needs_amounts:
         status.complain("allocatable", "is required: what pods can use of the node")
     return Node(
         metadata=Metadata(

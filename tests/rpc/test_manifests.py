@@ -89,7 +89,7 @@ async def test_two_sets_of_one_call_may_not_collide(rpc: Harness) -> None:
     assert any(field.startswith("document[2]") for field in refusal.fields)
 
 
-@pytest.mark.parametrize("kind", ["PodClique", "PodGang", "Pod", "Node", "Deployment"])
+@pytest.mark.parametrize("kind", ["PodClique", "PodGang", "Pod", "Event", "Deployment"])
 async def test_kinds_that_nobody_writes_are_refused(rpc: Harness, kind: str) -> None:
     """Children of sets, nodes and unknown kinds cannot be applied, and the answer says why."""
     refusal = await refused(rpc.apply_text(f"apiVersion: v1\nkind: {kind}\nmetadata: {{name: x}}\n"))

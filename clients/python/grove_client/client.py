@@ -18,9 +18,12 @@ from grove.v1.node_pb2 import (
     Node,
     NodeServiceCordonResponse,
     NodeServiceDrainResponse,
+    NodeServiceLabelResponse,
     NodeServiceMarkDownResponse,
     NodeServiceMarkUpResponse,
+    NodeServiceTaintResponse,
     NodeServiceUncordonResponse,
+    Taint,
 )
 from grove.v1.placement_pb2 import (
     PlacementServiceGetMapResponse,
@@ -103,8 +106,8 @@ class Pods(Deletable[Pod]):
         )
 
 
-class Nodes(Collection[Node]):
-    """Nodes, and whether new pods may be placed on them."""
+class Nodes(Deletable[Node]):
+    """Nodes, and whether new pods may be placed on them; what simulated ones are like can be changed."""
 
     async def cordon(self, names: list[str]) -> list[str]:
         """Keep new pods off *names*, in one change; returns those that were not so already."""
@@ -130,6 +133,18 @@ class Nodes(Collection[Node]):
         """Bring simulated nodes back, in one change; returns those that were not up already."""
         answer = await self._caller.call(f"{self._service}MarkUp", {"names": names})
         return list(cast("NodeServiceMarkUpResponse", answer).changed)
+
+    async def label(self, names: list[str], labels: Mapping[str, str], removed: Sequence[str] = ()) -> list[str]:
+        """Set and remove labels of simulated nodes, in one change; returns those that became different."""
+        request = {"names": names, "labels": dict(labels), "removed": list(removed)}
+        answer = await self._caller.call(f"{self._service}Label", request)
+        return list(cast("NodeServiceLabelResponse", answer).changed)
+
+    async def taint(self, names: list[str], taints: Sequence[Taint], removed: Sequence[Taint] = ()) -> list[str]:
+        """Put taints on simulated nodes and take them off, in one change; returns those that became different."""
+        request = {"names": names, "taints": list(taints), "removed": list(removed)}
+        answer = await self._caller.call(f"{self._service}Taint", request)
+        return list(cast("NodeServiceTaintResponse", answer).changed)
 
 
 class GroveClient:

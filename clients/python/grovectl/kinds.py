@@ -76,7 +76,15 @@ KINDS: Final = (
         verbs=("get", "explain"),
     ),
     KindInfo("Pod", "pods", ("po",), CORE, is_namespaced=True, attribute="pods", verbs=("get", "delete")),
-    KindInfo("Node", "nodes", ("no",), CORE, is_namespaced=False, attribute="nodes", verbs=("get", "cordon")),
+    KindInfo(
+        "Node",
+        "nodes",
+        ("no",),
+        CORE,
+        is_namespaced=False,
+        attribute="nodes",
+        verbs=("get", "delete", "cordon"),
+    ),
     KindInfo(
         "ClusterTopologyBinding",
         "clustertopologybindings",
@@ -174,7 +182,6 @@ _GONE_WITH: Final = {
     "PodClique": "it goes with its podcliqueset",
     "PodCliqueScalingGroup": "it goes with its podcliqueset",
     "PodGang": "it goes with its podcliqueset",
-    "Node": "nodes come and go with the cluster; grovectl drain empties one",
     "Event": "events go by themselves",
 }
 

@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "events": Entry("describing", "events", "Show what happened."),
     "explain": Entry("explaining", "explain", "Show why a gang waits, or why it is where it is."),
     "get": Entry("reading", "get", "Show resources."),
+    "label": Entry("marking", "label", "Set and remove labels of simulated nodes."),
     "map": Entry("picturing", "map_", "Draw the cluster by topology, shaded by use."),
     "node": Entry("changing", "node", "Let simulated nodes fail and come back: node down, node up."),
     "rollout": Entry("rollout", "rollout", "Follow and steer the updates of a set."),
@@ -38,6 +39,7 @@ COMMANDS: Final = {
     "simulate": Entry(
         "simulating", "simulate", "Show what placement would do, if nodes came or went too; changes nothing."
     ),
+    "taint": Entry("marking", "taint", "Put taints on simulated nodes and take them off."),
     "tree": Entry("tree", "tree", "Show a set with everything in it."),
     "uncordon": Entry("changing", "uncordon", "Let new pods onto nodes again."),
     "version": Entry("about", "version", "Show the versions of client and server."),

@@ -17,9 +17,11 @@ from grove_server.api.changes import STEP_S_MAX, Wanted
 from grove_server.api.conversions.requests import refuse_unknown_fields
 from grove_server.api.errors import invalid_manifest
 from grove_server.api.named import change_named
+from grove_server.api.node_manifests import NodeManifest
 from grove_server.api.pipeline import Awaited, Call, Method
 from grove_server.api.reading import DEFAULT_NAMESPACE
 from grove_server.api.removal import removal
+from grove_server.api.services.nodes import demand_simulated_nodes
 from grove_server.api.tables import Access
 from grove_server.api.writable import BY_NAME, ORDER, Arriving, key_of_manifest
 from grove_server.resources.document import Document, Documents, read_documents
@@ -30,7 +32,7 @@ from grove_server.resources.violations import Reason, Violation, quoted
 # Longer texts are read in a thread, because the reading alone would hold the event loop.
 _INLINE_BYTES_MAX: Final = 16 << 10
 _MADE_BY_SETS: Final = frozenset({"PodClique", "PodCliqueScalingGroup", "PodGang", "Pod"})
-_MADE_BY_SERVER: Final = frozenset({"Node", "Event"})
+_MADE_BY_SERVER: Final = frozenset({"Event"})
 
 
 class ManifestService:
@@ -56,6 +58,8 @@ class ManifestService:
         wanted, violations = await read_manifests(self._backend, request.manifest, default_namespace)
         if any(key_of_manifest(each.manifest, default_namespace).kind in CLUSTER_SCOPED for each in wanted):
             demand(call.identity, Access.ADMIN)
+        if any(isinstance(each.manifest, NodeManifest) for each in wanted):
+            demand_simulated_nodes(self._backend)
         results = await changes.apply(
             wanted,
             default_namespace=default_namespace,
@@ -85,6 +89,8 @@ class ManifestService:
         named = _keys(await _read(request.manifest), default_namespace)
         if any(key.kind in CLUSTER_SCOPED for _, key in named):
             demand(call.identity, Access.ADMIN)
+        if any(key.kind is Kind.NODE for _, key in named):
+            demand_simulated_nodes(self._backend)
         reader = self._backend.shared.store.read()
         gone: set[Key] = set()
         if request.ignore_not_found:

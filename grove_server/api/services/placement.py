@@ -9,6 +9,7 @@ from grove.v1 import placement_pb2 as pb
 from grove_server.api.backend import Backend
 from grove_server.api.conversions.planning import cluster_figures, consolidation, largest_messages, simulated_gang
 from grove_server.api.conversions.requests import refuse_unknown_fields
+from grove_server.api.node_manifests import NodeManifest
 from grove_server.api.pipeline import Awaited, Call, Method
 from grove_server.api.reading import DEFAULT_NAMESPACE
 from grove_server.api.reasons import ApiError, Reason, gang_not_waiting, invalid_request, not_found
@@ -25,7 +26,8 @@ from grove_server.resources.cluster import ClusterTopologyBinding, Node
 from grove_server.resources.meta import Kind
 from grove_server.resources.priority import PriorityClass
 from grove_server.resources.queues import Queue
-from grove_server.resources.violations import quoted
+from grove_server.resources.violations import Reason as FieldReason
+from grove_server.resources.violations import Violation, quoted
 from grove_server.resources.workload import PodCliqueSet
 from grove_server.runtime.cluster_file import ClusterFileError, parse_cluster
 
@@ -61,6 +63,11 @@ class PlacementService:
         results = []
         if request.manifest or not change.is_any:
             wanted, violations = await read_manifests(self._backend, request.manifest, default_namespace)
+            violations += (
+                Violation(f"{each.where}.kind", FieldReason.FORBIDDEN, "nodes go into addedNodes (--add-nodes)")
+                for each in wanted
+                if isinstance(each.manifest, NodeManifest)
+            )
             results = await self._backend.changes.apply(
                 wanted, default_namespace=default_namespace, dry_run=True, known_violations=violations
             )

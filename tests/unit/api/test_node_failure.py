@@ -104,3 +104,18 @@ async def test_real_nodes_are_not_marked(store: SqliteStore, mark: Callable[...,
         await mark(service(store, "process"), "n1")
     assert refused.value.reason is Reason.NODES_NOT_SIMULATED
     assert states(store) == before
+
+
+async def test_real_nodes_are_not_changed(store: SqliteStore) -> None:
+    """What a real node is like, and whether there is one, is not for people to say."""
+    nodes, before = service(store, "process"), states(store)
+    calls = (
+        nodes.label(pb.NodeServiceLabelRequest(names=["n1"], labels={"a": "b"}), CALL),
+        nodes.taint(pb.NodeServiceTaintRequest(names=["n1"], removed=[pb.Taint(key="a")]), CALL),
+        nodes.delete(pb.NodeServiceDeleteRequest(names=["n1"]), CALL),
+    )
+    for call in calls:
+        with pytest.raises(ApiError, match="only simulated ones") as refused:
+            await call
+        assert refused.value.reason is Reason.NODES_NOT_SIMULATED
+    assert states(store) == before

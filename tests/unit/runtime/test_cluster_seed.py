@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
-from grove_server.resources.cluster import ClusterTopologyBinding, Node
+from grove_server.resources.cluster import BY_HAND, ClusterTopologyBinding, Node
+from grove_server.resources.meta import Key, Kind, Metadata
 from grove_server.resources.priority import PriorityClass
 from grove_server.resources.queues import Queue
 from grove_server.runtime.cluster_file import default_cluster_text, parse_cluster
 from grove_server.runtime.cluster_seed import Seeded, seed_cluster
 from grove_server.store import SqliteStore
-from grove_server.store.interface import Store
+from grove_server.store.interface import Delete, Store
 from tests.unit.runtime.simulated import put
 
 NOTHING = Seeded()
@@ -115,3 +116,23 @@ async def test_a_large_cluster_goes_in_pieces(store: SqliteStore) -> None:
     """Thousands of nodes are all there afterwards."""
     assert await seed(store, pool(2_500)) == Seeded(nodes_created=2_499, nodes_updated=1, others_created=3)
     assert len(store.read().list(Node)) == 2_500
+
+
+async def test_what_was_changed_by_hand_stays_until_the_file_says_something_new(store: SqliteStore) -> None:
+    """The same file leaves labels set by hand alone; another description of the node replaces them."""
+    await seed(store, pool(2))
+    node = read(store, "n1")
+    await put(store, replace(node, metadata=replace(node.metadata, labels={"tier": "b"})))
+    assert await seed(store, pool(2), now=200.0) == NOTHING
+    assert read(store, "n1").metadata.labels == {"tier": "b"}
+    assert await seed(store, pool(2, "2Gi"), now=300.0) == Seeded(nodes_updated=2)
+    assert read(store, "n1").metadata.labels["tier"] == "a"
+
+
+async def test_a_node_made_by_hand_stays(store: SqliteStore) -> None:
+    """A node that a person made is not removed for being in no file; one that a person removed is there again."""
+    await seed(store, pool(2))
+    await put(store, Node(metadata=Metadata(name="mine", uid="u"), allocatable={"cpu": "1"}, described=BY_HAND))
+    await store.commit([Delete(Key(Kind.NODE, "", "n0"), read(store, "n0").resource_version)])
+    assert await seed(store, pool(2), now=200.0) == Seeded(nodes_created=1)
+    assert read(store, "mine").described == BY_HAND

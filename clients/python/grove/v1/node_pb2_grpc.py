@@ -75,6 +75,21 @@ class NodeServiceStub:
                 request_serializer=grove_dot_v1_dot_node__pb2.NodeServiceMarkUpRequest.SerializeToString,
                 response_deserializer=grove_dot_v1_dot_node__pb2.NodeServiceMarkUpResponse.FromString,
                 _registered_method=True)
+        self.Label = channel.unary_unary(
+                '/grove.v1.NodeService/Label',
+                request_serializer=grove_dot_v1_dot_node__pb2.NodeServiceLabelRequest.SerializeToString,
+                response_deserializer=grove_dot_v1_dot_node__pb2.NodeServiceLabelResponse.FromString,
+                _registered_method=True)
+        self.Taint = channel.unary_unary(
+                '/grove.v1.NodeService/Taint',
+                request_serializer=grove_dot_v1_dot_node__pb2.NodeServiceTaintRequest.SerializeToString,
+                response_deserializer=grove_dot_v1_dot_node__pb2.NodeServiceTaintResponse.FromString,
+                _registered_method=True)
+        self.Delete = channel.unary_unary(
+                '/grove.v1.NodeService/Delete',
+                request_serializer=grove_dot_v1_dot_node__pb2.NodeServiceDeleteRequest.SerializeToString,
+                response_deserializer=grove_dot_v1_dot_node__pb2.NodeServiceDeleteResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServiceServicer:
@@ -168,6 +183,35 @@ class NodeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Label(self, request, context):
+        """Sets and removes labels of simulated nodes. Gangs that wait see the new topology at once; those that run stay where
+        they are. All nodes in one change. Idempotent. Answers after the change is durable.
+        Codes: NOT_FOUND (names all that are missing; nothing is changed then), INVALID_ARGUMENT,
+        FAILED_PRECONDITION (the nodes are real: their machine or their cluster's API describes them).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Taint(self, request, context):
+        """Puts taints on simulated nodes and takes them off. They keep new pods away; what runs stays. All nodes in
+        one change. Idempotent. Answers after the change is durable.
+        Codes: as Label.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Delete(self, request, context):
+        """Removes simulated nodes at once. Their pods are gone with them and replaced elsewhere; Drain first to let them
+        leave in order. A node that the cluster file describes is there again after the next start of the server.
+        New ones come by ManifestService.Apply.
+        Codes: as Label; ABORTED (another resource version).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -210,6 +254,21 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.MarkUp,
                     request_deserializer=grove_dot_v1_dot_node__pb2.NodeServiceMarkUpRequest.FromString,
                     response_serializer=grove_dot_v1_dot_node__pb2.NodeServiceMarkUpResponse.SerializeToString,
+            ),
+            'Label': grpc.unary_unary_rpc_method_handler(
+                    servicer.Label,
+                    request_deserializer=grove_dot_v1_dot_node__pb2.NodeServiceLabelRequest.FromString,
+                    response_serializer=grove_dot_v1_dot_node__pb2.NodeServiceLabelResponse.SerializeToString,
+            ),
+            'Taint': grpc.unary_unary_rpc_method_handler(
+                    servicer.Taint,
+                    request_deserializer=grove_dot_v1_dot_node__pb2.NodeServiceTaintRequest.FromString,
+                    response_serializer=grove_dot_v1_dot_node__pb2.NodeServiceTaintResponse.SerializeToString,
+            ),
+            'Delete': grpc.unary_unary_rpc_method_handler(
+                    servicer.Delete,
+                    request_deserializer=grove_dot_v1_dot_node__pb2.NodeServiceDeleteRequest.FromString,
+                    response_serializer=grove_dot_v1_dot_node__pb2.NodeServiceDeleteResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -429,6 +488,87 @@ class NodeService:
             '/grove.v1.NodeService/MarkUp',
             grove_dot_v1_dot_node__pb2.NodeServiceMarkUpRequest.SerializeToString,
             grove_dot_v1_dot_node__pb2.NodeServiceMarkUpResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Label(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/grove.v1.NodeService/Label',
+            grove_dot_v1_dot_node__pb2.NodeServiceLabelRequest.SerializeToString,
+            grove_dot_v1_dot_node__pb2.NodeServiceLabelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Taint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/grove.v1.NodeService/Taint',
+            grove_dot_v1_dot_node__pb2.NodeServiceTaintRequest.SerializeToString,
+            grove_dot_v1_dot_node__pb2.NodeServiceTaintResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Delete(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/grove.v1.NodeService/Delete',
+            grove_dot_v1_dot_node__pb2.NodeServiceDeleteRequest.SerializeToString,
+            grove_dot_v1_dot_node__pb2.NodeServiceDeleteResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -88,6 +88,23 @@ class NodeServiceStub:
     Codes: NOT_FOUND (names all that are missing; nothing is changed then), FAILED_PRECONDITION (as
     MarkDown).
     """
+    Label: _grpc.UnaryUnaryMultiCallable[_node_pb2.NodeServiceLabelRequest, _node_pb2.NodeServiceLabelResponse]
+    """Sets and removes labels of simulated nodes. Gangs that wait see the new topology at once; those that run stay where
+    they are. All nodes in one change. Idempotent. Answers after the change is durable.
+    Codes: NOT_FOUND (names all that are missing; nothing is changed then), INVALID_ARGUMENT,
+    FAILED_PRECONDITION (the nodes are real: their machine or their cluster's API describes them).
+    """
+    Taint: _grpc.UnaryUnaryMultiCallable[_node_pb2.NodeServiceTaintRequest, _node_pb2.NodeServiceTaintResponse]
+    """Puts taints on simulated nodes and takes them off. They keep new pods away; what runs stays. All nodes in
+    one change. Idempotent. Answers after the change is durable.
+    Codes: as Label.
+    """
+    Delete: _grpc.UnaryUnaryMultiCallable[_node_pb2.NodeServiceDeleteRequest, _node_pb2.NodeServiceDeleteResponse]
+    """Removes simulated nodes at once. Their pods are gone with them and replaced elsewhere; Drain first to let them
+    leave in order. A node that the cluster file describes is there again after the next start of the server.
+    New ones come by ManifestService.Apply.
+    Codes: as Label; ABORTED (another resource version).
+    """
 
 @_typing.type_check_only
 class NodeServiceAsyncStub(NodeServiceStub):
@@ -148,6 +165,23 @@ class NodeServiceAsyncStub(NodeServiceStub):
     Idempotent. Answers after the change is durable.
     Codes: NOT_FOUND (names all that are missing; nothing is changed then), FAILED_PRECONDITION (as
     MarkDown).
+    """
+    Label: _aio.UnaryUnaryMultiCallable[_node_pb2.NodeServiceLabelRequest, _node_pb2.NodeServiceLabelResponse]  # type: ignore[assignment]
+    """Sets and removes labels of simulated nodes. Gangs that wait see the new topology at once; those that run stay where
+    they are. All nodes in one change. Idempotent. Answers after the change is durable.
+    Codes: NOT_FOUND (names all that are missing; nothing is changed then), INVALID_ARGUMENT,
+    FAILED_PRECONDITION (the nodes are real: their machine or their cluster's API describes them).
+    """
+    Taint: _aio.UnaryUnaryMultiCallable[_node_pb2.NodeServiceTaintRequest, _node_pb2.NodeServiceTaintResponse]  # type: ignore[assignment]
+    """Puts taints on simulated nodes and takes them off. They keep new pods away; what runs stays. All nodes in
+    one change. Idempotent. Answers after the change is durable.
+    Codes: as Label.
+    """
+    Delete: _aio.UnaryUnaryMultiCallable[_node_pb2.NodeServiceDeleteRequest, _node_pb2.NodeServiceDeleteResponse]  # type: ignore[assignment]
+    """Removes simulated nodes at once. Their pods are gone with them and replaced elsewhere; Drain first to let them
+    leave in order. A node that the cluster file describes is there again after the next start of the server.
+    New ones come by ManifestService.Apply.
+    Codes: as Label; ABORTED (another resource version).
     """
 
 class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -254,6 +288,41 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
         Idempotent. Answers after the change is durable.
         Codes: NOT_FOUND (names all that are missing; nothing is changed then), FAILED_PRECONDITION (as
         MarkDown).
+        """
+
+    @_abc_1.abstractmethod
+    def Label(
+        self,
+        request: _node_pb2.NodeServiceLabelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.NodeServiceLabelResponse, _abc.Awaitable[_node_pb2.NodeServiceLabelResponse]]:
+        """Sets and removes labels of simulated nodes. Gangs that wait see the new topology at once; those that run stay where
+        they are. All nodes in one change. Idempotent. Answers after the change is durable.
+        Codes: NOT_FOUND (names all that are missing; nothing is changed then), INVALID_ARGUMENT,
+        FAILED_PRECONDITION (the nodes are real: their machine or their cluster's API describes them).
+        """
+
+    @_abc_1.abstractmethod
+    def Taint(
+        self,
+        request: _node_pb2.NodeServiceTaintRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.NodeServiceTaintResponse, _abc.Awaitable[_node_pb2.NodeServiceTaintResponse]]:
+        """Puts taints on simulated nodes and takes them off. They keep new pods away; what runs stays. All nodes in
+        one change. Idempotent. Answers after the change is durable.
+        Codes: as Label.
+        """
+
+    @_abc_1.abstractmethod
+    def Delete(
+        self,
+        request: _node_pb2.NodeServiceDeleteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.NodeServiceDeleteResponse, _abc.Awaitable[_node_pb2.NodeServiceDeleteResponse]]:
+        """Removes simulated nodes at once. Their pods are gone with them and replaced elsewhere; Drain first to let them
+        leave in order. A node that the cluster file describes is there again after the next start of the server.
+        New ones come by ManifestService.Apply.
+        Codes: as Label; ABORTED (another resource version).
         """
 
 def add_NodeServiceServicer_to_server(servicer: NodeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
