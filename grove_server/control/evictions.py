@@ -9,7 +9,7 @@ Not here: the plan (``placement.making_room``), keeping the places (``nomination
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -22,9 +22,11 @@ from grove_server.lifecycle.orders import NO_ORDERS, CopyOrders
 from grove_server.lifecycle.removal import StopReason, stopped
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.earmarks import Earmark
-from grove_server.placement.gang_facts import NO_BOUNDS, Spare, surplus_budgets
+from grove_server.placement.gang_facts import NO_BOUNDS, Spare, full_name, surplus_budgets
+from grove_server.placement.headroom import Asker, held_from
 from grove_server.placement.making_room import Due, QueueBounds, UsedNow, is_open, nobody_leaves, room_steps
 from grove_server.placement.preemption import Preemption, PreemptionPolicy, VictimKind, noted
+from grove_server.placement.queues import NOTHING
 from grove_server.placement.reclaim import amounts_of
 from grove_server.placement.relief import Relief
 from grove_server.placement.requests import GangRequest
@@ -193,7 +195,7 @@ class Evictions:
             request,
             gang=gang,
             queue=queue,
-            bounds=QueueBounds(self._queues.tree, self._used, self._due),
+            bounds=QueueBounds(self._queues.tree, self._used, self._due, self._held(gang, request, earmarks)),
             budgets_of=self._budgets_of,
         )
         name = f"{key.namespace}/{key.name}"
@@ -214,6 +216,16 @@ class Evictions:
         return found
 
     # Inside.
+
+    def _held(
+        self, gang: PodGang, request: GangRequest, earmarks: Sequence[Earmark]
+    ) -> Mapping[str, Mapping[str, int]]:
+        """Return what is held under limits for other gangs and binds this one."""
+        if not earmarks:
+            return NOTHING
+        name, amounts = full_name(gang.metadata.namespace, gang.metadata.name), amounts_of(request)
+        asker = Asker(gang=name, queue=self._queues.name_of(gang), priority=gang.priority, amounts=amounts)
+        return held_from(asker, earmarks, self._queues.tree, self._used())
 
     def _relieved(
         self, key: Key, gang: PodGang, request: GangRequest, earmarks: Sequence[Earmark], now: float

@@ -273,7 +273,7 @@ class GangDesk:
         began_s = self._stopwatch()
         earmarks = self.room.around(ask, is_minimum=is_minimum)
         # The solver knows nothing of what is set aside for others.
-        outcome = None if earmarks else self.opinions.take(key_of(gang), ask.request)
+        outcome = None if any(each.path for each in earmarks) else self.opinions.take(key_of(gang), ask.request)
         outcome = outcome or self.wake_ups.known(ask.request, self.room.lane(gang))
         if outcome is None:
             name = full_name(gang.metadata.namespace, gang.metadata.name)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from grove_server.control.decisions import Decision
@@ -21,9 +21,11 @@ from grove_server.control.queue_book import QueueBook
 from grove_server.control.seats import Seats
 from grove_server.placement.allowances import amounts_of_pod, surplus_of
 from grove_server.placement.cluster import Cluster
+from grove_server.placement.earmarks import Earmark
 from grove_server.placement.fair_share import fair_shares
 from grove_server.placement.gang_facts import full_name
-from grove_server.placement.queues import QueueTree
+from grove_server.placement.headroom import Asker, held_from
+from grove_server.placement.queues import NOTHING, QueueTree
 from grove_server.placement.reclaim import amounts_of
 from grove_server.placement.requests import GangRequest, PodShape, minimum_of
 from grove_server.placement.results import Verdict
@@ -114,7 +116,7 @@ class Precedence:
             self._totals = (*self.version, tree), tree.totals(self.used(), tree.resources)
         return int(self._totals[1][tree.resources[resource], tree.numbers[queue]])
 
-    def ways(self, gang: PodGang, decision: Decision) -> list[Way]:
+    def ways(self, gang: PodGang, decision: Decision, earmarks: Sequence[Earmark] = ()) -> list[Way]:
         """Return what has to hold of queues' use so that a gang which waits is to be asked again."""
         tree, queue, found = self._queues.tree, self._queues.name_of(gang), list[Way]()
         if queue not in tree.numbers:
@@ -126,7 +128,7 @@ class Precedence:
             is_limited = each.waiting_reason == QUEUE_LIMIT
             amounts = amounts_of(each.request) if is_minimum else amounts_of_pod(surplus_of(each.request.members)[0])
             if is_limited:
-                found += ways_within_limits(tree, queue, amounts)
+                found += ways_within_limits(tree, queue, amounts, self.held(gang, amounts, earmarks))
             if is_minimum and (is_limited or isinstance(each.outcome, Verdict)):
                 found += ways_within_guarantee(tree, queue, amounts)
         return found
@@ -148,11 +150,18 @@ class Precedence:
         return None if problem is None else Decision(waiting_reason=problem[0], waiting_message=problem[1])
 
     def refusal(
-        self, gang: PodGang, request: GangRequest, *, is_surplus: bool = False, is_whole: bool = True
+        self,
+        gang: PodGang,
+        request: GangRequest,
+        *,
+        is_surplus: bool = False,
+        is_whole: bool = True,
+        earmarks: Sequence[Earmark] = (),
     ) -> Decision | None:
         """Return why a gang may not have what it asks for yet: a limit, or a gang before it; None if it may.
 
-        Not `is_whole`: it asks for a part of itself that it lost; nobody holds that back.
+        Not `is_whole`: it asks for a part of itself that it lost; nobody holds that back. `earmarks`: what is set
+        aside, and binds what is asked.
         """
         queue = self._queues.name_of(gang)
         blocker = self._blocker(gang, queue, request, is_surplus=is_surplus) if is_whole else ""
@@ -162,11 +171,21 @@ class Precedence:
                 waiting_reason=QUEUE_BLOCKED,
                 waiting_message=f"gang {blocker} is before it in queue {queue}, which is strict, and has no room",
             )
-        return self._over_limit(queue, request, amounts_of(request))
+        return self._over_limit(gang, request, amounts_of(request), earmarks)
 
-    def limit_reached(self, gang: PodGang, request: GangRequest, shape: PodShape) -> Decision | None:
+    def limit_reached(
+        self, gang: PodGang, request: GangRequest, shape: PodShape, earmarks: Sequence[Earmark] = ()
+    ) -> Decision | None:
         """Return that the limit of a gang's queue has no room for one more surplus pod; None if it has."""
-        return self._over_limit(self._queues.name_of(gang), request, amounts_of_pod(shape))
+        return self._over_limit(gang, request, amounts_of_pod(shape), earmarks)
+
+    def held(self, gang: PodGang, amounts: Amounts, earmarks: Sequence[Earmark]) -> Mapping[str, Amounts]:
+        """Return by queue what is held under limits for other gangs and binds one that asks for some amounts."""
+        if not earmarks:
+            return NOTHING
+        name = full_name(gang.metadata.namespace, gang.metadata.name)
+        asker = Asker(gang=name, queue=self._queues.name_of(gang), priority=gang.priority, amounts=amounts)
+        return held_from(asker, earmarks, self._queues.tree, self.used())
 
     def limit_on_arrival(self, gang: PodGang, request: GangRequest) -> str:
         """Return which limits a gang would exceed that takes the places kept for it now; "" if none."""
@@ -185,17 +204,25 @@ class Precedence:
             for name in self._seats.leaving_of()
         )
 
-    def _over_limit(self, queue: str, request: GangRequest, amounts: Amounts) -> Decision | None:
+    def _over_limit(
+        self, gang: PodGang, request: GangRequest, amounts: Amounts, earmarks: Sequence[Earmark]
+    ) -> Decision | None:
         allowances = self._queues.allowances
-        text = allowances.over_limit(queue, amounts, self.used()) if allowances.has_limits else ""
+        if not allowances.has_limits:
+            return None
+        held = self.held(gang, amounts, earmarks)
+        text = allowances.over_limit(self._queues.name_of(gang), amounts, self.used(), held)
         return Decision(request=request, waiting_reason=QUEUE_LIMIT, waiting_message=text) if text else None
 
-    def surplus_within_limit(self, gang: PodGang, shape: PodShape, wanted: int) -> int:
+    def surplus_within_limit(
+        self, gang: PodGang, shape: PodShape, wanted: int, earmarks: Sequence[Earmark] = ()
+    ) -> int:
         """Return how many of some surplus pods the limits of a gang's queue leave room for."""
         allowances = self._queues.allowances
         if not allowances.has_limits:
             return wanted
-        return allowances.within_limit(self._queues.name_of(gang), shape, wanted, self.used())
+        held = self.held(gang, amounts_of_pod(shape), earmarks)
+        return allowances.within_limit(self._queues.name_of(gang), shape, wanted, self.used(), held)
 
     def wait(self, gang: PodGang, request: GangRequest) -> None:
         """Note that a gang found no room: others of a strict queue wait behind it, and its queue wants more."""

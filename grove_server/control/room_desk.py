@@ -25,7 +25,7 @@ from grove_server.control.queue_book import QueueBook
 from grove_server.control.queue_status import QueueStatuses
 from grove_server.control.scenes import Scenes
 from grove_server.control.seats import Seats
-from grove_server.control.set_asides import SetAsides, domain_text
+from grove_server.control.set_asides import SetAsides
 from grove_server.control.stops import count_evictions
 from grove_server.lifecycle.gang_status import EARMARKED
 from grove_server.placement.allowances import surplus_of, without_surplus
@@ -185,7 +185,9 @@ class RoomDesk:
     def file(self, gang: PodGang, decision: Decision) -> None:
         """Note for which use of queues a gang waits."""
         if self.queues.is_in_use and self.seats.is_on:
-            ways = self.precedence.ways(gang, decision)
+            # What ran before is not bound by what is set aside.
+            earmarks = self.set_asides.earmarks if gang.status.scheduled_at is None or decision.surplus else ()
+            ways = self.precedence.ways(gang, decision, earmarks)
             if self._thresholds.file(key_of(gang), ways, self.precedence.total, order=rank(gang)):
                 self._looked_at = None
 
@@ -244,13 +246,17 @@ class RoomDesk:
         if not self.queues.is_in_use and not self.queues.has_strict:
             return ask, None
         if is_minimum:
-            return ask, self.precedence.refusal(gang, ask.request, is_whole=ask.is_whole)
+            earmarks = self.around(ask, is_minimum=True)
+            return ask, self.precedence.refusal(gang, ask.request, is_whole=ask.is_whole, earmarks=earmarks)
         shape, wanted = surplus_of(ask.request.members)
-        within = self.precedence.surplus_within_limit(gang, shape, wanted)
+        earmarks = self.set_asides.earmarks
+        within = self.precedence.surplus_within_limit(gang, shape, wanted, earmarks)
         request = ask.request if within == wanted else without_surplus(ask.request, within)
         if within:
-            return replace(ask, request=request), self.precedence.refusal(gang, request, is_surplus=True)
-        return ask, self.precedence.limit_reached(gang, ask.request, shape)
+            return replace(ask, request=request), self.precedence.refusal(
+                gang, request, is_surplus=True, earmarks=earmarks
+            )
+        return ask, self.precedence.limit_reached(gang, ask.request, shape, earmarks)
 
     def make_within(self, gang: PodGang, draft: CopyDraft, ask: Ask, refusal: Decision, now: float) -> Steps[Decision]:
         """Return that others leave so that a gang's minimum keeps within a limit, or its refusal by the queue."""
@@ -265,8 +271,9 @@ class RoomDesk:
         found = yield from self.evictions.plan(key, gang, ask.request, verdict, earmarks, now)
         decision = self._nominate(gang, draft, ask, found, now) if isinstance(found, Eviction) else None
         if decision is None:
-            why = found.detail if isinstance(found, Verdict) else ""
-            return replace(refusal, waiting_message=f"{refusal.waiting_message}; {why}") if why else refusal
+            aside = self._set_aside(gang, ask, None, now)
+            why = [refusal.waiting_message, found.detail if isinstance(found, Verdict) else "", aside]
+            return replace(refusal, waiting_message="; ".join(each for each in why if each))
         self._has_unblocked |= self.precedence.wait_no_more(key)
         return decision
 
@@ -290,20 +297,28 @@ class RoomDesk:
                 self._has_unblocked |= self.precedence.wait_no_more(key)
                 return decision
             found = verdict
+        text = self._set_aside(gang, ask, verdict, now)
+        if text:
+            found = replace(found, detail=f"{found.detail}; {text}" if found.detail else text)
+        return found
+
+    def _set_aside(self, gang: PodGang, ask: Ask, verdict: Verdict | None, now: float) -> str:
+        """Set something aside for a gang that has waited long enough; return what is, for people, "" if nothing is.
+
+        Without a *verdict* it waits for a limit.
+        """
         topology = ask.request.topology or self._scenes.any_levels()
         earmark = self.set_asides.follow(gang, ask.request, verdict, topology, now) if ask.is_whole else None
         if earmark is not None:
-            self._events.note([earmarked_note(gang, domain_text(earmark))])
-        own = self.set_asides.of(key)
-        if own is not None:
-            text = f"{domain_text(own)} is set aside for it"
-            found = replace(found, detail=f"{found.detail}; {text}" if found.detail else text)
-        return found
+            self._events.note([earmarked_note(gang, earmark.sentence())])
+        own = self.set_asides.of(key_of(gang))
+        text = "" if own is None else own.sentence()
+        return f"{text} is set aside for it" if text else ""
 
     def tell_earmark(self, gang: PodGang, draft: CopyDraft) -> None:
         """Have a waiting gang say what is set aside for it, if it says otherwise."""
         earmark = self.set_asides.of(key_of(gang))
-        domain = "" if earmark is None else domain_text(earmark)
+        domain = "" if earmark is None else earmark.sentence()
         condition = find_condition(gang.status.conditions, EARMARKED)
         message = condition.message if condition is not None and condition.status == "True" else ""
         if message != (f"{domain} is set aside for it" if domain else ""):
@@ -347,6 +362,7 @@ class RoomDesk:
         nominated = self.nominations.get(key)
         draft.nominate(gang, nominated, now)
         draft.evictions[key] = eviction
+        self.set_asides.hold_no_room(key)
         self.displaced.update(eviction.whole_gangs)
         self.seats.leaving.update(eviction.going)
         self.seats.touch(eviction.going)

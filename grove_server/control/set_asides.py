@@ -1,11 +1,12 @@
-"""Domains that are set aside for gangs which have waited too long, so that small work does not starve them.
+"""Domains, and room under limits, that are set aside for gangs which have waited too long, lest small work starve them.
 
 Rules: when a gang has waited for its queue's ``earmarkAfter``, the domain that came closest is set aside for it: work
 of no higher priority goes around it, until the gang has its places or goes. One gang of a queue at a time, the one that
 has waited longest, or the cluster would be closed piece by piece. A gang that asks for no domain gets the narrowest one
-that is large enough. What ran before gets its place back even there, so nothing that runs is hurt.
+that is large enough. Whoever waits under limits has what it needs held under them too, and that alone if it is a
+limit that it waits for. What ran before gets its place back even there, so nothing that runs is hurt.
 
-Not here: what a closed domain means for a decision (``placement.earmarks``).
+Not here: what a closed domain, or room that is held, means for a decision (``placement.earmarks``, ``headroom``).
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from grove_server.lifecycle.gang_status import SCHEDULED
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.earmarks import Earmark, closed_slots, earmark_for
 from grove_server.placement.gang_facts import full_name
+from grove_server.placement.headroom import with_headroom
 from grove_server.placement.place import place
 from grove_server.placement.requests import GangRequest
-from grove_server.placement.results import Verdict, short_level
+from grove_server.placement.results import Verdict
 from grove_server.resources.meta import Key, find_condition, key_of
 from grove_server.resources.workload import PodGang
 
@@ -67,11 +69,12 @@ class SetAsides:
         return None if found is None else found[1]
 
     def follow(
-        self, gang: PodGang, request: GangRequest, verdict: Verdict, topology: tuple[str, ...], now: float
+        self, gang: PodGang, request: GangRequest, verdict: Verdict | None, topology: tuple[str, ...], now: float
     ) -> Earmark | None:
-        """Count on for a gang that found no room; return the domain that is set aside for it from now on, if one is.
+        """Count on for a gang that found no room; return what is set aside for it from now on, if that is new.
 
-        *topology* are levels to look for a domain in if the gang asks for none.
+        *topology* are levels to look for a domain in if the gang asks for none. Without a *verdict* it waits for a
+        limit of its queue, or of one above, and needs no domain.
         """
         key = key_of(gang)
         queue = self._queues.name_of(gang)
@@ -82,7 +85,10 @@ class SetAsides:
             return None
         if key in self._by_gang:
             earmark = self._by_gang[key][1]
-            if closed_slots(self._cluster, [earmark], "", earmark.priority).any() and earmark.priority == gang.priority:
+            is_closed = bool(closed_slots(self._cluster, [earmark], "", earmark.priority).any())
+            holds = is_closed if verdict is not None or earmark.path is not None else bool(earmark.limits)
+            if holds and earmark.priority == gang.priority:
+                self._by_gang[key] = (queue, with_headroom(earmark, tree, queue, request))
                 return None
             del self._by_gang[key]
         due_at = waits_since(gang, now) + after_s
@@ -110,24 +116,26 @@ class SetAsides:
         following = [waiting for waiting in self._overdue.values() if waiting]
         return [min(waiting, key=lambda each: (self._timed.get(each, 0.0), each)) for waiting in following]
 
+    def hold_no_room(self, key: Key) -> None:
+        """Hold nothing under limits for a gang that has places kept for it: these count as used."""
+        found = self._by_gang.get(key)
+        if found is not None:
+            self._by_gang[key] = (found[0], found[1].holding("", {}, ()))
+
     def _found(
-        self, gang: PodGang, request: GangRequest, verdict: Verdict, topology: tuple[str, ...]
+        self, gang: PodGang, request: GangRequest, verdict: Verdict | None, topology: tuple[str, ...]
     ) -> Earmark | None:
-        earmark = earmark_for(verdict, gang.priority)
-        if earmark is None and request.required is None:
+        earmark = None if verdict is None else earmark_for(verdict, gang.priority)
+        if earmark is None and verdict is not None and request.required is None:
             for level in reversed(topology):
                 tried = place(self._cluster, replace(request, topology=topology, required=level))
                 earmark = earmark_for(tried, gang.priority) if isinstance(tried, Verdict) else None
                 if earmark is not None:
                     break
         name = full_name(gang.metadata.namespace, gang.metadata.name)
-        return None if earmark is None else replace(earmark, gang=name)
-
-
-def domain_text(earmark: Earmark) -> str:
-    """Return the domain that is set aside, for people."""
-    key, value = earmark.path[-1]
-    return f"{short_level(key)} {value}"
+        earmark = replace(earmark or Earmark(gang=name, path=None, priority=gang.priority), gang=name)
+        earmark = with_headroom(earmark, self._queues.tree, self._queues.name_of(gang), request)
+        return earmark if earmark.sentence() else None
 
 
 def waits_since(gang: PodGang, now: float) -> float:

@@ -16,10 +16,13 @@ from typing import NamedTuple
 
 from grove_server.placement.allowances import Allowances, amounts_of_pod
 from grove_server.placement.cluster import Cluster
+from grove_server.placement.earmarks import Earmark
 from grove_server.placement.fair_share import fair_shares
 from grove_server.placement.gang_facts import full_name
+from grove_server.placement.headroom import Asker, held_from
 from grove_server.placement.lines import InLine, Lines, Rank, rank
 from grove_server.placement.occupancy import Occupancy
+from grove_server.placement.queues import NOTHING
 from grove_server.placement.reclaim import amounts_of
 from grove_server.placement.requests import GangRequest, PodShape
 from grove_server.placement.turns import OrderKey, WaitingGang, order_gangs
@@ -76,9 +79,18 @@ class Admittance:
         return self.allowances.problem_of(self.queue_of(gang))
 
     def refusal(
-        self, gang: PodGang, request: GangRequest, *, is_whole: bool, is_surplus: bool = False
+        self,
+        gang: PodGang,
+        request: GangRequest,
+        *,
+        is_whole: bool,
+        is_surplus: bool = False,
+        earmarks: Sequence[Earmark] = (),
     ) -> tuple[str, str] | None:
-        """Return reason and sentence why a gang may not have what it asks for; None if it may."""
+        """Return reason and sentence why a gang may not have what it asks for; None if it may.
+
+        `earmarks`: what is set aside, and binds what is asked.
+        """
         if not self.allowances.is_in_use and not self.allowances.has_strict:
             return None
         queue = self.queue_of(gang)
@@ -90,12 +102,24 @@ class Admittance:
             if blocker:
                 own = blocker.rpartition("/")[2]
                 return QUEUE_BLOCKED, f"gang {own} is before it in queue {queue}, which is strict, and has no room"
-        text = self.allowances.over_limit(queue, amounts_of(request), self._used)
+        amounts = amounts_of(request)
+        text = self.allowances.over_limit(queue, amounts, self._used, self.held(gang, amounts, earmarks))
         return (QUEUE_LIMIT, text) if text else None
 
-    def within_limit(self, gang: PodGang, shape: PodShape, wanted: int) -> int:
+    def within_limit(self, gang: PodGang, shape: PodShape, wanted: int, earmarks: Sequence[Earmark] = ()) -> int:
         """Return how many of some surplus pods the limits of a gang's queue leave room for."""
-        return self.allowances.within_limit(self.queue_of(gang), shape, wanted, self._used)
+        held = self.held(gang, amounts_of_pod(shape), earmarks)
+        return self.allowances.within_limit(self.queue_of(gang), shape, wanted, self._used, held)
+
+    def held(
+        self, gang: PodGang, amounts: Mapping[str, int], earmarks: Sequence[Earmark]
+    ) -> Mapping[str, Mapping[str, int]]:
+        """Return by queue what is held under limits for other gangs and binds one that asks for some amounts."""
+        if not earmarks:
+            return NOTHING
+        name = full_name(gang.metadata.namespace, gang.metadata.name)
+        asker = Asker(gang=name, queue=self.queue_of(gang), priority=gang.priority, amounts=amounts)
+        return held_from(asker, earmarks, self.allowances.tree, self._used)
 
     def begin_round(self) -> None:
         """Forget what was fair."""

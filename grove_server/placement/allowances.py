@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Final, TypeAlias
 
 from grove_server.placement.queue_objects import queue_specs
-from grove_server.placement.queues import UNLIMITED, Blocking, QueueTree, quota_amounts
+from grove_server.placement.queues import NOTHING, UNLIMITED, Blocking, QueueTree, quota_amounts
 from grove_server.placement.requests import GPU_SHARE, CliqueRequest, GangRequest, GroupRequest, PodShape
 from grove_server.resources.queues import DEFAULT_QUEUE, Queue, queue_problem
 
@@ -52,18 +52,19 @@ class Allowances:
         """Return whether gangs of a queue wait behind each other."""
         return queue in self.tree.numbers and self.tree.spec(queue).blocking is Blocking.STRICT
 
-    def over_limit(self, queue: str, amounts: Mapping[str, int], used: Used) -> str:
-        """Return which limits a gang's amounts would exceed, as one sentence; "" if none."""
+    def over_limit(self, queue: str, amounts: Mapping[str, int], used: Used, held: Used = NOTHING) -> str:
+        """Return which limits a gang's amounts would exceed, as one sentence; "" if none. `held`: for other gangs."""
         if not self.has_limits or queue not in self.tree.numbers:
             return ""
-        return "; ".join(refusal.sentence() for refusal in self.tree.admits(queue, amounts, used))
+        return "; ".join(refusal.sentence() for refusal in self.tree.admits(queue, amounts, used, held))
 
-    def within_limit(self, queue: str, shape: PodShape, wanted: int, used: Used) -> int:
+    def within_limit(self, queue: str, shape: PodShape, wanted: int, used: Used, held: Used = NOTHING) -> int:
         """Return how many of some surplus pods the limits of a queue leave room for."""
         tree = self.tree
         if not self.has_limits or queue not in tree.numbers:
             return wanted
         totals = tree.totals(used, tree.resources)
+        totals = totals + tree.held(totals, held)
         each = quota_amounts(amounts_of_pod(shape))
         for name in tree.lineage(queue):
             number = tree.numbers[name]

@@ -6,13 +6,15 @@ around the domain. Closing is tentative: for the time of one decision nothing is
 everything is as before. The domain proposed is the one that came closest in the gang's verdict.
 Source: the hybrid backfill of Flux, in space instead of time, because services have no end to plan with.
 
+An earmark may hold room under limits of queues as well, or alone (`headroom`).
+
 Not here: when a gang has waited long enough (`queues.QueueSpec.earmark_after_s`; the caller has the clock).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -21,7 +23,7 @@ from grove_server.placement.cluster import Cluster
 from grove_server.placement.exclusions import SetAside
 from grove_server.placement.place import DEFAULT_BUDGET, place
 from grove_server.placement.requests import Budget, DomainPath, GangRequest
-from grove_server.placement.results import Placement, Verdict, VerdictCode
+from grove_server.placement.results import Placement, Verdict, VerdictCode, short_level
 from grove_server.placement.topology import BoolArray
 
 _INCURABLE: Final = frozenset(
@@ -40,11 +42,32 @@ _INCURABLE: Final = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Earmark:
-    """A domain, named by its path in a topology, that one gang waits for; an empty path is the whole cluster."""
+    """A domain, named by its path in a topology, that one gang waits for; an empty path is the whole cluster.
+
+    `path` None: no domain. `amounts`: what is held for it under the `limits` of its queue and of those above it.
+    """
 
     gang: str
-    path: DomainPath
+    path: DomainPath | None
     priority: int
+    queue: str = ""
+    amounts: Mapping[str, int] = field(default_factory=dict)
+    limits: tuple[str, ...] = ()
+
+    def holding(self, queue: str, amounts: Mapping[str, int], limits: tuple[str, ...]) -> Earmark:
+        """Return the same domain with something else held under limits."""
+        return replace(self, queue=queue, amounts=amounts, limits=limits)
+
+    def sentence(self) -> str:
+        """Return what is set aside, for people; "" if nothing is."""
+        parts = []
+        if self.path:
+            key, value = self.path[-1]
+            parts.append(f"{short_level(key)} {value}")
+        if self.limits:
+            plural = "s" if len(self.limits) > 1 else ""
+            parts.append(f"room under the limit{plural} of queue{plural} {', '.join(self.limits)}")
+        return " and ".join(parts)
 
 
 def earmark_for(verdict: Verdict, priority: int) -> Earmark | None:
@@ -62,7 +85,7 @@ def closed_slots(cluster: Cluster, earmarks: Iterable[Earmark], gang: str, prior
     """Return by slot which nodes are set aside for others than a gang of some priority."""
     closed = np.zeros(len(cluster.rules.states), dtype=np.bool_)
     for earmark in earmarks:
-        if earmark.gang == gang or priority > earmark.priority:
+        if earmark.path is None or earmark.gang == gang or priority > earmark.priority:
             continue
         inside = np.ones(len(closed), dtype=np.bool_)
         for key, value in earmark.path:
@@ -90,7 +113,7 @@ def place_around(
     closed = closed_slots(cluster, earmarks, asking, priority) if earmarks else None
     if closed is None or not closed.any():
         return place(cluster, request, budget=budget)
-    owners = [each.gang for each in earmarks if each.gang != asking and priority <= each.priority]
+    owners = [e.gang for e in earmarks if e.path is not None and e.gang != asking and priority <= e.priority]
     owner = f"{min(owners)} and {len(owners) - 1} others" if len(owners) > 1 else owners[0]
     ledger = cluster.ledger
     slots = np.flatnonzero(closed)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from grove_server.placement.occupancy import Occupancy
-from grove_server.placement.queues import QueueTree
+from grove_server.placement.queues import NOTHING, QueueTree
 from grove_server.placement.requests import GPU_RESOURCE
 from grove_server.placement.topology import BoolArray, IntArray
 from grove_server.placement.units import Units
@@ -33,14 +33,21 @@ class Excess(NamedTuple):
 
 
 def excess_of(
-    tree: QueueTree, queue: str, asked: Mapping[str, int], used: Mapping[str, Mapping[str, int]]
+    tree: QueueTree,
+    queue: str,
+    asked: Mapping[str, int],
+    used: Mapping[str, Mapping[str, int]],
+    held: Mapping[str, Mapping[str, int]] = NOTHING,
 ) -> Excess | None:
-    """Return by how much the limits above a queue are exceeded if it gets what is asked; None if none is."""
+    """Return by how much the limits above a queue are exceeded if it gets what is asked; None if none is.
+
+    `held`: what is set aside under limits for others; nobody leaves for that, but they keep what is free of it.
+    """
     if queue not in tree.numbers:
         return None
     found = [
-        (tree.below(refusal.queue), refusal.resource, refusal.would_use - refusal.limit)
-        for refusal in tree.admits(queue, asked, used)
+        (tree.below(refusal.queue), refusal.resource, refusal.excess)
+        for refusal in tree.admits(queue, asked, used, held)
     ]
     return Excess(tuple(found)) if found else None
 

@@ -28,7 +28,7 @@ from grove_server.placement.preemption import (
     noted,
     preemption_steps,
 )
-from grove_server.placement.queues import QueueTree
+from grove_server.placement.queues import NOTHING, QueueTree
 from grove_server.placement.reclaim import QueueShares, amounts_of, reclaim_steps
 from grove_server.placement.requests import GangRequest
 from grove_server.placement.results import Verdict
@@ -48,11 +48,12 @@ _BUDGET_ROUNDS_MAX: Final = 4
 
 
 class QueueBounds(NamedTuple):
-    """The queues, what each has, and what is fair for each."""
+    """The queues, what each has, what is fair for each, and what is held under limits for other gangs."""
 
     tree: QueueTree
     used: UsedNow
     due: Due
+    held: Mapping[str, Mapping[str, int]] = NOTHING
 
 
 class RoomPlan(NamedTuple):
@@ -90,7 +91,7 @@ def room_steps(
 ) -> Steps[RoomPlan]:
     """Return who would have to go. Budgets that are looked up stay in the occupancy."""
     several = len(bounds.tree.specs) > 1
-    excess = excess_of(bounds.tree, queue, amounts_of(request), bounds.used())
+    excess = excess_of(bounds.tree, queue, amounts_of(request), bounds.used(), bounds.held)
     limits = DEFAULT_LIMITS if excess is None else replace(DEFAULT_LIMITS, excess=excess)
     policy = PreemptionPolicy(gang.preemption_policy)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -34,6 +35,9 @@ WEIGHT_MAX: Final = 10_000.0
 
 UNLIMITED: Final = 2**62
 """Stands for a limit where there is none."""
+
+NOTHING: Final[Mapping[str, Mapping[str, int]]] = MappingProxyType({})
+"""Amounts by queue: none."""
 
 
 def quota_amounts(amounts: Mapping[str, int]) -> dict[str, int]:
@@ -97,18 +101,25 @@ class InvalidQueuesError(ValueError):
 class Refusal:
     """Why a queue does not admit a gang: of which queue's limit, and by how much of which resource it is exceeded.
 
-    Amounts are in the units of the tree.
+    Amounts are in the units of the tree. `held` is what of the limit is set aside for others.
     """
 
     queue: str
     resource: str
     limit: int
     would_use: int
+    held: int = 0
+
+    @property
+    def excess(self) -> int:
+        """By how much what is left of the limit is exceeded."""
+        return self.would_use + self.held - self.limit
 
     def sentence(self) -> str:
         """Return the refusal as a sentence."""
         would_use, limit = (f"{each / scale_of(self.resource):.15g}" for each in (self.would_use, self.limit))
-        return f"queue {self.queue} would use {would_use} of {self.resource}, its limit is {limit}"
+        aside = f", of which {self.held / scale_of(self.resource):.15g} are set aside for others" if self.held else ""
+        return f"queue {self.queue} would use {would_use} of {self.resource}, its limit is {limit}{aside}"
 
 
 class QueueTree:
@@ -181,22 +192,37 @@ class QueueTree:
                         own[resources[resource], number] += amount
         return own
 
+    def held(self, totals: IntArray, held: Mapping[str, Mapping[str, int]]) -> IntArray:
+        """Return int64[R, Q]: what is set aside under limits, at most what `totals` of use leave of each."""
+        if not held:
+            return np.zeros_like(totals)
+        aside: IntArray = np.minimum(self.totals(held, self.resources), np.maximum(self.limit - totals, 0))
+        return aside
+
     def admits(
-        self, queue: str, request: Mapping[str, int], used: Mapping[str, Mapping[str, int]]
+        self,
+        queue: str,
+        request: Mapping[str, int],
+        used: Mapping[str, Mapping[str, int]],
+        held: Mapping[str, Mapping[str, int]] = NOTHING,
     ) -> tuple[Refusal, ...]:
         """Return the limits that a gang's amounts would exceed, from its queue up; () if it may run.
 
-        `used` is what the gangs of each queue hold, those of queues below it not counted in.
+        `used` is what the gangs of each queue hold, those of queues below it not counted in; `held` by queue, what is
+        set aside under limits for other gangs of it.
         """
         totals, request = self.totals(used, self.resources), quota_amounts(request)
+        aside = self.held(totals, held)
         refusals = []
         for name in self.lineage(queue):
             number = self.numbers[name]
             for resource, row in self.resources.items():
                 wanted, limit = request.get(resource, 0), int(self.limit[row, number])
-                if wanted and totals[row, number] + wanted > limit:
-                    would_use = int(totals[row, number]) + wanted
-                    refusals.append(Refusal(queue=name, resource=resource, limit=limit, would_use=would_use))
+                would_use, set_aside = int(totals[row, number]) + wanted, int(aside[row, number])
+                if wanted and would_use + set_aside > limit:
+                    refusals.append(
+                        Refusal(queue=name, resource=resource, limit=limit, would_use=would_use, held=set_aside)
+                    )
         return tuple(refusals)
 
     def is_within_guarantee(

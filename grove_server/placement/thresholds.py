@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
-from grove_server.placement.queues import UNLIMITED, QueueTree, quota_amounts
+from grove_server.placement.queues import NOTHING, UNLIMITED, QueueTree, quota_amounts
 
 K = TypeVar("K", bound=Hashable)
 
@@ -143,11 +143,17 @@ def _room(way: Way, totals: Totals) -> int:
     return max(0, min(1 + (each.most - totals(each.queue, each.resource)) // each.each for each in way))
 
 
-def ways_within_limits(tree: QueueTree, queue: str, amounts: Mapping[str, int]) -> tuple[Way, ...]:
-    """Return what has to hold so that amounts come within the limits of a queue and those above it; () if none bind."""
+def ways_within_limits(
+    tree: QueueTree, queue: str, amounts: Mapping[str, int], held: Mapping[str, Mapping[str, int]] = NOTHING
+) -> tuple[Way, ...]:
+    """Return what has to hold so that amounts come within the limits of a queue and those above it; () if none bind.
+
+    `held` by queue, what is set aside under limits for other gangs of it.
+    """
     amounts = quota_amounts(amounts)
+    left = tree.limit - tree.totals(held, tree.resources) if held else tree.limit
     way = tuple(
-        Ceiling(name, resource, int(tree.limit[row, tree.numbers[name]]) - amounts[resource], amounts[resource])
+        Ceiling(name, resource, int(left[row, tree.numbers[name]]) - amounts[resource], amounts[resource])
         for name in tree.lineage(queue)
         for resource, row in tree.resources.items()
         if amounts.get(resource) and tree.limit[row, tree.numbers[name]] < UNLIMITED

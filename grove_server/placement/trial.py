@@ -42,7 +42,7 @@ from grove_server.placement.requests import Budget, minimum_of
 from grove_server.placement.results import Placement, Verdict
 from grove_server.placement.stage import Stage
 from grove_server.placement.trial_answer import Surroundings, TrialAnswer, TrialPart
-from grove_server.placement.trial_room import TrialRoom
+from grove_server.placement.trial_room import Kept, TrialRoom
 from grove_server.placement.turns import placement_order
 from grove_server.placement.waiting import (
     QUEUE_LIMIT,
@@ -254,23 +254,26 @@ class Trial:
                 answer = replace(answer, eviction=answer.eviction or kept.plan)
                 parts.append(TrialPart(request=ask.request, outcome=kept.verdict))
                 continue
-            refusal = self.queues.refusal(gang, ask.request, is_whole=ask.is_whole)
+            earmarks = self.earmarks if ask.is_whole else ()
+            refusal = self.queues.refusal(gang, ask.request, is_whole=ask.is_whole, earmarks=earmarks)
             if refusal is not None:
-                made = self.room.make_within(planned, ask, self.earmarks) if refusal[0] == QUEUE_LIMIT else None
-                if made is not None:
+                made = self.room.make_within(planned, ask, earmarks) if refusal[0] == QUEUE_LIMIT else ""
+                if isinstance(made, Kept):
+                    self._hold_no_room(planned.name)
                     answer = replace(answer, eviction=answer.eviction or made.plan)
                     parts.append(TrialPart(request=ask.request, outcome=made.verdict))
                 elif not answer.waiting_reason:
-                    answer = replace(answer, waiting_reason=refusal[0], waiting_message=refusal[1], refused=ask.request)
+                    why = f"{refusal[1]}; {made}" if made else refusal[1]
+                    answer = replace(answer, waiting_reason=refusal[0], waiting_message=why, refused=ask.request)
                 continue
-            earmarks = self.earmarks if ask.is_whole else ()
             outcome = self._place(planned, ask, earmarks)
             if isinstance(outcome, Verdict):
                 self.queues.wait(gang, planned.name, ask.request)
                 found = self.room.make(planned, ask, outcome, earmarks)
                 outcome = outcome if isinstance(found, Preemption) else found
-                if isinstance(found, Preemption) and answer.eviction is None:
-                    answer = replace(answer, eviction=found)
+                if isinstance(found, Preemption):
+                    self._hold_no_room(planned.name)
+                    answer = replace(answer, eviction=answer.eviction or found)
             else:
                 self._take(planned, ask, taken(self.stage.cluster, ask, outcome))
             parts.append(TrialPart(request=ask.request, outcome=outcome))
@@ -284,9 +287,12 @@ class Trial:
     def _ask_more(self, planned: PlannedGang, ask: Ask) -> list[TrialPart]:
         """Ask for surplus pods of one clique, as many as limits allow; nothing is returned if they allow none."""
         shape, count = surplus_of(ask.request.members)
-        within = self.queues.within_limit(planned.gang, shape, count)
+        within = self.queues.within_limit(planned.gang, shape, count, self.earmarks)
         request = ask.request if within == count else without_surplus(ask.request, within)
-        if not within or self.queues.refusal(planned.gang, request, is_whole=False, is_surplus=True) is not None:
+        if not within:
+            return []
+        earmarks = self.earmarks
+        if self.queues.refusal(planned.gang, request, is_whole=False, is_surplus=True, earmarks=earmarks) is not None:
             return []
         ask = replace(ask, request=request)
         outcome = self._place(planned, ask, self.earmarks)
@@ -379,6 +385,10 @@ class Trial:
                 if not facts.started_at_s:
                     self.occupancy.set_gang(replace(facts, started_at_s=self.around.now))
         self.room.fresh.clear()
+
+    def _hold_no_room(self, name: str) -> None:
+        """Hold nothing under limits for a gang that has places kept for it: these count as used."""
+        self.earmarks = [each.holding("", {}, ()) if each.gang == name else each for each in self.earmarks]
 
     def _wait_no_more(self, name: str) -> None:
         """Hold nobody back for a gang that has all its places, and set nothing aside for it."""

@@ -149,7 +149,9 @@ class TrialRoom:
             ask.request,
             gang=gang,
             queue=queues.queue_of(gang),
-            bounds=QueueBounds(queues.allowances.tree, queues.used, queues.fair),
+            bounds=QueueBounds(
+                queues.allowances.tree, queues.used, queues.fair, queues.held(gang, amounts_of(ask.request), earmarks)
+            ),
             budgets_of=self._budgets(),
         )
         if isinstance(found, Preemption) and not is_open(
@@ -167,14 +169,14 @@ class TrialRoom:
             return verdict
         return found if self._promise(planned, ask, Kept(ask.request.name, found, verdict)) else verdict
 
-    def make_within(self, planned: PlannedGang, ask: Ask, earmarks: Sequence[Earmark]) -> Kept | None:
-        """Let others leave so that a gang's minimum keeps within a limit; None if nobody can."""
+    def make_within(self, planned: PlannedGang, ask: Ask, earmarks: Sequence[Earmark]) -> Kept | str:
+        """Let others leave so that a gang's minimum keeps within a limit; or return why nobody does."""
         self._queues.wait(planned.gang, planned.name, ask.request)
         if planned.name in self.kept:
-            return None
+            return ""
         verdict = over_limits(self._stage.cluster, ask.request)
-        found = self.make(planned, ask, verdict, earmarks if ask.is_whole else ())
-        return Kept(ask.request.name, found, verdict) if isinstance(found, Preemption) else None
+        found = self.make(planned, ask, verdict, earmarks)
+        return Kept(ask.request.name, found, verdict) if isinstance(found, Preemption) else found.detail
 
     def _budgets(self) -> BudgetsOf:
         return lambda name: self._budgets_after(name, self.leaving.told_or_asked)

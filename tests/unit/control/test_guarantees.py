@@ -10,11 +10,11 @@ from typing import Any, Final
 import pytest
 
 from grove_server.lifecycle.removal import StopReason
-from grove_server.resources.cluster import Node
+from grove_server.resources.cluster import Event, Node
 from grove_server.resources.queues import QUEUE
 from grove_server.resources.workload import Pod, PodCliqueSet, PodGang
 from grove_server.store.interface import ChangeType, Notice
-from tests.lifecycle_cases import Json, clique, manifest, pack
+from tests.lifecycle_cases import Json, clique, condition, manifest, pack
 from tests.planes import binding, worker
 from tests.property.test_said_and_done import GPU, owner_of
 from tests.unit.control.test_queues import queue
@@ -177,3 +177,59 @@ def test_who_waits_for_a_limit_hears_why_nobody_leaves(world: World) -> None:
     assert reason == "QueueLimit"
     assert "queue top would use 104 of nvidia.com/gpu, its limit is 96" in message
     assert "queue qa would use more than it is guaranteed" in message
+
+
+def test_a_large_gang_is_not_starved_under_a_limit(world: World) -> None:
+    """What comes free under a limit is held for a gang that has waited long enough, though nodes are free."""
+    world.apply(*(gang(f"s{n}", "qb", "4", 1) for n in range(24)))
+    world.apply(gang("large", "qb", "8", 4))
+    world.plane.pass_time(61.0)
+    found = world.plane.get(PodGang, "large-0")
+    assert found is not None
+    aside = "room under the limit of queue top is set aside for it"
+    assert condition(found, "Earmarked").message == aside
+    assert aside in world.why("large-0")[1]
+    assert any(aside in each.message for each in world.plane.all(Event))
+    for number in range(0, 8, 2):
+        world.delete(f"s{number}", f"s{number + 1}")
+        world.apply(gang(f"t{number}", "qb", "4", 1), gang(f"t{number + 1}", "qb", "4", 1))
+    assert world.running("large") == 4
+    assert [world.running(f"t{number}") for number in range(8)] == [0] * 8
+    assert world.used("qb") == 16 + 4
+    found = world.plane.get(PodGang, "large-0")
+    assert found is not None
+    assert condition(found, "Earmarked").status == "False"
+    assert "of which" not in world.why("t0-0")[1], "the limit alone is in its way now"
+    world.delete("s8", "s9")
+    assert sum(world.running(f"t{number}") for number in range(8)) == 2
+
+
+def test_what_is_held_under_a_limit_binds_no_guarantee(world: World) -> None:
+    """While room is held for a gang of one queue, a sibling takes what it is guaranteed, and no more."""
+    world.apply(*(gang(f"s{n}", "qb", "4", 1) for n in range(24)))
+    world.apply(gang("large", "qb", "8", 9))
+    world.plane.pass_time(61.0)
+    world.delete("s0", "s1")
+    world.apply(gang("a", "qa", "8", 4))
+    assert world.running("a") == 4
+    world.apply(gang("more", "qa", "4", 1), gang("t", "qb", "4", 1))
+    world.delete("s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9")
+    assert (world.running("more"), world.running("t")) == (0, 0)
+    world.apply(gang("later", "qa", "4", 1))
+    held = "queue top would use 68 of nvidia.com/gpu, its limit is 96, of which 32 are set aside for others"
+    assert held in world.why("later-0")[1]
+    world.delete("a")
+    assert world.running("more") == 1
+
+
+def test_a_what_if_knows_what_is_held_under_a_limit(world: World) -> None:
+    """A set of the same queue is told the same by a what-if as by the server."""
+    world.apply(*(gang(f"s{n}", "qb", "4", 1) for n in range(24)))
+    world.apply(gang("large", "qb", "8", 4, topologyConstraint=pack(required="block")))
+    world.plane.pass_time(61.0)
+    world.delete("s0", "s1")
+    owner = owner_of(world.plane, gang("t", "qb", "4", 1))
+    [said] = world.plane.run(world.plane.control.planning.simulate([owner], [], gang_count_max=10)).gangs
+    world.apply(gang("t", "qb", "4", 1))
+    assert said.decision.reason == world.why("t-0")[0] == "QueueLimit"
+    assert said.decision.message == world.why("t-0")[1]
