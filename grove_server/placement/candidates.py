@@ -134,7 +134,7 @@ class Candidates:
             span = self.span(base, level)
             domains = passing(self.cluster.ledger, self.layout, scope, Span(level, *span))
             for domain in in_order(self.layout, scope, level, domains):
-                chosen = Chosen(Region(level, domain), span[1] - span[0], len(domains))
+                chosen = Chosen(Region(level, domain), self._named_count(level, span), len(domains))
                 if not self.is_exhaustive:
                     self._latest[scope.twin, base] = chosen
                 yield chosen
@@ -148,10 +148,18 @@ class Candidates:
             first = best(self.layout, tree, level, span, least) if node is None else node
             if first is None:
                 continue
-            fitting = int(np.count_nonzero(tree[level][span[0] : span[1]] >= pods))
-            yield Chosen(Region(level, first), span[1] - span[0], fitting, by_mix=node is not None)
+            fits = tree[level][span[0] : span[1]] >= pods
+            if not self.layout.levels[level].is_all_named:
+                fits = fits & self.layout.levels[level].is_named[span[0] : span[1]]
+            considered, fitting = self._named_count(level, span), int(np.count_nonzero(fits))
+            yield Chosen(Region(level, first), considered, fitting, by_mix=node is not None)
             for domain in ranked(self.layout, tree, level, span, pods).tolist():
-                yield Chosen(Region(level, domain), span[1] - span[0], fitting)
+                yield Chosen(Region(level, domain), considered, fitting)
+
+    def _named_count(self, level: int, span: tuple[int, int]) -> int:
+        """Return how many of a level's domains first .. last - 1 are domains: nodes without the label are in none."""
+        named = self.layout.levels[level]
+        return span[1] - span[0] if named.is_all_named else int(np.count_nonzero(named.is_named[span[0] : span[1]]))
 
     def _least_stranding(self, scope: Scope, tree: Tree, span: tuple[int, int, int], pods: int) -> int | None:
         """Return the node of `choice.least_stranding` among a level's domains first .. last - 1 if these are nodes."""

@@ -167,8 +167,10 @@ def domain_name(cluster: Cluster, layout: Layout, level: int, domain: int) -> st
 
 def _uses(layout: Layout, usable: IntArray, idle: IntArray) -> Iterator[LevelUse]:
     for index in range(1, layout.leaf_level):
-        starts = layout.levels[index].starts[:-1]
-        yield _use(layout.levels[index].key, np.add.reduceat(usable, starts), np.add.reduceat(idle, starts))
+        level = layout.levels[index]
+        # Nodes without the label are in no domain.
+        sums = (np.add.reduceat(amounts, level.starts[:-1])[level.is_named] for amounts in (usable, idle))
+        yield _use(level.key, *sums)
     yield _use("", usable, idle)
 
 

@@ -3,15 +3,15 @@
 Rules: a pod counts from the moment it has a node until it ended. What it holds is its effective request, and the share
 of a GPU that it is annotated with. Which GPUs it has is known only where it is annotated (`grove.io/gpu-ids`); the
 others get the ones that placement would give. A node that holds more than it has keeps all its pods: it is full, and
-that is said. Pods of one Grove gang are one gang; every other pod is one by itself, and those that a node cannot be
-without (of DaemonSets, static ones) never have to go.
+that is said; so is one with a pod that cannot be read. Pods of one Grove gang are one gang; every other pod is one by
+itself, and those that a node cannot be without (of DaemonSets, static ones) never have to go.
 
 Not here: whether a pod may be where it is: it is there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -53,13 +53,14 @@ class RunningPod:
 
 @dataclass(slots=True)
 class PodCounts:
-    """How many pods of the file are what."""
+    """How many pods of the file are what; `unknown_on` are nodes with pods of which nobody knows what they hold."""
 
     running: int = 0
     pending: int = 0
     over: int = 0
     left_out: int = 0
     priorities: set[int] = field(default_factory=set)
+    unknown_on: dict[str, None] = field(default_factory=dict)
 
 
 def read_pods(items: Sequence[Json], findings: Findings) -> tuple[list[RunningPod], PodCounts]:
@@ -73,7 +74,13 @@ def read_pods(items: Sequence[Json], findings: Findings) -> tuple[list[RunningPo
             pod = _read(item, counts, shapes)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             counts.left_out += 1
-            findings.add("pods cannot be read and are left out", f"{_name_of(item, number)}: {error}")
+            node = _node_of(item)
+            if node:
+                counts.unknown_on[node] = None
+                heading = "pods cannot be read; as what they hold is unknown, their nodes count as full"
+            else:
+                heading = "pods cannot be read and are left out"
+            findings.add(heading, f"{_name_of(item, number)}: {_trouble(error)}")
             continue
         if pod is None:
             continue
@@ -83,6 +90,30 @@ def read_pods(items: Sequence[Json], findings: Findings) -> tuple[list[RunningPo
         pods[pod.name] = pod
     counts.running = len(pods)
     return list(pods.values()), counts
+
+
+def _trouble(error: Exception) -> str:
+    """Return what is wrong with a pod, in words about the file."""
+    if isinstance(error, KeyError):
+        return f"{error.args[0]} is missing"
+    return str(error) if isinstance(error, ValueError) else "a field has another type than pods have there"
+
+
+def _node_of(item: Json) -> str:
+    """Return on which node a pod that cannot be read still is; "" if on none, or if that cannot be read either."""
+    spec, status = item.get("spec"), item.get("status")
+    if isinstance(status, Mapping) and status.get("phase") in _OVER:
+        return ""
+    node = spec.get("nodeName") if isinstance(spec, Mapping) else None
+    return node if isinstance(node, str) else ""
+
+
+def fill_up(cluster: Cluster, nodes: Iterable[str]) -> None:
+    """Take all that is free on some nodes: nobody knows what else is held there. Nodes that are not there are none."""
+    known = set(cluster.node_names())
+    for name in sorted(known.intersection(nodes)):
+        left = tuple((resource, amount) for resource, amount in sorted(cluster.free_of(name).items()) if amount > 0)
+        cluster.bind_pod(name, PodShape(requests=left))
 
 
 def _name_of(item: Json, number: int) -> str:

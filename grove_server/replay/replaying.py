@@ -37,7 +37,7 @@ from grove_server.placement.trial_answer import Surroundings, TrialAnswer
 from grove_server.replay.manifests import Wanted, read_wanted
 from grove_server.replay.nodes import check_topology, guess_topology, read_nodes
 from grove_server.replay.objects import Findings, Objects, ReplayError
-from grove_server.replay.pods import PodCounts, RunningPod, keep_apart, read_pods, seat_pods
+from grove_server.replay.pods import PodCounts, RunningPod, fill_up, keep_apart, read_pods, seat_pods
 from grove_server.resources.manifest import TopologyLevel
 
 GANGS_MAX: Final = 20_000
@@ -93,6 +93,7 @@ def replay(
         findings.add("pods of sets that are placed anew are taken away first", f"{len(pods) - len(stay)} pods")
     stage = Stage(cluster, wanted.levels)
     occupancy = seat_pods(cluster, stay, findings, stage.counted)
+    fill_up(cluster, counts.unknown_on)
     mix = _mix(stay)
     before = _picture(cluster, keys, mix)
     keep_apart(stage.peers, stay)

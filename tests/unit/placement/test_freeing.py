@@ -17,7 +17,8 @@ from grove_server.placement import (
     place,
 )
 from grove_server.placement.earmarks import Earmark, place_around
-from tests.placement_cases import RACK, clique, gang, gpu_node, gpus, refused
+from grove_server.placement.fragmentation import fragmentation
+from tests.placement_cases import RACK, clique, gang, gpu_node, gpus, placed, refused
 
 
 def _cluster(node_count: int, *, taken: int, racks: int = 4) -> Cluster:
@@ -116,3 +117,15 @@ def test_no_room_is_promised_on_nodes_that_are_set_aside() -> None:
     """Where the rest of the cluster is too small, nothing is told that would only help on nodes of others."""
     verdict = _set_aside(_cluster(8, taken=5, racks=2), "default/big", ["rack-1"], 5, 8)
     assert not [each for each in verdict.remedies if each.kind == RemedyKind.FREE_RESOURCES]
+
+
+def test_nodes_without_the_label_are_no_domain() -> None:
+    """Reasons and figures count the racks that there are, not the nodes that are in none."""
+    cluster = _cluster(6, taken=0, racks=3)
+    cluster.upsert_node(gpu_node("loose", zone="z", block="b"))
+    found = placed(place(cluster, gang(clique("w", 2, gpus(4)), required=RACK)))
+    assert (found.reasons[0].domains_considered, found.reasons[0].domains_fitting) == (3, 3)
+    several = gang(clique("a", 1, gpus(4)), clique("b", 1, gpus(2)), required=RACK)
+    assert placed(place(cluster, several)).reasons[0].domains_considered == 3
+    use = next(each for each in fragmentation(cluster, (RACK,)).levels if each.level == RACK)
+    assert use.empty + use.partly_used + use.full == 3

@@ -284,6 +284,25 @@ def test_an_odd_pod_is_said_and_hides_nothing(files: Files, item: object) -> Non
     assert found.fits
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "has a malformed quantity",
+        "has containers that are a text",
+        "has no metadata",
+        "has a fraction that is none",
+        "says it has GPUs that nobody has",
+    ],
+)
+def test_the_node_of_a_pod_that_cannot_be_read_is_full(files: Files, name: str) -> None:
+    """What such a pod holds is unknown, so nobody is placed beside it; what is wrong is said in words about the file."""
+    cluster = files.objects(node("n0"), ODD[name])
+    found = files.run(cluster, files.manifest(a_set(pods=1, gpu_count=1)))
+    assert not found.fits
+    assert found.before.fragmentation.allocated_milli == 4_000
+    assert not any(word in line for line in found.findings.lines() for word in ("attribute", "object", "NoneType"))
+
+
 def test_a_node_that_holds_too_much_is_full(files: Files) -> None:
     """Pods over a node's GPUs keep what there is, and nobody else gets any of it."""
     cluster = files.objects(node("n0"), pod("a", "n0", gpu_count=3), pod("b", "n0", gpu_count=3))
