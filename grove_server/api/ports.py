@@ -169,6 +169,9 @@ class PlacementPort(Protocol):
         One step of the event loop, at most 10 ms.
         """
 
+    async def explain_now(self, namespace: str, name: str) -> Decision | None:
+        """Return what `explain` says, asked again if the cluster changed since."""
+
     async def simulate(
         self,
         sets: Sequence[PodCliqueSet],

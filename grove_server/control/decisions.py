@@ -71,6 +71,20 @@ class Decision:
         return replace(self, later=(*kept, part)[-_LATER_MAX:])
 
 
+def asked_again(decision: Decision, before: Verdict, found: Placement | Verdict, now: float) -> Decision:
+    """Return a decision as it would be now, with *found* in the place of the verdict *before*.
+
+    Who could leave for the gang is not asked again: what was said of that stays.
+    """
+    if isinstance(found, Placement):
+        text = f"as the cluster is now it would fit, and it is about to be asked again; before, {before.sentence()}"
+        return replace(decision, outcome=None, waiting_reason=before.code.value, waiting_message=text, evaluated_at=now)
+    own = found.detail.split("; ") if found.detail else []
+    notes = [text for text in before.notes if text not in own]
+    outcome = replace(found, detail="; ".join([*own, *notes]), notes=tuple(notes))
+    return replace(decision, outcome=outcome, evaluated_at=now)
+
+
 def _name(decision: Decision) -> str:
     return "" if decision.request is None else decision.request.name
 

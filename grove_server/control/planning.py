@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from grove_server.control.clock import Clock
-from grove_server.control.decisions import Decision
+from grove_server.control.decisions import Decision, asked_again
 from grove_server.control.placement_loop import PlacementLoop
 from grove_server.control.precedence import rank
 from grove_server.control.set_state import priority_classes, topology_levels
@@ -24,6 +24,7 @@ from grove_server.placement.admittance import Waiting
 from grove_server.placement.alternatives import Alternative, alternatives
 from grove_server.placement.clearing import plan_clearing
 from grove_server.placement.consolidation import ConsolidationLimits, Moves, RequestOf, plan_consolidation
+from grove_server.placement.earmarks import place_around
 from grove_server.placement.fragmentation import (
     PROBE_GPU_COUNTS,
     Fragmentation,
@@ -40,7 +41,7 @@ from grove_server.placement.picture import ClusterMap, map_of
 from grove_server.placement.planned import gang_count
 from grove_server.placement.preemption import Preemption
 from grove_server.placement.relief import Relief, plan_relief
-from grove_server.placement.requests import DomainPath, GangRequest
+from grove_server.placement.requests import DomainPath, GangRequest, minimum_of
 from grove_server.placement.results import Placement, ScopeKind, Verdict
 from grove_server.placement.rounds import AbandonedError
 from grove_server.placement.shapes import shape_of
@@ -151,6 +152,34 @@ class Planning:
                 other is not None and queues.name_of(other) == queue and rank(other) < mine for other in others
             )
         return replace(decision, queue=queue, priority=gang.priority, queue_position=position)
+
+    async def explain_now(self, namespace: str, name: str) -> Decision | None:
+        """Return what `explain` says as it would be now, if the cluster changed since; nothing is decided by it.
+
+        Thought of in a thread. A gang that would fit by now says so: it is about to be asked again.
+        """
+        gang, decision = self._store.read().get(PodGang, namespace, name), self.explain(namespace, name)
+        if gang is None or decision is None:
+            return None
+        surplus = decision.surplus
+        if surplus is not None:
+            return replace(decision, surplus=await self._asked_again(gang, surplus))
+        return await self._asked_again(gang, decision)
+
+    async def _asked_again(self, gang: PodGang, decision: Decision) -> Decision:
+        """Return a verdict as it is now; other decisions as they are."""
+        verdict, request = decision.outcome, decision.request
+        if not isinstance(verdict, Verdict) or request is None or decision.waiting_reason:
+            return decision
+        now = self._clock.now()
+        if verdict.generation == self._loop.cluster.generation:
+            return replace(decision, evaluated_at=now)
+        cluster = self._loop.cluster.fork()
+        is_part = gang.status.scheduled_at is not None and bool(minimum_of(request))
+        earmarks = () if is_part else tuple(self._loop.room.set_asides.earmarks)
+        who = full_name(gang.metadata.namespace, gang.metadata.name)
+        found = await self._think(lambda _: place_around(cluster, request, earmarks, priority=gang.priority, gang=who))
+        return asked_again(decision, verdict, found, now)
 
     async def alternatives(self, namespace: str, name: str) -> Sequence[Alternative]:
         """Return the next best domains of a placed gang, as things are now; () for one that is in no domain."""

@@ -291,7 +291,8 @@ def noted(verdict: Verdict, text: str) -> Verdict:
     """Return a verdict with one more thing said, once: a verdict that equal gangs share may have been noted before."""
     if text in verdict.detail.split("; "):
         return verdict
-    return replace(verdict, detail=f"{verdict.detail}; {text}" if verdict.detail else text)
+    detail = f"{verdict.detail}; {text}" if verdict.detail else text
+    return replace(verdict, detail=detail, notes=(*verdict.notes, text))
 
 
 def _minimum(member: CliqueRequest | GroupRequest) -> CliqueRequest | GroupRequest:

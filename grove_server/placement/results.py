@@ -267,7 +267,8 @@ class Verdict:
     """Why the gang is not placed. `proof` is True if no placement exists on this state of the cluster.
 
     `scope` is the gang, group or clique that failed, `pods_needed` its minimum. `generation` is the cluster's at
-    decision: ask `Cluster.may_help(request, generation)` before trying again.
+    decision: ask `Cluster.may_help(request, generation)` before trying again. `notes` are the parts of `detail` that
+    say why nobody leaves for it.
     """
 
     gang: str
@@ -283,6 +284,7 @@ class Verdict:
     remedies: tuple[Remedy, ...]
     generation: int
     detail: str = ""
+    notes: tuple[str, ...] = ()
 
     def sentence(self) -> str:
         """Return one sentence a person understands: what is needed, what is there, what would help."""

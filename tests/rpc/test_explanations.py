@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from grove.v1 import pod_clique_pb2, pod_gang_pb2
+from grove.v1 import node_pb2, pod_clique_pb2, pod_gang_pb2
 from grove.v1.explanation_pb2 import PlacementExplanation
 from grove_server.resources.cluster import Node
 from grove_server.resources.workload import Pod
@@ -112,3 +112,25 @@ async def test_a_part_that_comes_back_is_added_to_the_whole(turning: Harness) ->
     assert list(told.why_here)[: len(before.why_here)] == list(before.why_here)
     assert any("demo-0-b" in each for each in list(told.why_here)[len(before.why_here) :])
     assert told.sentence == before.sentence
+
+
+async def test_why_a_gang_waits_is_told_as_it_is_now(turning: Harness) -> None:
+    """After a change that is no help to it, and for which it is not asked again, its explanation has the new counts."""
+    await turning.apply_text(
+        MANIFEST.replace("name: demo", "name: big").replace(
+            "replicas: 1, minAvailable: 1", "replicas: 99, minAvailable: 99"
+        )
+    )
+    await until(lambda: turning.store.read().count(Pod.kind) > 50 and turning.plane.is_idle, "it waits")
+
+    async def told() -> PlacementExplanation:
+        answer = await turning.gangs.Explain(pod_gang_pb2.PodGangServiceExplainRequest(name="big-0"))
+        found: PlacementExplanation = answer.explanation
+        return found
+
+    assert {each.reason: each.node_count for each in (await told()).cluster.excluded}["Cordoned"] == 4
+    await turning.nodes.Uncordon(node_pb2.NodeServiceUncordonRequest(names=["n3", "n4"]))
+    await until(lambda: turning.plane.is_idle, "nothing is left to do")
+    now = await told()
+    assert {each.reason: each.node_count for each in now.cluster.excluded}["Cordoned"] == 2
+    assert now.proof

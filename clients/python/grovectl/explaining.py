@@ -34,6 +34,7 @@ GANGS_SHOWN_MAX: Final = 10
 # One line per tier; what is left out is counted.
 EXCLUSIONS_SHOWN_MAX: Final = 4
 _LABEL_WIDTH: Final = 14
+_JUST_NOW: Final = frozenset({"0s", "1s", "2s"})
 
 
 @click.command()
@@ -120,13 +121,21 @@ def explanation_lines(label: str, explanation: PlacementExplanation, moment: dat
     yield head + (f"  ({', '.join(times)})" if times else "")
     if explanation.sentence:
         yield f"  {explanation.sentence}"
-    yield from _details(explanation)
+    yield from _details(explanation, moment)
     for each in explanation.surplus:
         yield ""
         yield from (f"  {line}" for line in explanation_lines("surplus", each, moment))
 
 
-def _details(explanation: PlacementExplanation) -> Iterator[str]:
+def _proof(explanation: PlacementExplanation, moment: datetime) -> str:
+    """Return that there is no way, on the cluster as it is, or as it was when that was found out."""
+    ago = age(explanation.evaluated_at, moment) if explanation.evaluated_at else "0s"
+    if ago in _JUST_NOW:
+        return "proven impossible as the cluster is"
+    return f"proven impossible as the cluster was {ago} ago"
+
+
+def _details(explanation: PlacementExplanation, moment: datetime) -> Iterator[str]:
     """Yield the labelled lines of one explanation."""
     if explanation.HasField("queue_position"):
         place = f"{explanation.queue_position}. of those that wait in queue {explanation.queue}"
@@ -140,7 +149,7 @@ def _details(explanation: PlacementExplanation) -> Iterator[str]:
     if explanation.failed_scope:
         yield from _labelled("did not fit", [explanation.failed_scope])
     if explanation.reason and explanation.HasField("proof"):
-        proof = "proven impossible as the cluster is" if explanation.proof else "the search stopped at its budget"
+        proof = _proof(explanation, moment) if explanation.proof else "the search stopped at its budget"
         yield from _labelled("certainty", [proof])
     yield from _labelled("would fit if", explanation.would_fit_if)
     yield from _labelled("placed in", [f"{d.scope}: {d.level or d.key}={d.domain}" for d in explanation.topology])

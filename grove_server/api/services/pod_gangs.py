@@ -45,7 +45,7 @@ class PodGangService:
         demand_name(request.name)
         namespace = request.namespace or DEFAULT_NAMESPACE
         gang = self._backend.shared.store.read().get(PodGang, namespace, request.name)
-        decision = self._backend.placement.explain(namespace, request.name)
+        decision = await self._backend.placement.explain_now(namespace, request.name)
         if gang is None or decision is None:
             raise not_found(Kind.POD_GANG.value, namespace, [request.name])
         is_placed = gang.status.scheduled_at is not None and not decision.waiting_reason

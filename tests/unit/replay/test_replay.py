@@ -295,7 +295,7 @@ def test_an_odd_pod_is_said_and_hides_nothing(files: Files, item: object) -> Non
     ],
 )
 def test_the_node_of_a_pod_that_cannot_be_read_is_full(files: Files, name: str) -> None:
-    """What such a pod holds is unknown, so nobody is placed beside it; what is wrong is said in words about the file."""
+    """What such a pod holds is unknown, so nobody is placed beside it; what is wrong is said in words for people."""
     cluster = files.objects(node("n0"), ODD[name])
     found = files.run(cluster, files.manifest(a_set(pods=1, gpu_count=1)))
     assert not found.fits
