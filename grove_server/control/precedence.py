@@ -104,6 +104,10 @@ class Precedence:
             used.setdefault(name, Counter()).update(kept)
         return used
 
+    def held_by_pods(self) -> dict[str, Counter[str]]:
+        """Return what the pods of each queue hold, until they are gone, without what is kept for its gangs."""
+        return self._seats.used()
+
     @property
     def version(self) -> tuple[int, int]:
         """Changes whenever what queues use may have changed."""

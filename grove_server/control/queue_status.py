@@ -1,8 +1,9 @@
 """Tells how queues stand: their status, and metrics.
 
 Rules: written at most once in REST_S, and only what changed; a status is for people and dashboards, nothing is decided
-by it. A queue shows itself together with all queues below it. Queues that nobody stored (the default one, if nobody
-changed it) have metrics and no status.
+by it. Used is what pods hold until they are gone; what is kept for a gang meanwhile is not used yet, or the same GPUs
+would count twice. A queue shows itself together with all queues below it. Queues that nobody stored (the default one,
+if nobody changed it) have metrics and no status.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class QueueStatuses:
         self._was_in_use = self._queues.is_in_use
         running, pending = await self._gangs()
         tree = self._queues.tree
-        used, fair = self._precedence.used(), self._precedence.fair()
+        used, fair = self._precedence.held_by_pods(), self._precedence.fair()
         running, pending = _with_below(tree, running), _with_below(tree, pending)
         held = {resource: _with_below(tree, amounts) for resource, amounts in _by_resource(used).items()}
         due = {name: {r: int(share * scale_of(r)) for r, share in amounts.items()} for name, amounts in fair.items()}

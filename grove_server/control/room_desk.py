@@ -308,10 +308,12 @@ class RoomDesk:
         Without a *verdict* it waits for a limit.
         """
         topology = ask.request.topology or self._scenes.any_levels()
+        before = self.set_asides.of(key_of(gang))
         earmark = self.set_asides.follow(gang, ask.request, verdict, topology, now) if ask.is_whole else None
         if earmark is not None:
             self._events.note([earmarked_note(gang, earmark.sentence())])
         own = self.set_asides.of(key_of(gang))
+        self._has_opened |= before is not None and own is None
         text = "" if own is None else own.sentence()
         return f"{text} is set aside for it" if text else ""
 

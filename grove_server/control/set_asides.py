@@ -132,6 +132,9 @@ class SetAsides:
                 earmark = earmark_for(tried, gang.priority) if isinstance(tried, Verdict) else None
                 if earmark is not None:
                     break
+        if earmark is None and verdict is not None:
+            # No domain would do, so room under limits would be held for nothing.
+            return None
         name = full_name(gang.metadata.namespace, gang.metadata.name)
         earmark = replace(earmark or Earmark(gang=name, path=None, priority=gang.priority), gang=name)
         earmark = with_headroom(earmark, self._queues.tree, self._queues.name_of(gang), request)

@@ -33,10 +33,15 @@ class Asker:
 
 
 def with_headroom(earmark: Earmark, tree: QueueTree, queue: str, request: GangRequest) -> Earmark:
-    """Return an earmark that holds what a gang of a queue asks for under the limits that bind it, if any does."""
+    """Return an earmark that holds what a gang of a queue asks for under the limits that bind it, if any does.
+
+    Nothing is held for a gang that alone is more than a limit: it would be held for ever.
+    """
     amounts = amounts_of(request)
     ways = ways_within_limits(tree, queue, amounts) if queue in tree.numbers else ()
     limits = tuple(dict.fromkeys(ceiling.queue for way in ways for ceiling in way))
+    if any(ceiling.most < 0 for way in ways for ceiling in way):
+        limits = ()
     return earmark.holding(queue, amounts, limits) if limits else earmark.holding("", {}, ())
 
 

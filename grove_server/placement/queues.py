@@ -101,7 +101,8 @@ class InvalidQueuesError(ValueError):
 class Refusal:
     """Why a queue does not admit a gang: of which queue's limit, and by how much of which resource it is exceeded.
 
-    Amounts are in the units of the tree. `held` is what of the limit is set aside for others.
+    Amounts are in the units of the tree. `held` is what of the limit is set aside for others, `asked` what the gang
+    itself asks for.
     """
 
     queue: str
@@ -109,6 +110,7 @@ class Refusal:
     limit: int
     would_use: int
     held: int = 0
+    asked: int = 0
 
     @property
     def excess(self) -> int:
@@ -119,7 +121,8 @@ class Refusal:
         """Return the refusal as a sentence."""
         would_use, limit = (f"{each / scale_of(self.resource):.15g}" for each in (self.would_use, self.limit))
         aside = f", of which {self.held / scale_of(self.resource):.15g} are set aside for others" if self.held else ""
-        return f"queue {self.queue} would use {would_use} of {self.resource}, its limit is {limit}{aside}"
+        alone = ", and the gang alone is more than that: it can never run" if self.asked > self.limit else ""
+        return f"queue {self.queue} would use {would_use} of {self.resource}, its limit is {limit}{aside}{alone}"
 
 
 class QueueTree:
@@ -221,7 +224,14 @@ class QueueTree:
                 would_use, set_aside = int(totals[row, number]) + wanted, int(aside[row, number])
                 if wanted and would_use + set_aside > limit:
                     refusals.append(
-                        Refusal(queue=name, resource=resource, limit=limit, would_use=would_use, held=set_aside)
+                        Refusal(
+                            queue=name,
+                            resource=resource,
+                            limit=limit,
+                            would_use=would_use,
+                            held=set_aside,
+                            asked=wanted,
+                        )
                     )
         return tuple(refusals)
 

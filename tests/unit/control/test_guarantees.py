@@ -233,3 +233,16 @@ def test_a_what_if_knows_what_is_held_under_a_limit(world: World) -> None:
     world.apply(gang("t", "qb", "4", 1))
     assert said.decision.reason == world.why("t-0")[0] == "QueueLimit"
     assert said.decision.message == world.why("t-0")[1]
+
+
+def test_a_gang_over_its_own_limit_hears_that_it_never_runs(world: World) -> None:
+    """A gang that alone is more than a limit says so, and nothing is ever held for it."""
+    world.apply(*(gang(f"s{n}", "qb", "4", 1) for n in range(20)))
+    world.apply(gang("giant", "qb", "8", 13))
+    world.plane.pass_time(61.0)
+    reason, message = world.why("giant-0")
+    assert reason == "QueueLimit"
+    assert "and the gang alone is more than that: it can never run" in message
+    assert not world.plane.control.placement.room.set_asides.earmarks
+    world.apply(gang("small", "qb", "4", 1))
+    assert world.running("small") == 1

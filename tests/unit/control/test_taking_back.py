@@ -195,3 +195,26 @@ async def test_who_loses_and_who_takes_hears_of_the_queues(plane: Plane) -> None
     right = "gang default/o0-0, by which queue owner takes back what it is guaranteed"
     assert (target.reason, target.message) == ("Reclaimed", f"its places go to {right}")
     await plane.until(lambda: any(right in each.message for each in plane.all(Event)), "the victim hears")
+
+
+async def test_what_is_used_is_counted_once(plane: Plane) -> None:
+    """While pods leave for a gang of their own queue the status shows what pods hold, no more than there is."""
+    await workers(plane, 4)
+    await plane.put(*classes(), queue("q"), queue("other"))
+    for number in range(4):
+        await plane.apply(slow_in_queue(f"low{number}", "q", priorityClassName=LOW), uid=f"low{number}")
+    await plane.until_ready(4)
+    await plane.apply(slow_in_queue("high", "q", 3, priorityClassName=HIGH), uid="high")
+    await plane.until(lambda: gang_reason(plane, "high-0") == "WaitingForVictims", "it waits for others to leave")
+    await plane.until_quiet()
+    plane.clock.advance(2.0)
+    await plane.until(lambda: pending_of(plane, "q") == 4, "the status tells how it is now")
+    found = plane.store.read().get(Queue, "", "q")
+    assert found is not None
+    assert found.status.used["pods"] == "4"
+
+
+def pending_of(plane: Plane, name: str) -> int:
+    """Return how many gangs of a queue wait, as its status says."""
+    found = plane.store.read().get(Queue, "", name)
+    return 0 if found is None else found.status.pending_gangs
