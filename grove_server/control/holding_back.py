@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import TypeVar
 
 from grove_server.control.pace import Pace
 from grove_server.placement.steps import Steps
 from grove_server.telemetry import metrics
 from grove_server.telemetry.logs import get_logger
+
+T = TypeVar("T")
 
 _log = get_logger("control")
 
@@ -39,10 +42,15 @@ class HoldingBack:
         else:
             self._held.append(change)
 
-    async def finish(self, steps: Steps[None]) -> None:
-        """Make a decision; let others run while it rests, and then take in what they told."""
+    async def finish(self, steps: Steps[T]) -> T:
+        """Make a decision and return it; let others run while it rests, and then take in what they told."""
         try:
-            for _ in steps:
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as done:
+                    result: T = done.value
+                    return result
                 if self._pace.is_due:
                     if self._held is None:
                         self._held = deque()

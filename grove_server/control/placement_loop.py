@@ -323,7 +323,7 @@ class PlacementLoop(Supervised):
         candidates = dict.fromkeys([*dirty, *self._helped(), *self._followers.due(self.desk.waiting)])
         candidates.update(dict.fromkeys(self._following(candidates)))
         drafts = self._drafts
-        gangs = self._in_order(candidates)
+        gangs = await self._back.finish(self._in_order(candidates))
         left = Counter(map(_copy_of, gangs))
         for gang in gangs:
             await self._try(gang, self.desk.decide_minimum)
@@ -365,7 +365,7 @@ class PlacementLoop(Supervised):
                 following += self.desk.waiting_for_base(_copy_of(gang))
         return following
 
-    def _in_order(self, keys: Iterable[Key]) -> list[PodGang]:
+    def _in_order(self, keys: Iterable[Key]) -> Steps[list[PodGang]]:
         reader = self._store.read()
         gangs = []
         for key in keys:
@@ -377,7 +377,7 @@ class PlacementLoop(Supervised):
                 self._drafts_in_flight[_copy_of(gang)].again.add(key)
                 continue
             gangs.append(gang)
-        return self.room.precedence.in_order(gangs)
+        return (yield from self.room.precedence.in_order(gangs))
 
     async def _try(self, known: PodGang, decide: Callable[[PodGang, CopyDraft], Steps[None]]) -> None:
         gang = self._store.read().get(PodGang, known.metadata.namespace, known.metadata.name)

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from grove_server.control.decisions import Decision
 from grove_server.control.nominations import Nominations
@@ -29,15 +29,18 @@ from grove_server.placement.queues import NOTHING, QueueTree
 from grove_server.placement.reclaim import amounts_of
 from grove_server.placement.requests import GangRequest, PodShape, minimum_of
 from grove_server.placement.results import Verdict
+from grove_server.placement.steps import Steps
 from grove_server.placement.thresholds import Way, ways_within_guarantee, ways_within_limits
 from grove_server.placement.topology import IntArray
-from grove_server.placement.turns import HeadsOfLine, WaitingGang, order_gangs, placement_order
+from grove_server.placement.turns import HeadsOfLine, WaitingGang, order_steps, placement_order
 from grove_server.placement.waiting import QUEUE_BLOCKED, QUEUE_LIMIT
 from grove_server.placement.wake_ups import signature_of
 from grove_server.resources.meta import Key, key_of
 from grove_server.resources.reference import SharedTemplate
 from grove_server.resources.workload import Pod, PodGang
 from grove_server.store.interface import Store
+
+_GANGS_AT_ONCE: Final = 250
 
 Amounts = Mapping[str, int]
 Rank = tuple[int, tuple[bool | float | str | int, ...]]
@@ -73,23 +76,33 @@ class Precedence:
         """Forget what was fair."""
         self._fair = None
 
-    def in_order(self, gangs: Iterable[PodGang]) -> list[PodGang]:
-        """Return gangs in the order in which they are asked for."""
-        ordered = sorted(gangs, key=rank)
+    def in_order(self, gangs: Sequence[PodGang]) -> Steps[list[PodGang]]:
+        """Return gangs in the order in which they are asked for; what queues have must not change meanwhile."""
+        ranked = []
+        for number, gang in enumerate(gangs, start=1):
+            ranked.append((rank(gang), number, gang))
+            if number % _GANGS_AT_ONCE == 0:
+                yield
+        ranked.sort()
+        ordered = [gang for _, _, gang in ranked]
         if len(ordered) <= 1 or len(self._queues.tree.specs) == 1:
             return ordered
+        yield
         by_name = {full_name(g.metadata.namespace, g.metadata.name): g for g in ordered}
-        waiting = [
-            WaitingGang(
-                name=name,
-                queue=self._queues.name_of(gang),
-                priority=gang.priority,
-                order=placement_order(gang),
-                amounts=self._needed(gang),
+        waiting = []
+        for number, (name, gang) in enumerate(by_name.items(), start=1):
+            waiting.append(
+                WaitingGang(
+                    name=name,
+                    queue=self._queues.name_of(gang),
+                    priority=gang.priority,
+                    order=placement_order(gang),
+                    amounts=self._needed(gang),
+                )
             )
-            for name, gang in by_name.items()
-        ]
-        turns = order_gangs(self._queues.tree, self.fair(), self.used(), waiting)
+            if number % _GANGS_AT_ONCE == 0:
+                yield
+        turns = yield from order_steps(self._queues.tree, self.fair(), self.used(), waiting)
         return [by_name[each.name] for each in turns]
 
     # What queues say.

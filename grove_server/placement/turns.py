@@ -14,15 +14,18 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 
 from grove_server.placement.cluster import Cluster, shapes_of
 from grove_server.placement.queues import Blocking, QueueTree, quota_amounts, scale_of
 from grove_server.placement.requests import GangRequest
+from grove_server.placement.steps import Steps, finished
 from grove_server.placement.topology import BoolArray
 from grove_server.resources.workload import PodGang
+
+_GANGS_AT_ONCE: Final = 250
 
 OrderKey: TypeAlias = tuple[bool | int | float | str, ...]
 
@@ -48,7 +51,19 @@ def order_gangs(
 
     `fair` comes from `fair_share.fair_shares`, `used` by queue as for it. O(gangs x depth x log queues).
     """
-    return _Turns(tree, fair, used, gangs).run()
+    return finished(order_steps(tree, fair, used, gangs))
+
+
+def order_steps(
+    tree: QueueTree,
+    fair: Mapping[str, Mapping[str, float]],
+    used: Mapping[str, Mapping[str, int]],
+    gangs: Sequence[WaitingGang],
+) -> Steps[list[WaitingGang]]:
+    """Return what `order_gangs` does, in pieces."""
+    turns = _Turns(tree, fair, used, gangs)
+    yield
+    return (yield from turns.run())
 
 
 class _Turns:
@@ -81,10 +96,12 @@ class _Turns:
         for heap in self.children.values():
             heapq.heapify(heap)
 
-    def run(self) -> list[WaitingGang]:
-        result = []
+    def run(self) -> Steps[list[WaitingGang]]:
+        result: list[WaitingGang] = []
         while self.children.get(-1):
             result.append(self._serve(-1))
+            if len(result) % _GANGS_AT_ONCE == 0:
+                yield
         return result + self.others
 
     def _serve(self, parent: int) -> WaitingGang:

@@ -16,7 +16,7 @@ from grove_server.placement.queues import (
     check_queues,
 )
 from grove_server.placement.requests import GPU_SHARE
-from grove_server.placement.turns import HeadsOfLine, WaitingGang, order_gangs
+from grove_server.placement.turns import HeadsOfLine, WaitingGang, order_gangs, order_steps
 from tests.placement_cases import clique, gang
 
 
@@ -206,3 +206,16 @@ def test_a_queue_wants_no_more_than_limits_below_it_allow() -> None:
     tree = QueueTree([_queue("top"), _queue("x", "top", limit={"gpu": 2}), _queue("other")])
     shares = fair_shares(tree, {"gpu": 12}, {"x": {"gpu": 90}, "other": {"gpu": 90}})
     assert [shares[name]["gpu"] for name in ("top", "x", "other")] == pytest.approx([2, 2, 10])
+
+
+def test_turns_of_many_gangs_are_told_in_pieces() -> None:
+    """Ordering many gangs rests between pieces of them, and comes to the same order."""
+    tree = QueueTree([_queue("a"), _queue("b")])
+    gangs = [
+        WaitingGang(name=f"g{n}", queue="ab"[n % 2], priority=0, order=(n,), amounts={"gpu": 1}) for n in range(2_000)
+    ]
+    rests, steps = 0, order_steps(tree, {}, {}, gangs)
+    for _ in steps:
+        rests += 1
+    assert rests >= 8
+    assert [each.name for each in order_gangs(tree, {}, {}, gangs)][:2] == ["g0", "g2"]
