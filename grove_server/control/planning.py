@@ -46,6 +46,7 @@ from grove_server.placement.results import Placement, ScopeKind, Verdict
 from grove_server.placement.rounds import AbandonedError
 from grove_server.placement.shapes import shape_of
 from grove_server.placement.trial_answer import Refused, TrialAnswer
+from grove_server.placement.waiting import QUEUE_LIMIT
 from grove_server.placement.whatif import NO_CHANGE, ClusterChange, WhatIf, WhatIfAnswer, ask_what_if
 from grove_server.resources.cluster import ClusterTopologyBinding
 from grove_server.resources.duration import format_duration
@@ -401,6 +402,9 @@ def _path(placement: Placement) -> DomainPath:
 
 
 def _told(answer: TrialAnswer, levels: TopologyLevels, now: float, *, is_displaced: bool) -> PlannedGang:
+    if answer.limit and not answer.waiting_reason:
+        # There is room: what is missing is the queue's leave.
+        answer = replace(answer, waiting_reason=QUEUE_LIMIT, waiting_message=f"{answer.limit}; others leave for it")
     gang = answer.planned.gang
     part = answer.telling
     level_names = {level.key: level.domain for level in levels.get(gang.topology_name, ())}

@@ -288,11 +288,12 @@ def over_limits(cluster: Cluster, request: GangRequest) -> Verdict:
 
 
 def noted(verdict: Verdict, text: str) -> Verdict:
-    """Return a verdict with one more thing said, once: a verdict that equal gangs share may have been noted before."""
-    if text in verdict.detail.split("; "):
+    """Return a verdict with more said, each part once: a verdict that equal gangs share may have been noted before."""
+    said = verdict.detail.split("; ") if verdict.detail else []
+    more = [part for part in text.split("; ") if part not in said]
+    if not more:
         return verdict
-    detail = f"{verdict.detail}; {text}" if verdict.detail else text
-    return replace(verdict, detail=detail, notes=(*verdict.notes, text))
+    return replace(verdict, detail="; ".join([*said, *more]), notes=(*verdict.notes, *more))
 
 
 def _minimum(member: CliqueRequest | GroupRequest) -> CliqueRequest | GroupRequest:

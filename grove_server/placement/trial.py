@@ -251,7 +251,7 @@ class Trial:
             if part is not None:
                 self._seat(planned, ask, part)
             if kept is not None:
-                answer = replace(answer, eviction=answer.eviction or kept.plan)
+                answer = replace(answer, eviction=answer.eviction or kept.plan, limit=answer.limit or kept.limit)
                 parts.append(TrialPart(request=ask.request, outcome=kept.verdict))
                 continue
             earmarks = self.earmarks if ask.is_whole else ()
@@ -260,7 +260,8 @@ class Trial:
                 made = self.room.make_within(planned, ask, earmarks) if refusal[0] == QUEUE_LIMIT else ""
                 if isinstance(made, Kept):
                     self._hold_no_room(planned.name)
-                    answer = replace(answer, eviction=answer.eviction or made.plan)
+                    self.room.kept[planned.name] = made._replace(limit=refusal[1])
+                    answer = replace(answer, eviction=answer.eviction or made.plan, limit=answer.limit or refusal[1])
                     parts.append(TrialPart(request=ask.request, outcome=made.verdict))
                 elif not answer.waiting_reason:
                     why = f"{refusal[1]}; {made}" if made else refusal[1]

@@ -33,8 +33,9 @@ class TrialAnswer:
 
     `parts`: the minimum, or what of it was lost; for a gang whose minimum stands, its surplus. A reason says why the
     gang, or the part of it in `refused`, was not asked for at all. `eviction` is who would have to go so that the first
-    part that does not fit gets places, None if nobody could. `surplus_count`: pods beyond the minimum that wait,
-    `surplus_placed`: those of them that get places after all minimums.
+    part that does not fit gets places, None if nobody could; `limit` says which limits of its queue they leave for.
+    `surplus_count`: pods beyond the minimum that wait, `surplus_placed`: those of them that get places after all
+    minimums.
     """
 
     planned: PlannedGang
@@ -43,6 +44,7 @@ class TrialAnswer:
     waiting_message: str = ""
     refused: GangRequest | None = None
     eviction: Preemption | None = None
+    limit: str = ""
     surplus_count: int = 0
     surplus_placed: int = 0
 

@@ -46,11 +46,12 @@ _SEATS_PER_US: Final = 1
 
 
 class Kept(NamedTuple):
-    """Places that are kept for a part of a gang, by which plan, and what it was told before."""
+    """Places that are kept for a part of a gang, by which plan, what it was told before, and for which limits."""
 
     part: str
     plan: Preemption
     verdict: Verdict
+    limit: str = ""
 
 
 class TrialRoom:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
@@ -14,6 +15,7 @@ from grove.v1 import pod_gang_pb2
 from grove_server.resources.cluster import Node
 from grove_server.resources.meta import Kind, Metadata
 from grove_server.resources.workload import Pod
+from grovectl.simulating import simulation_lines
 from tests.planes import binding, worker
 from tests.rpc.harness import Harness, refused, serving
 from tests.waiting import until
@@ -164,6 +166,10 @@ async def test_whom_a_gang_would_displace_is_told(turning: Harness) -> None:
     assert not gang.fits
     assert [(each.name, each.kind, each.priority) for each in gang.evictions] == [(f"{n}-0", "Gang", 0) for n in "abd"]
     assert [each.pods[0].startswith(f"{each.name}-c-") for each in gang.evictions] == [True] * 3
+    assert gang.eviction_reasons[0] == "3 gangs of priority 0 or less end: 3 pods in all"
+    lines = "\n".join(simulation_lines(answer, datetime.now(UTC)))
+    assert "it would displace 3 pods of 3 gangs:\n    3 gangs of priority 0 or less end" in lines
+    assert "by priority" not in lines
 
 
 async def test_the_largest_gang_is_told_for_the_pods_of_the_question(turning: Harness) -> None:

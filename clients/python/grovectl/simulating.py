@@ -13,7 +13,6 @@ from grove.v1.placement_pb2 import (
     ClusterFigures,
     LargestGang,
     PlacementServiceSimulateResponse,
-    SimulatedEviction,
     SimulatedGang,
 )
 from grove_client.objects import to_object
@@ -93,7 +92,7 @@ def simulation_lines(answer: PlacementServiceSimulateResponse, moment: datetime)
     for gang in missing[:GANGS_SHOWN_MAX]:
         yield ""
         yield from explanation_lines(f"podgang/{gang.name}", gang.explanation, moment)
-        yield from _eviction_lines(gang.evictions)
+        yield from _eviction_lines(gang)
     if len(missing) > GANGS_SHOWN_MAX:
         yield f"\n{len(missing) - GANGS_SHOWN_MAX} more that do not fit are not shown; see -o json"
     if answer.HasField("figures") and answer.figures.gpu_count:
@@ -115,12 +114,13 @@ def _simulated_row(gang: SimulatedGang) -> list[str]:
     ]
 
 
-def _eviction_lines(evictions: Iterable[SimulatedEviction]) -> Iterator[str]:
-    victims = list(evictions)
+def _eviction_lines(gang: SimulatedGang) -> Iterator[str]:
+    victims = list(gang.evictions)
     if not victims:
         return
     pods = sum(len(victim.pods) for victim in victims)
-    yield f"  by priority it would displace {pods} pods of {len(victims)} gangs:"
+    yield f"  it would displace {pods} pod{'s' * (pods != 1)} of {len(victims)} gang{'s' * (len(victims) != 1)}:"
+    yield from (f"    {reason}" for reason in gang.eviction_reasons)
     for victim in victims[:_VICTIMS_SHOWN_MAX]:
         what = "all of it" if victim.kind == "Gang" else "surplus"
         yield f"    {victim.namespace}/{victim.name} (priority {victim.priority}): {len(victim.pods)} pods, {what}"

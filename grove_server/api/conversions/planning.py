@@ -33,6 +33,8 @@ def simulated_gang(gang: SimulatedGang) -> pb.SimulatedGang:
         explanation=explanation(gang.decision),
         displaced=gang.is_displaced,
     )
+    if gang.eviction is not None:
+        message.eviction_reasons.extend(gang.eviction.reasons)
     for victim in () if gang.eviction is None else gang.eviction.victims:
         if is_leaving(victim.gang):
             # They go without being told to.

@@ -173,6 +173,23 @@ async def test_a_limit_holds_in_what_ifs(plane: Plane) -> None:
         assert (gang.fits, gang.surplus_placed) == (True, placed)
 
 
+async def test_a_limit_that_others_leave_for_is_told(plane: Plane) -> None:
+    """A gang with room, for which others of its queue have to leave, waits for the limit and not for capacity."""
+    await plane.put(*(worker(i) for i in range(6)), a_queue("q", limit={"pods": "2"}))
+    await plane.apply(in_queue("low", "q", 2), uid="low")
+    await plane.until_ready(2)
+    high = PriorityClass(metadata=Metadata(name="high"), value=10)
+    document = manifest([clique("a")], name="t", priorityClassName="high")
+    document["metadata"]["labels"] = {QUEUE: "q"}
+    owner = admitted(document, uid="t", now=plane.clock.now())
+    [gang] = (await plane.control.planning.simulate([owner], [], gang_count_max=10, classes=[high])).gangs
+    assert gang.eviction is not None
+    assert [victim.gang for victim in gang.eviction.victims] == ["default/low-0"]
+    assert gang.decision.reason == QUEUE_LIMIT
+    assert "limit" in gang.decision.message
+    assert gang.decision.outcome is None
+
+
 async def test_an_unknown_queue_takes_no_gangs(plane: Plane) -> None:
     """A gang of a queue that is nowhere waits; if the queue comes with the question it does not."""
     await plane.put(worker(0))
@@ -199,6 +216,7 @@ async def test_a_queue_takes_back_in_what_ifs(plane: Plane) -> None:
     await plane.until_ready(4)
     [gang] = (await asked(plane, in_queue("s", "red", 2))).gangs
     assert gang.eviction is not None
+    assert gang.eviction.reasons[0].startswith("queue red takes back from ")
     victims = {victim.gang.removeprefix("default/") for victim in gang.eviction.victims}
     await plane.apply(in_queue("s", "red", 2), uid="s")
     await plane.until(lambda: happened(plane, "s").get("s-0", (False, ""))[0], "it takes its places")

@@ -25,6 +25,7 @@ from grove_server.placement import (
     VerdictCode,
     place,
 )
+from grove_server.placement.preemption import noted
 from grove_server.placement.requests import Operator
 from tests.placement_cases import (
     BLOCK,
@@ -259,6 +260,15 @@ def _odd(index: int) -> dict[str, int]:
 
 def _labelled(nodes: list[NodeState]) -> list[NodeState]:
     return [replace(each, labels={**each.labels, ZONE: "z", BLOCK: "b"}) for each in nodes]
+
+
+def test_nothing_is_noted_twice() -> None:
+    """Several things said at once to a verdict that has one of them already add the others alone."""
+    verdict = noted(refused(place(workers(), gang(clique("w", 29)))), "nobody leaves")
+    again = noted(verdict, "nobody leaves; its queue takes nothing back")
+    assert again.detail.endswith("; nobody leaves; its queue takes nothing back")
+    assert again.detail.count("nobody leaves") == 1
+    assert noted(again, "its queue takes nothing back") is again
 
 
 def test_an_empty_cluster_is_said_to_be_empty() -> None:

@@ -35,6 +35,7 @@ class SimulatedGang(_message.Message):
     EXPLANATION_FIELD_NUMBER: _builtins.int
     EVICTIONS_FIELD_NUMBER: _builtins.int
     DISPLACED_FIELD_NUMBER: _builtins.int
+    EVICTION_REASONS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Namespace of the gang."""
     name: _builtins.str
@@ -61,6 +62,12 @@ class SimulatedGang(_message.Message):
         gone for the gangs after it.
         """
 
+    @_builtins.property
+    def eviction_reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """By what right they leave and what it costs, for people: by priority, or because a queue takes back what it is
+        guaranteed.
+        """
+
     def __init__(
         self,
         *,
@@ -74,10 +81,11 @@ class SimulatedGang(_message.Message):
         explanation: _explanation_pb2.PlacementExplanation | None = ...,
         evictions: _abc.Iterable[Global___SimulatedEviction] | None = ...,
         displaced: _builtins.bool | None = ...,
+        eviction_reasons: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_displaced", b"_displaced", "_fits", b"_fits", "_surplus_pod_count", b"_surplus_pod_count", "_surplus_pod_count_placed", b"_surplus_pod_count_placed", "displaced", b"displaced", "explanation", b"explanation", "fits", b"fits", "surplus_pod_count", b"surplus_pod_count", "surplus_pod_count_placed", b"surplus_pod_count_placed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_displaced", b"_displaced", "_fits", b"_fits", "_surplus_pod_count", b"_surplus_pod_count", "_surplus_pod_count_placed", b"_surplus_pod_count_placed", "displaced", b"displaced", "evictions", b"evictions", "explanation", b"explanation", "fits", b"fits", "name", b"name", "namespace", b"namespace", "pod_clique_set", b"pod_clique_set", "role", b"role", "surplus_pod_count", b"surplus_pod_count", "surplus_pod_count_placed", b"surplus_pod_count_placed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_displaced", b"_displaced", "_fits", b"_fits", "_surplus_pod_count", b"_surplus_pod_count", "_surplus_pod_count_placed", b"_surplus_pod_count_placed", "displaced", b"displaced", "eviction_reasons", b"eviction_reasons", "evictions", b"evictions", "explanation", b"explanation", "fits", b"fits", "name", b"name", "namespace", b"namespace", "pod_clique_set", b"pod_clique_set", "role", b"role", "surplus_pod_count", b"surplus_pod_count", "surplus_pod_count_placed", b"surplus_pod_count_placed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__displaced: _TypeAlias = _typing.Literal["displaced"]  # noqa: Y015
     _WhichOneofArgType__displaced: _TypeAlias = _typing.Literal["_displaced", b"_displaced"]  # noqa: Y015
