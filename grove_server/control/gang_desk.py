@@ -304,7 +304,9 @@ class GangDesk:
             since = old.since
         else:
             since = now
-            if not is_placed(gang, scene.pods) or old is None:
+            # Pods that are still to be made are on their way; why they have to be is told already (Preempted, Created).
+            is_news = decision.waiting_reason != WAITING_FOR_PODS
+            if is_news and (old is None or not is_placed(gang, scene.pods)):
                 self._events.note([waiting_note(gang, decision)])
         self.waiting[key] = replace(
             decision,

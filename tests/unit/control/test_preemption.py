@@ -176,6 +176,9 @@ async def test_a_whole_gang_gives_way_and_comes_back(plane: Plane) -> None:
     target = find_condition(plane.one(PodGang, "s-0").status.conditions, "DisruptionTarget")
     assert target is not None
     assert target.status == "False"
+    await plane.until(lambda: "Preempted" in events(plane, "s-0"), "that it left is told")
+    await plane.until_quiet()
+    assert "WaitingForPods" not in events(plane, "s-0")
 
 
 def _deleted(resource: PodCliqueSet, plane: Plane) -> Metadata:
