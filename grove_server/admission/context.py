@@ -49,9 +49,10 @@ class AdmissionContext:
     ``bindings`` maps the name of each ClusterTopologyBinding to its domains, broadest first. ``uid`` and ``now`` (epoch
     seconds) go to what is created. ``name_patterns_taken`` answers, for one normalised pattern, the (set name, pattern)
     pairs of the request's namespace that have it. ``global_defaults`` says of each PriorityClass whether it is the
-    default, ``node_address`` gives a new node an address that no other has, ``queues`` are the queues by name; those of the text at hand are in both. ``schedulers_enabled`` are the
-    backends known here, of which a ClusterTopologyBinding may name those in ``schedulers_with_topology`` (by default,
-    those of Grove's chart and ours). ``misfit`` makes warnings only, for nodes come and go.
+    default, ``node_address`` gives a new node an address that no other has, ``queues`` are the queues by name; those
+    of the text at hand are in both. ``schedulers_enabled`` are the backends known here, of which a
+    ClusterTopologyBinding may name those in ``schedulers_with_topology`` (by default, those of Grove's chart and
+    ours). ``misfit`` makes warnings only, for nodes come and go.
     """
 
     now: float

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Final
 from grove_server.resources.manifest import ClusterTopologyBindingSpec
 from grove_server.resources.meta import SCHEMA, Condition, Kind, Metadata
 
-
 BY_HAND: Final = "by-hand"
 """What `Node.described` says of a node that a person made."""
 
