@@ -32,14 +32,18 @@ class Afterwards:
 
     def begin(self) -> None:
         """Begin what is due after a round."""
+        self.tell()
+        if self._room.evictions.may_answer_otherwise and not self._is_asking:
+            self._is_asking = True
+            self._run_aside(self._ask())
+
+    def tell(self) -> None:
+        """Have it told a moment later how queues stand; within rounds too, for one of many gangs takes seconds."""
         statuses = self._room.statuses
         statuses.note_change()
         if statuses.is_stale and not self.is_telling:
             self.is_telling = True
             self._run_aside(self._tell())
-        if self._room.evictions.may_answer_otherwise and not self._is_asking:
-            self._is_asking = True
-            self._run_aside(self._ask())
 
     async def _tell(self) -> None:
         try:

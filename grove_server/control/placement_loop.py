@@ -332,6 +332,7 @@ class PlacementLoop(Supervised):
                 # Send off what this round will not come back to.
                 for key in [k for k, draft in drafts.items() if not left[k] and not draft.has_surplus]:
                     self._submit(drafts.pop(key))
+                self.afterwards.tell()
                 await self._pace.breathe()
         for gang in gangs:
             await self._try(gang, self.desk.decide_surplus)

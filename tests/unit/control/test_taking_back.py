@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from grove_server.control.afterwards import Afterwards
 from grove_server.control.drafts import CopyDraft
 from grove_server.control.gang_desk import GangDesk
+from grove_server.control.pace import Pace
 from grove_server.placement.steps import Steps
 from grove_server.resources.cluster import Event
 from grove_server.resources.meta import find_condition
@@ -218,3 +220,24 @@ def pending_of(plane: Plane, name: str) -> int:
     """Return how many gangs of a queue wait, as its status says."""
     found = plane.store.read().get(Queue, "", name)
     return 0 if found is None else found.status.pending_gangs
+
+
+async def test_how_queues_stand_is_told_within_a_round(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The status of a queue does not wait for the end of a round, which may take seconds: no round ends here."""
+    await workers(plane, 8)
+    await plane.put(queue("q"))
+    await plane.until_quiet()
+    monkeypatch.setattr(Afterwards, "begin", lambda _: None)
+    plane.clock.advance(1.1)
+    await plane.until(lambda: not plane.control.placement.afterwards.is_telling, "nothing is about to be told")
+    monkeypatch.setattr(Pace, "is_due", property(lambda _: True))
+    await plane.apply(slow_in_queue("t", "q") | {"spec": in_copies(slow_in_queue("t", "q"), 8)}, uid="t")
+    await plane.until(lambda: running(plane, "t") == 8, "all run")
+    plane.clock.advance(1.1)
+    await plane.until(lambda: running_of(plane, "q") > 0, "the status of the queue is written")
+
+
+def running_of(plane: Plane, name: str) -> int:
+    """Return how many gangs of a queue have places, as its status says."""
+    found = plane.store.read().get(Queue, "", name)
+    return 0 if found is None else found.status.running_gangs
