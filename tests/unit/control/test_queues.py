@@ -206,7 +206,7 @@ async def test_a_large_gang_is_not_starved(plane: Plane) -> None:
     [earmark] = plane.control.placement.room.set_asides.earmarks
     assert earmarked(plane, "large-0")[0] == "True"
     assert "is set aside for it" in earmarked(plane, "large-0")[1]
-    rack = dict(earmark.path)["example.com/rack"]
+    rack = dict(earmark.path or ())["example.com/rack"]
     await plane.until(lambda: any(each.reason == "Earmarked" for each in plane.all(Event)), "told")
     inside = [
         pod.identity.set_name

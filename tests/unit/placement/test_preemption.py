@@ -205,7 +205,7 @@ def test_lower_work_goes_around_an_earmarked_domain() -> None:
     assert earmark is not None
     assert earmark.gang == "big"
     small = gang(clique("w", 1, gpus(1)), name="small")
-    other = {"0": "n1", "1": "n0"}[dict(earmark.path)[RACK]]
+    other = {"0": "n1", "1": "n0"}[dict(earmark.path or ())[RACK]]
     before = cluster.free_of("n0"), cluster.free_of("n1")
     assert placed(place_around(cluster, small, [earmark], priority=5)).cliques[0].bindings[0].node == other
     eight = gang(clique("w", 1, gpus(8)), name="eight")
