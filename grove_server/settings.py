@@ -80,6 +80,9 @@ class Settings(BaseModel):
     pods_per_set_max: int = Field(20_000, ge=1, le=1_000_000, description="pods in one set, all copies together")
     response_cache_bytes: int = Field(64 << 20, ge=0, le=1 << 34, description="memory for serialized resources")
     replica_metrics: bool = Field(default=True, description="metrics with the names of sets, cliques and groups")
+    allow_exec: Literal["auto", "on", "off"] = Field(
+        "auto", description="whether commands may be run beside containers; auto: on loopback and unix sockets"
+    )
     reflection: bool = Field(default=True, description="gRPC server reflection")
     node_eviction_delay_s: float = Field(
         300.0, ge=0, le=86_400, description="pods leave a node that was not ready for so long"

@@ -34,10 +34,11 @@ from grove_server.api.health import HealthMonitor
 from grove_server.api.load import CallClass, Load
 from grove_server.api.pages import Listings
 from grove_server.api.pipeline import LogPolicy, Pipeline, Service
-from grove_server.api.ports import ControlPort, HealthPort
+from grove_server.api.ports import ContainersPort, ControlPort, HealthPort
 from grove_server.api.reading import Shared
 from grove_server.api.reflected import reflected_pool
 from grove_server.api.services.cluster_topology_bindings import ClusterTopologyBindingService
+from grove_server.api.services.containers import ContainerService
 from grove_server.api.services.debug import DebugService
 from grove_server.api.services.endpoints import EndpointService
 from grove_server.api.services.events import EventService
@@ -56,6 +57,7 @@ from grove_server.api.services.stories import StoryService
 from grove_server.api.streams import Streams
 from grove_server.api.tables import Access
 from grove_server.api.views import Views
+from grove_server.runtime.containers import NoContainers
 from grove_server.settings import Settings
 from grove_server.store.interface import Store
 from grove_server.telemetry.build import commit, version
@@ -103,6 +105,7 @@ class ApiServer:
         control: ControlPort,
         health: HealthPort,
         load: Load,
+        containers: ContainersPort | None = None,
         now: Callable[[], float] = time.time,
         new_uid: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
@@ -127,6 +130,7 @@ class ApiServer:
             loads=control.loads,
             orders=control.orders,
             chronicle=control.chronicle,
+            containers=containers if containers is not None else NoContainers(settings.runtime),
             now=now,
             facts=ServerFacts(
                 version=version(),
@@ -135,6 +139,7 @@ class ApiServer:
                 runtime=settings.runtime,
                 started_at=now(),
             ),
+            is_exec_on=settings.allow_exec == "on" or (settings.allow_exec == "auto" and self.address.is_local),
         )
         self._services = services(backend)
         self.health = HealthMonitor(health, [service.name for service in self._services])
@@ -199,6 +204,7 @@ def services(backend: Backend) -> list[Service]:
         PodCliqueScalingGroupService(backend),
         PodGangService(backend),
         PodService(backend),
+        ContainerService(backend),
         NodeService(backend),
         ClusterTopologyBindingService(backend),
         PriorityClassService(backend),

@@ -199,6 +199,10 @@ EVENTS_DROPPED: Final = Counter(
 )
 DUMPS: Final = Counter("grove_dumps_total", "Dumps taken, by how they ended.", ("outcome",), registry=REGISTRY)
 
+CONTAINER_STREAMS: Final = Gauge(
+    "grove_container_streams", "Readers of logs and commands beside containers now.", ("kind",), registry=REGISTRY
+)
+
 REPLICAS: Final = ReplicaSeries()
 BUILD_INFO: Final = Gauge(
     "grove_build_info", "Always 1; the labels say what runs.", ("version", "commit", "python"), registry=REGISTRY

@@ -42,6 +42,7 @@ _DEADLINE_BY_VERB: Final = {
     "ReportLoad": WRITE_S,
     "Simulate": BATCH_S,
     "GetMap": LIST_S,
+    "GetUsage": LIST_S,
     "PlanConsolidation": BATCH_S,
 }
 _DEADLINE_BY_METHOD: Final = {
@@ -66,6 +67,7 @@ _IDEMPOTENT_VERBS: Final = frozenset(
         "MarkUp",
         "Simulate",
         "GetMap",
+        "GetUsage",
         "PlanConsolidation",
         "ListRouters",
         "AcknowledgeDrain",
