@@ -189,6 +189,38 @@ CONSOLIDATION_PLANS: Final = Counter(
     registry=REGISTRY,
 )
 
+CONTAINER_STARTS: Final = Counter(
+    "grove_container_starts_total",
+    "Containers that the process runtime tried to start, by what came of it.",
+    ("outcome",),
+    registry=REGISTRY,
+)
+CONTAINER_RESTARTS: Final = Counter(
+    "grove_container_restarts_total", "Starts of containers after their first.", registry=REGISTRY
+)
+CONTAINER_ENDS: Final = Counter(
+    "grove_container_ends_total",
+    "Containers that ended, by the kubelet's word for how.",
+    ("reason",),
+    registry=REGISTRY,
+)
+PROBES: Final = Counter(
+    "grove_probe_results_total", "Answers to probes of containers.", ("probe", "outcome"), registry=REGISTRY
+)
+PROBE_SECONDS: Final = Histogram(
+    "grove_probe_duration_seconds",
+    "One question to a container.",
+    ("probe",),
+    buckets=_CALL_BUCKETS_S,
+    registry=REGISTRY,
+)
+HOOKS: Final = Counter(
+    "grove_container_hooks_total", "Hooks of containers that ended.", ("hook", "outcome"), registry=REGISTRY
+)
+GPUS_OUT_OF_SERVICE: Final = Gauge(
+    "grove_gpus_out_of_service", "GPUs of this machine that are not offered to pods.", registry=REGISTRY
+)
+
 STORY_RESOURCES: Final = Gauge("grove_story_resources", "Resources with a remembered story.", registry=REGISTRY)
 STORY_TRANSITIONS: Final = Gauge("grove_story_transitions", "Transitions remembered in all stories.", registry=REGISTRY)
 STORY_FORGOTTEN: Final = Counter(
