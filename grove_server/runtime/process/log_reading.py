@@ -21,11 +21,14 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from grove_server.runtime.containers import STAMP_LENGTH, LogLine, LogPiece
+from grove_server.runtime.containers import STAMP_LENGTH, LogLine, LogPiece, LogQuery
 
 PIECE_BYTES: Final = 64 << 10
 # How long a reader that has all sleeps: short after output, longer the longer there is none.
@@ -106,7 +109,7 @@ def parse_line(raw: bytes) -> LogLine | None:
 
 
 class LogReader:
-    """Reads the output of one run. Blocks for the disk; used by one thread at a time."""
+    """Reads the output of one run. Blocks for the disk, so that it is used in threads, by one at a time."""
 
     def __init__(self, folder: Path, attempt: int) -> None:
         self._folder = folder
@@ -118,24 +121,30 @@ class LogReader:
         self._since = b""
         self._has_gap = False
         self._end: tuple[int, int] | None = None
+        # A reader that is given up may be closed while a thread still reads.
+        self._lock = threading.Lock()
 
-    def open(self, *, tail_lines: int | None = None, since: str = "", stop_at_end: bool = False) -> None:
-        """Go to where to begin; with *stop_at_end* what is written from now on is not read.
+    def open(self, query: LogQuery) -> None:
+        """Go to where to begin; what is written from now on is read only if the query follows."""
+        with self._lock:
+            self._open(query)
 
-        A rotation that happens meanwhile can move the start towards the end by the file that it deletes.
-        """
-        self._since = since.encode("ascii")
-        files = log_files(self._folder, self._attempt)
-        place = _Place(0, 0)
-        if tail_lines is not None:
-            place = _tail(files, tail_lines)
-        if since:
-            place = max(place, _since(files, self._since))
-        if stop_at_end and files:
-            self._end = (files[-1].inode, _size(files[-1]))
-        for number, file in enumerate(files[place.number :]):
-            if self._hold(file):
-                self._offset = place.offset if not number else 0
+    def _open(self, query: LogQuery) -> None:
+        self._since = query.since.encode("ascii")
+        for _ in range(_LISTINGS_MAX):
+            files = log_files(self._folder, self._attempt)
+            if not files:
+                return
+            place = _Place(0, 0)
+            if query.tail_lines is not None:
+                place = _tail(files, query.tail_lines)
+            if query.since:
+                place = max(place, _since(files, self._since))
+            if not query.follow:
+                self._end = (files[-1].inode, _size(files[-1]))
+            # A rotation meanwhile has moved another file to this name: all is looked at again.
+            if self._hold(files[place.number]):
+                self._offset = place.offset
                 return
 
     def read(self, *, is_over: bool = False) -> LogPiece:
@@ -143,6 +152,10 @@ class LogReader:
 
         *is_over* says that nothing more is written: then a last line that lacks its end is output, too.
         """
+        with self._lock:
+            return self._read(is_over=is_over)
+
+    def _read(self, *, is_over: bool) -> LogPiece:
         lines: list[LogLine] = []
         while not lines:
             if self._descriptor < 0 and not self._move():
@@ -177,13 +190,22 @@ class LogReader:
             return False
 
     def close(self) -> None:
-        """Let go of the file; harmless when called twice."""
+        """Let go of the file, once nobody reads it; harmless when called twice."""
+        with self._lock:
+            self._drop()
+
+    def _drop(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
     def _block(self) -> bytes:
         room = PIECE_BYTES
+        size = os.fstat(self._descriptor).st_size
+        if size < self._offset:
+            # A write that the disk cut off was taken back.
+            self._offset = size
+            self._has_gap = True
         if self._end is not None and self._end[0] == self._inode:
             room = max(0, min(room, self._end[1] - self._offset))
         return os.pread(self._descriptor, room, self._offset)
@@ -248,39 +270,42 @@ class LogReader:
         if os.fstat(descriptor).st_ino != file.inode:
             os.close(descriptor)
             return False
-        self.close()
+        self._drop()
         self._descriptor, self._inode, self._offset = descriptor, file.inode, 0
         return True
 
 
 async def follow(
-    reader: LogReader,
-    *,
-    is_over: Callable[[], bool],
-    in_thread: Callable[[Callable[[], LogPiece]], Awaitable[LogPiece]],
+    reader: LogReader, query: LogQuery, *, is_over: Callable[[], bool], threads: Executor
 ) -> AsyncGenerator[LogPiece, None]:
-    """Yield output until all is read and *is_over* says that nothing more is written; closes the reader.
+    """Yield output until all is read and, if the query follows, *is_over* says that nothing more is written.
 
-    *in_thread* reads away from the event loop; the next piece is read only when the one before was taken.
+    Reads in *threads*, the next piece only when the one before was taken. Closes the reader.
     """
+    loop = asyncio.get_running_loop()
     delay_s = _POLL_MIN_S
     try:
+        await loop.run_in_executor(threads, reader.open, query)
         while True:
             # Asked before reading, so that all that was written before the end is read.
             over = is_over()
             piece = LogPiece(())
-            if over or reader.has_news():
-                piece = await in_thread(lambda over=over: reader.read(is_over=over))  # type: ignore[misc]  # a bound default
+            if over or not query.follow or reader.has_news():
+                piece = await loop.run_in_executor(threads, partial(reader.read, is_over=over))
             if piece.lines or piece.has_gap:
                 delay_s = _POLL_MIN_S
                 yield piece
-            elif over:
+            elif over or not query.follow:
                 return
             else:
                 await asyncio.sleep(delay_s)
                 delay_s = min(delay_s * 2, _POLL_MAX_S)
     finally:
-        reader.close()
+        try:
+            threads.submit(reader.close)
+        except RuntimeError:
+            # The threads are gone, and with them whoever read.
+            reader.close()
 
 
 def _size(file: LogFile) -> int:

@@ -82,7 +82,7 @@ class ContainerServiceLogsResponse(_message.Message):
     container: _builtins.str
     """The container whose output it is; in the first piece only."""
     has_gap: _builtins.bool
-    """Output before these lines was discarded before this reader came to it."""
+    """Output before these lines may have been discarded before this reader came to it."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogLine]:
         """Lines or parts of lines, in order."""
