@@ -78,21 +78,21 @@ class LoopbackAddresses:
 
     def __init__(self, block: ipaddress.IPv4Network) -> None:
         self.block = block
-        self._by_pod: dict[Key, str] = {}
+        self._by_pod: dict[str, str] = {}
         self._taken: set[str] = set()
         self._next = 0
 
-    def adopt(self, pod: Key, address: str) -> None:
-        """Note that *pod* has *address* already."""
-        self.release(pod)
-        self._by_pod[pod] = address
+    def adopt(self, pod_uid: str, address: str) -> None:
+        """Note that the pod has *address* already."""
+        self.release(pod_uid)
+        self._by_pod[pod_uid] = address
         self._taken.add(address)
         if (parsed := ipaddress.IPv4Address(address)) in self.block:
             self._next = max(self._next, int(parsed) - int(self.block.network_address) + 1)
 
-    def assign(self, pod: Key) -> str:
-        """Return the address of *pod*, giving it one if it has none. Raises AddressesSpentError."""
-        address = self._by_pod.get(pod)
+    def assign(self, pod_uid: str) -> str:
+        """Return the address of the pod, giving it one if it has none. Raises AddressesSpentError."""
+        address = self._by_pod.get(pod_uid)
         if address is not None:
             return address
         first = int(self.block.network_address)
@@ -101,14 +101,14 @@ class LoopbackAddresses:
             candidate = str(ipaddress.IPv4Address(number))
             # Nothing ends in .0 or .255: some programs take these for networks and broadcasts.
             if number & 255 not in {0, 255} and candidate not in self._taken:
-                self.adopt(pod, candidate)
+                self.adopt(pod_uid, candidate)
                 self._next = number - first + 1
                 return candidate
         raise AddressesSpentError(f"all addresses of {self.block} are in use")
 
-    def release(self, pod: Key) -> None:
-        """Take the address of *pod* back, if it has one."""
-        address = self._by_pod.pop(pod, None)
+    def release(self, pod_uid: str) -> None:
+        """Take the address of the pod back, if it has one."""
+        address = self._by_pod.pop(pod_uid, None)
         if address is not None:
             self._taken.discard(address)
 

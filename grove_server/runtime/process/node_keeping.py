@@ -104,7 +104,8 @@ class NodeKeeper:
         # What was seen before anybody could be told.
         self._untold: list[Note] = []
         self.gpus = gpus
-        self.name = order.name or machine.name
+        kept = kept_node(store)
+        self.name = order.name or (machine.name if kept is None else kept.metadata.name)
 
     @property
     def roster(self) -> GpuRoster:
@@ -117,8 +118,6 @@ class NodeKeeper:
         Raises MachineError when more is reserved than there is.
         """
         kept = kept_node(self._store)
-        if kept is not None and not self._order.name:
-            self.name = kept.metadata.name
         annotations = {} if kept is None else kept.metadata.annotations
         known = [uuid for uuid in annotations.get(GPU_UUIDS, "").split(",") if uuid]
         is_same_boot = annotations.get(BOOT_ID) == self._machine.boot_id
