@@ -70,9 +70,10 @@ class LogQuery:
 
 
 class Opened(NamedTuple):
-    """Output being read; closing the generator closes the files."""
+    """Output of a run being read, its number counted from 0; closing the generator closes the files."""
 
     container: str
+    attempt: int
     pieces: AsyncGenerator[LogPiece, None]
 
 

@@ -75,9 +75,10 @@ class ContainerService:
         pod = self._pod(request.namespace, request.pod)
         query = self._log_query(request)
         with self._slot("logs", LOG_READERS_MAX):
-            container, pieces = self._containers.logs(pod, request.container, query)
-            async with self._shared.streams.drainable(), aclosing(pieces):
-                await call.context.write(pb.ContainerServiceLogsResponse(container=container).SerializeToString())
+            opened = self._containers.logs(pod, request.container, query)
+            async with self._shared.streams.drainable(), aclosing(opened.pieces) as pieces:
+                head = pb.ContainerServiceLogsResponse(container=opened.container, run=opened.attempt)
+                await call.context.write(head.SerializeToString())
                 call.count_sent(1)
                 async for piece in pieces:
                     await call.context.write(_log_message(piece))

@@ -114,7 +114,7 @@ class Console:
         key = self._logged_run(pod, container, previous=query.previous)
         reader = LogReader(self._runs.log_path(*key).parent, key[2])
         pieces = follow(reader, query, is_over=lambda: not self._goes_on(key), threads=self._threads)
-        return Opened(container, pieces)
+        return Opened(container, key[2], pieces)
 
     async def run(self, pod: Pod, container: str, command: Command) -> tuple[str, CommandSession]:
         """Run a command beside the run of a container. Raises ContainerRefusedError."""

@@ -79,13 +79,16 @@ class ContainerServiceLogsResponse(_message.Message):
     LINES_FIELD_NUMBER: _builtins.int
     CONTAINER_FIELD_NUMBER: _builtins.int
     HAS_GAP_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
     container: _builtins.str
     """The container whose output it is; in the first piece only."""
     has_gap: _builtins.bool
     """Output before these lines may have been discarded before this reader came to it."""
+    run: _builtins.int
+    """Which run of the container it is, counted from 0; in the first piece only."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogLine]:
-        """Lines or parts of lines, in order."""
+        """Lines or parts of lines, in order; none in the first piece, which comes at once."""
 
     def __init__(
         self,
@@ -93,10 +96,11 @@ class ContainerServiceLogsResponse(_message.Message):
         lines: _abc.Iterable[Global___LogLine] | None = ...,
         container: _builtins.str = ...,
         has_gap: _builtins.bool = ...,
+        run: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "has_gap", b"has_gap", "lines", b"lines"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "has_gap", b"has_gap", "lines", b"lines", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
