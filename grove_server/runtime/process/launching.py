@@ -17,9 +17,19 @@ Not here: when and what to start (the node agent), probes, reading of logs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any, Final
 
+from grove_server.runtime.process import identity
+from grove_server.runtime.process.exec_session import ExecSession, Streams, exit_code_of
+from grove_server.runtime.process.launcher_link import Header, LauncherLink
+from grove_server.runtime.process.program import kernel, records
 from grove_server.runtime.process.runs import (
     Ended,
     ExecOutput,
@@ -29,6 +39,10 @@ from grove_server.runtime.process.runs import (
     Run,
     RunKey,
     Shortfall,
+    check_order,
+    ended_of,
+    run_of,
+    unknown_run,
 )
 
 __all__ = [
@@ -44,72 +58,154 @@ __all__ = [
     "Shortfall",
 ]
 
-
-class ExecSession:
-    """A command that runs in a container, with its streams."""
-
-    async def read(self) -> ExecOutput | None:
-        """Return the next output (at most 32 KiB), or None once all of it has been read. One reader at a time."""
-        return None
-
-    async def write(self, data: bytes) -> None:
-        """Give input; returns when the command's buffer has taken it. Input after its end is dropped."""
-
-    def close_input(self) -> None:
-        """End the input; with a terminal this sends its end-of-file character."""
-
-    def resize(self, *, rows: int, columns: int) -> None:
-        """Tell the terminal its size; without a terminal this does nothing."""
-
-    def signal(self, number: int) -> bool:
-        """Send a signal to the command's process group; False if it has ended."""
-        return number < 0
-
-    async def wait(self) -> int:
-        """Return the exit code (128 + signal if a signal ended it)."""
-        return 0
-
-    async def close(self) -> None:
-        """End the command if it still runs, with all that it started, and give back its streams."""
+# Orders of each kind that the launcher program has at the same time; further callers wait.
+LAUNCHES_MAX: Final = 64
+EXECS_MAX: Final = 64
+LAUNCH_TRIES_MAX: Final = 3
+# What a launch or an exec may take beyond its own limit before the launcher program counts as stuck.
+ANSWER_WAIT_MAX_S: Final = 30.0
+RESTART_WAITS_S: Final = (0.0, 0.1, 0.5, 2.0, 5.0)
+# A keeper whose main process was killed has so long to write down the end, before it is killed itself.
+KILL_WAIT_S: Final = 10.0
+FORGOTTEN_LOGS_MAX: Final = 64
+OUTPUT_BYTES_MAX: Final = 1024 * 1024
 
 
 class Launcher:
     """Starts, watches and ends the processes of containers."""
 
     def __init__(self, data_dir: Path, *, on_end: Callable[[Run], None] = lambda _: None) -> None:
-        self.data_dir = data_dir
         self.on_end = on_end
+        self._data_dir = data_dir.absolute()
+        self._runs: dict[RunKey, Run] = {}
+        self._keepers: dict[RunKey, int] = {}
+        self._ends: dict[RunKey, asyncio.Event] = {}
+        self._execs: dict[RunKey, set[int]] = {}
+        self._link: LauncherLink | None = None
+        self._is_open = asyncio.Event()
+        self._is_stopping = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._launches = asyncio.Semaphore(LAUNCHES_MAX)
+        self._collected = asyncio.Semaphore(EXECS_MAX)
+        self._failed_starts = 0
 
     async def start(self) -> None:
-        """Start the launcher program; raise LaunchError if it cannot be."""
+        """Start the launcher program and take over what is on disk; raise LaunchError if the program cannot be started.
+
+        Returns once no start of an earlier launcher is half done, and everything that lost runs left has ended.
+        """
+        self._is_stopping = False
+        records.make_folders(str(self._data_dir))
+        await self._open_link()
+        on_disk = records.keys(str(self._data_dir))
+        lost = [key for key in on_disk if key not in self._runs and not self._take_over(key)]
+        await asyncio.gather(*(self._sweep(key, is_news=False) for key in lost))
 
     async def stop(self) -> None:
-        """End the launcher program and all execs; keepers and their containers go on."""
+        """End the launcher program and all execs; keepers and their containers go on. Harmless when called twice."""
+        self._is_stopping = True
+        self._is_open.clear()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._link is not None:
+            await self._link.close()
+            self._link = None
+        for key in list(self._keepers):
+            self._unwatch(key)
+        self._runs.clear()
+
+    @property
+    def pid(self) -> int:
+        """The launcher program's process id; 0 if it does not run."""
+        return self._link.pid if self._link is not None else 0
 
     def adopt(self) -> tuple[Run, ...]:
-        """Return every run on disk, sorted by key: running, ended, or vanished (Lost)."""
-        return ()
+        """Return every run on disk, sorted by key: running, ended, or vanished (Lost). Call it after `start`."""
+        return self.runs()
 
     def runs(self) -> tuple[Run, ...]:
         """Return every run this launcher knows of, as last known, sorted by key."""
-        return ()
+        return tuple(self._runs[key] for key in sorted(self._runs))
 
     async def launch(self, order: LaunchOrder) -> Run:
-        """Start a container's process; return once it runs (its exec succeeded). Raise LaunchError if it cannot."""
-        raise LaunchError("LauncherUnavailable", f"the launcher does not run: {order.container}")
+        """Start a container's process; return once it runs (its exec succeeded). Raise LaunchError if it cannot.
+
+        The run may have ended by then, and `on_end` have been called: `Run.ended` of the answer tells.
+        """
+        key = (order.pod_uid, order.container, order.attempt)
+        check_order(order)
+        async with self._launches:
+            for attempt in range(LAUNCH_TRIES_MAX):
+                if key in self._runs:
+                    break
+                try:
+                    link = await self._opened()
+                    async with asyncio.timeout(ANSWER_WAIT_MAX_S):
+                        await link.ask({"op": "launch", **asdict(order)})
+                except LaunchError as error:
+                    # The launcher program went while it had the order: what it did of it is undone or on disk.
+                    if error.reason != "LauncherUnavailable" or attempt == LAUNCH_TRIES_MAX - 1:
+                        raise
+                except TimeoutError:
+                    message = f"no answer to a launch within {ANSWER_WAIT_MAX_S:g} s"
+                    raise LaunchError("LauncherUnavailable", message) from None
+            if key not in self._runs and not self._take_over(key):
+                await self._sweep(key, is_news=True)
+        return self._runs[key]
 
     def signal(self, run: Run, number: int) -> bool:
         """Send a signal to the main process's group; False if the run has ended."""
-        return run.ended is None and number < 0
+        known = self._runs.get(run.key, run)
+        if known.ended is not None:
+            return False
+        return identity.send_signal(known.pid, known.pid_ticks, number, is_group=True)
 
     async def kill(self, run: Run) -> None:
         """End everything of the run at once; return when it has ended."""
+        end = self._ends.get(run.key)
+        if end is None:
+            return
+        # The keeper ends all that is left as soon as the main process has ended.
+        self.signal(run, signal.SIGKILL)
+        try:
+            async with asyncio.timeout(KILL_WAIT_S):
+                await end.wait()
+        except TimeoutError:
+            identity.send_signal(run.keeper_pid, run.keeper_ticks, signal.SIGKILL, is_group=False)
+            await end.wait()
 
     async def execute(
         self, run: Run, argv: Sequence[str], *, timeout_s: float, output_bytes_max: int = 16 * 1024
     ) -> ExecResult:
-        """Run a command in a container and return what came of it; raise LaunchError if it cannot be started."""
-        raise LaunchError("LauncherUnavailable", f"{run.key} {argv} {timeout_s} {output_bytes_max}")
+        """Run a command in a container and return what came of it; raise LaunchError if it cannot be tried.
+
+        A command that is not there has exit code 127, one that cannot be run 126, and the output says why.
+        """
+        self._check_running(run)
+        order = {
+            "op": "exec",
+            "key": run.key,
+            "argv": [*argv],
+            "timeout_s": timeout_s,
+            "output_bytes_max": min(output_bytes_max, OUTPUT_BYTES_MAX),
+        }
+        async with self._collected:
+            link = await self._opened()
+            number = link.number()
+            with self._exec_of(run, number):
+                try:
+                    async with asyncio.timeout(timeout_s + ANSWER_WAIT_MAX_S):
+                        header, output = await link.ask_numbered(number, order)
+                except (asyncio.CancelledError, TimeoutError) as error:
+                    _end_exec(link, number)
+                    if isinstance(error, TimeoutError):
+                        raise LaunchError("LauncherUnavailable", "no answer to an exec") from None
+                    raise
+        return ExecResult(
+            exit_code=header["exit_code"], output=output, timed_out=header["timed_out"], is_cut=header["is_cut"]
+        )
 
     async def attach(
         self,
@@ -120,12 +216,200 @@ class Launcher:
         stdin: bool = True,
         environment: Mapping[str, str] | None = None,
     ) -> ExecSession:
-        """Run a command in a container with streams; *environment* adds to the container's (such as TERM)."""
-        raise LaunchError("LauncherUnavailable", f"{run.key} {argv} {tty} {stdin} {environment}")
+        """Run a command in a container with streams; *environment* adds to the container's (such as TERM).
+
+        How many sessions there may be is the caller's to bound; each must be closed.
+        """
+        self._check_running(run)
+        link = await self._opened()
+        number = link.number()
+        order: Header = {
+            "op": "exec",
+            "key": run.key,
+            "argv": [*argv],
+            "tty": tty,
+            "environment": {**(environment or {})},
+        }
+        try:
+            streams = Streams(tty=tty, stdin=stdin)
+        except OSError as error:
+            raise LaunchError("Resources", f"no streams for a command: {error}") from error
+        answer = asyncio.ensure_future(exit_code_of(link.ask_numbered(number, order, streams.theirs)))
+        # The order leaves in the task's first step, and with it duplicates of these descriptors.
+        await asyncio.sleep(0)
+        streams.close_theirs()
+        execs = self._execs.setdefault(run.key, set())
+        execs.add(number)
+        return ExecSession(
+            streams,
+            answer,
+            lambda signal_number: link.tell({"op": "signal_exec", "exec": number, "number": signal_number}),
+            lambda: execs.discard(number),
+        )
 
     def forget(self, pod_uid: str) -> None:
-        """Remove the state of a pod's runs; its logs stay until the logs of enough later pods have been forgotten."""
+        """Remove the state of a pod's runs; its logs stay until the logs of enough later pods have been forgotten.
+
+        A run that has not ended is left alone: kill it first.
+        """
+        keys = [key for key in self._runs if key[0] == pod_uid]
+        if any(self._runs[key].ended is None for key in keys):
+            return
+        for key in keys:
+            del self._runs[key]
+        records.remove_folder(f"{records.pods_dir(str(self._data_dir))}/{pod_uid}")
+        if self._link is not None and self._link.is_open:
+            with contextlib.suppress(LaunchError):
+                self._link.tell({"op": "tidy", "kept_max": FORGOTTEN_LOGS_MAX})
 
     def log_path(self, pod_uid: str, container: str, attempt: int) -> Path:
         """Return where a run's log is written; rotated files have ``.1`` (the newest) and so on appended."""
-        return self.data_dir / "process" / "logs" / pod_uid / container / f"{attempt}.log"
+        return Path(records.log_file(str(self._data_dir), (pod_uid, container, attempt)))
+
+    def _check_running(self, run: Run) -> None:
+        known = self._runs.get(run.key)
+        if known is None or known.ended is not None:
+            raise LaunchError("RunEnded", f"container {run.container} of pod {run.pod_name} does not run")
+
+    @contextlib.contextmanager
+    def _exec_of(self, run: Run, number: int) -> Iterator[None]:
+        """Remember an exec of a run, so that it ends with it."""
+        execs = self._execs.setdefault(run.key, set())
+        execs.add(number)
+        try:
+            yield
+        finally:
+            execs.discard(number)
+
+    async def _opened(self) -> LauncherLink:
+        """Return the link once there is one; raise LaunchError if there is none for too long."""
+        if self._is_stopping:
+            raise LaunchError("LauncherUnavailable", "the launcher was stopped")
+        try:
+            async with asyncio.timeout(ANSWER_WAIT_MAX_S):
+                await self._is_open.wait()
+        except TimeoutError:
+            raise LaunchError("LauncherUnavailable", "the launcher program does not run") from None
+        assert self._link is not None
+        return self._link
+
+    async def _open_link(self) -> None:
+        link = LauncherLink(self._data_dir, on_answer=self._on_answer, on_gone=self._on_gone)
+        self._link = link
+        await link.open()
+        self._failed_starts = 0
+        self._is_open.set()
+
+    def _on_gone(self) -> None:
+        """See to a launcher program that ended by itself: containers go on, a new one is started."""
+        self._is_open.clear()
+        if not self._is_stopping:
+            self._spawn(self._reopen())
+
+    async def _reopen(self) -> None:
+        while True:
+            link, self._link = self._link, None
+            if link is not None:
+                await link.close()
+            await asyncio.sleep(RESTART_WAITS_S[min(self._failed_starts, len(RESTART_WAITS_S) - 1)])
+            self._failed_starts += 1
+            with contextlib.suppress(LaunchError):
+                await self._open_link()
+                return
+
+    def _on_answer(self, header: Header) -> None:
+        if "run" in header:
+            # Watched from here on, whether or not the caller of `launch` still waits.
+            self._watch(run_of(header["run"]))
+
+    def _take_over(self, key: RunKey) -> bool:
+        """Know a run by what is on disk; False if nobody watches over it and its end is not known."""
+        folder = records.run_dir(str(self._data_dir), key)
+        record = records.read(f"{folder}/{records.RUN_FILE}")
+        if record is None:
+            return False
+        run = run_of(record)
+        ended = records.read(f"{folder}/{records.EXIT_FILE}")
+        if ended is not None:
+            self._runs[key] = replace(run, ended=ended_of(ended))
+            return True
+        if record["boot_id"] != kernel.boot_id() or not records.is_locked(f"{folder}/{records.LOCK_FILE}"):
+            return False
+        self._watch(run)
+        return True
+
+    def _watch(self, run: Run) -> None:
+        """Hear of the end of a run that is running as far as known."""
+        key = run.key
+        if key in self._runs:
+            return
+        self._runs[key] = run
+        self._ends[key] = asyncio.Event()
+        for older in [known for known in self._runs if known[:2] == key[:2] and known[2] < key[2] - 1]:
+            # Its state and log have been removed by the keeper of this one.
+            if self._runs[older].ended is not None:
+                del self._runs[older]
+        loop = asyncio.get_running_loop()
+        descriptor = identity.open_process(run.keeper_pid, run.keeper_ticks)
+        if descriptor is None:
+            loop.call_soon(self._on_keeper_gone, key)
+            return
+        self._keepers[key] = descriptor
+        loop.add_reader(descriptor, self._on_keeper_gone, key)
+
+    def _unwatch(self, key: RunKey) -> None:
+        descriptor = self._keepers.pop(key, None)
+        if descriptor is None:
+            return
+        asyncio.get_running_loop().remove_reader(descriptor)
+        identity.reap(descriptor)
+        os.close(descriptor)
+
+    def _on_keeper_gone(self, key: RunKey) -> None:
+        self._unwatch(key)
+        if key not in self._ends:
+            return
+        ended = records.read(f"{records.run_dir(str(self._data_dir), key)}/{records.EXIT_FILE}")
+        if ended is not None:
+            self._finish(key, ended_of(ended))
+        else:
+            self._spawn(self._sweep(key, is_news=True))
+
+    async def _sweep(self, key: RunKey, *, is_news: bool) -> None:
+        """End what is left of a run whose keeper is gone, and know it as Lost."""
+        while True:
+            try:
+                link = await self._opened()
+                header, _ = await link.ask({"op": "sweep", "key": key})
+            except LaunchError:
+                if self._is_stopping:
+                    raise
+                continue
+            break
+        ended = ended_of(header["ended"])
+        if key not in self._runs:
+            record = records.read(f"{records.run_dir(str(self._data_dir), key)}/{records.RUN_FILE}")
+            self._runs[key] = run_of(record) if record is not None else unknown_run(key, ended)
+        self._finish(key, ended, is_news=is_news)
+
+    def _finish(self, key: RunKey, ended: Ended, *, is_news: bool = True) -> None:
+        run = self._runs[key] = replace(self._runs[key], ended=ended)
+        for number in self._execs.pop(key, ()):
+            if self._link is not None:
+                _end_exec(self._link, number)
+        end = self._ends.pop(key, None)
+        if end is not None:
+            end.set()
+        if is_news:
+            self.on_end(run)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _end_exec(link: LauncherLink, number: int) -> None:
+    # A launcher program that is gone has taken its execs with it.
+    with contextlib.suppress(LaunchError):
+        link.tell({"op": "end_exec", "exec": number})

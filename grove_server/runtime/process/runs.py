@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 COMPLETED: Final = "Completed"
 ERROR: Final = "Error"
@@ -20,6 +20,8 @@ LOST: Final = "Lost"
 
 # The exit code of a run whose end nobody saw, as the kubelet reports it (ContainerStatusUnknown).
 LOST_EXIT_CODE: Final = 137
+
+NAME_LENGTH_MAX: Final = 128
 
 # What a shortfall is about.
 HOSTS: Final = "Hosts"
@@ -138,3 +140,61 @@ class ExecOutput:
 
     data: bytes
     is_error: bool = field(default=False)
+
+
+def run_of(record: Mapping[str, Any]) -> Run:
+    """Return a run as the launcher program's record has it; the record is of our own making."""
+    return Run(
+        pod_uid=record["pod_uid"],
+        namespace=record["namespace"],
+        pod_name=record["pod_name"],
+        container=record["container"],
+        attempt=record["attempt"],
+        keeper_pid=record["keeper_pid"],
+        keeper_ticks=record["keeper_ticks"],
+        pid=record["pid"],
+        pid_ticks=record["pid_ticks"],
+        started_at=record["started_at"],
+        shortfalls=tuple(Shortfall(about=about, message=message) for about, message in record["shortfalls"]),
+        cgroup_dirs=tuple(record["cgroup_dirs"]),
+    )
+
+
+def ended_of(record: Mapping[str, Any]) -> Ended:
+    """Return the end of a run as its record has it."""
+    return Ended(
+        exit_code=record["exit_code"],
+        signal=record["signal"],
+        finished_at=record["finished_at"],
+        reason=record["reason"],
+        message=record["message"],
+    )
+
+
+def unknown_run(key: RunKey, ended: Ended) -> Run:
+    """Return a run of which nothing can be read any more but that there was one."""
+    pod_uid, container, attempt = key
+    return Run(
+        pod_uid=pod_uid,
+        namespace="",
+        pod_name="",
+        container=container,
+        attempt=attempt,
+        keeper_pid=0,
+        keeper_ticks=0,
+        pid=0,
+        pid_ticks=0,
+        started_at=ended.finished_at,
+        ended=ended,
+    )
+
+
+def check_order(order: LaunchOrder) -> None:
+    """Raise LaunchError for an order that no process can come of, or whose names would lead out of their folder."""
+    for name in (order.pod_uid, order.container):
+        if not name or name in {".", ".."} or "/" in name or len(name) > NAME_LENGTH_MAX:
+            raise LaunchError("StartFailed", f"{name!r} cannot be the name of a folder")
+    if not order.argv or not order.argv[0]:
+        raise LaunchError("StartFailed", f"container {order.container} has no command")
+    if order.log_files_max < 1 or order.log_bytes_max < 1:
+        raise LaunchError("StartFailed", "a log has at least one file of at least one byte")
