@@ -29,7 +29,7 @@ from typing import Final
 
 CONTROLLERS: Final = ("memory", "cpu", "pids")
 # What an amount of each controller is called for people.
-_WORDS: Final = {"memory": "memory", "cpu": "cpu", "pids": "the number of processes"}
+_WORDS: Final = {"memory": "memory", "cpu": "processor time", "pids": "the number of processes"}
 _CPU_PERIOD_US: Final = 100_000
 # The kernel refuses quotas below 1 ms.
 _CPU_QUOTA_US_MIN: Final = 1_000
