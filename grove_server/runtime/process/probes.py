@@ -61,8 +61,11 @@ class ContainerProbes:
             case ProbeKind.LIVENESS:
                 return self.liveness
 
-    def told(self, plan: ProbePlan, result: ProbeResult, *, asked_at: float, now: float) -> ContainerProbes:
-        """Return the states after one answer to *plan*'s question, which was asked at *asked_at*."""
+    def told(self, plan: ProbePlan, result: ProbeResult | None, *, asked_at: float, now: float) -> ContainerProbes:
+        """Return the states after one answer to *plan*'s question, which was asked at *asked_at*.
+
+        No answer (None: it could not be asked) changes nothing but when to ask again.
+        """
         state = told(self.of(plan.kind), plan, result, asked_at=asked_at, now=now)
         match plan.kind:
             case ProbeKind.STARTUP:
@@ -84,8 +87,10 @@ def adopted(*, is_started: bool, is_ready: bool, at: float) -> ContainerProbes:
     )
 
 
-def told(state: ProbeState, plan: ProbePlan, result: ProbeResult, *, asked_at: float, now: float) -> ProbeState:
+def told(state: ProbeState, plan: ProbePlan, result: ProbeResult | None, *, asked_at: float, now: float) -> ProbeState:
     """Return what is known after one more answer, which was asked for at *asked_at* and came at *now*."""
+    if result is None:
+        return replace(state, asked_at=asked_at)
     streak = state.streak + 1 if result.is_success == state.last_success else 1
     needed = plan.successes_needed if result.is_success else plan.failures_needed
     is_decided = streak >= needed and state.verdict != result.is_success
