@@ -273,6 +273,13 @@ class PodCare:
         probe = action.probe
         with metrics.PROBE_SECONDS.labels(probe.kind.value).time():
             result = await self.tools.prober.ask(run, probe)
+        if result is None:
+            # It could not be asked, which is nobody's verdict.
+            await self.tools.clock.sleep(_LAUNCHER_WAIT_S)
+            if (unasked := self._of(run)) is not None:
+                self.containers[run.container] = replace(unasked, asking=unasked.asking - {probe.kind})
+                self.changed(self.key)
+            return
         metrics.PROBES.labels(probe.kind.value, "success" if result.is_success else "failure").inc()
         seen, pod = self._of(run), self.tools.row(self.key)
         if seen is None or pod is None or pod.metadata.uid != self.uid:
