@@ -19,7 +19,8 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -293,8 +294,9 @@ class Pipeline:
     def _conversed(
         self, meter: _Meter, method: Conversed[Any]
     ) -> Callable[[AsyncIterator[bytes], Context], Awaitable[None]]:
-        def body(payloads: AsyncIterator[bytes], call: Call) -> Awaitable[None]:
-            return method.run((parse_request(method.request, payload) async for payload in payloads), call)
+        async def body(_: AsyncIterator[bytes], call: Call) -> None:
+            async with aclosing(_requests(method.request, call.context)) as requests:
+                await method.run(requests, call)
 
         return self._lasting(meter, body)
 
@@ -373,6 +375,12 @@ def parse_request(request: type[Request], payload: bytes) -> Request:
             metadata={"size_bytes": str(len(payload)), "limit_bytes": str(REQUEST_BYTES_MAX)},
         )
     return request.FromString(payload)
+
+
+async def _requests(request: type[Request], context: Context) -> AsyncGenerator[Request, None]:
+    """Yield the messages of a stream. Transport's own iterator would be left open when a call ends first."""
+    while isinstance(payload := await context.read(), bytes):
+        yield parse_request(request, payload)
 
 
 def budget_s(context: Context, default_s: float | None, max_s: float | None) -> float | None:

@@ -32,6 +32,7 @@ from grove_server.runtime.containers import (
     ContainerRefusedError,
     LogPiece,
     LogQuery,
+    Output,
     Refused,
     Window,
     stamp_at,
@@ -44,6 +45,9 @@ LOG_READERS_MAX: Final = 500
 COMMANDS_MAX: Final = 64
 ARGUMENTS_MAX: Final = 1_000
 ARGUMENTS_BYTES_MAX: Final = 64 << 10
+# Once a command has ended, what it wrote last is waited for so long, and what others write then is cut after so much.
+_LEFT_OVER_S: Final = 0.5
+_LEFT_OVER_BYTES_MAX: Final = 1 << 20
 _SIDE_MAX: Final = 65_535
 _TAIL_MAX: Final = 1 << 30
 
@@ -249,7 +253,7 @@ async def _carry_input(session: CommandSession, requests: AsyncIterator[pb.Conta
 
 
 async def _carry_output(session: CommandSession, call: Call) -> None:
-    while (output := await session.read()) is not None:
+    async for output in _outputs(session):
         message = pb.ContainerServiceExecResponse()
         if output.is_stderr:
             message.stderr = output.content
@@ -257,6 +261,29 @@ async def _carry_output(session: CommandSession, call: Call) -> None:
             message.stdout = output.content
         await _send(call, message)
     await _send(call, pb.ContainerServiceExecResponse(exit=pb.ExecExit(exit_code=await session.wait())))
+
+
+async def _outputs(session: CommandSession) -> AsyncIterator[Output]:
+    """Yield what a command writes; what it left running does not keep the call once the command has ended."""
+    ended = asyncio.create_task(session.wait())
+    bytes_left = _LEFT_OVER_BYTES_MAX
+    try:
+        while True:
+            reading = asyncio.create_task(session.read())
+            try:
+                await asyncio.wait((reading, ended), return_when=asyncio.FIRST_COMPLETED)
+                if ended.done():
+                    await asyncio.wait((reading,), timeout=_LEFT_OVER_S)
+                output = reading.result() if reading.done() else None
+            finally:
+                reading.cancel()
+            if output is None or bytes_left <= 0:
+                return
+            if ended.done():
+                bytes_left -= len(output.content)
+            yield output
+    finally:
+        ended.cancel()
 
 
 async def _send(call: Call, message: pb.ContainerServiceExecResponse) -> None:

@@ -52,7 +52,6 @@ _WINDOW_MAX_S: Final = 60.0
 _THREADS: Final = 2
 # What terminals of a command are told to be; nearly all understand it.
 _TERMINAL: Final = "xterm"
-_TRANSIENT: Final = "LauncherUnavailable"
 _OVER: Final = "RunEnded"
 
 _log = get_logger("runtime")
@@ -63,6 +62,9 @@ class Runs(Protocol):
 
     def runs(self) -> tuple[Run, ...]:
         """Return every known run, sorted by key."""
+
+    def find(self, key: RunKey) -> Run | None:
+        """Return one of them."""
 
     def log_path(self, pod_uid: str, container: str, attempt: int) -> Path:
         """Return where a run's log is written."""
@@ -135,9 +137,7 @@ class Console:
             )
         except LaunchError as error:
             why = Refused.NOT_RUNNING if error.reason == _OVER else Refused.CANNOT_START
-            if error.reason == _TRANSIENT:
-                why = Refused.TOO_MANY
-            raise ContainerRefusedError(why, f"{error.reason}: {error.message}") from error
+            raise ContainerRefusedError(why, error.message) from error
         if terminal is not None:
             session.resize(rows=terminal.rows, columns=terminal.columns)
         return container, _Session(session)
@@ -184,7 +184,7 @@ class Console:
         return found[max(found)] if found else None
 
     def _goes_on(self, key: RunKey) -> bool:
-        run = self._attempts(key[0], key[1]).get(key[2])
+        run = self._runs.find(key)
         return run is not None and run.ended is None
 
     def _logged_run(self, pod: Pod, container: str, *, previous: bool) -> RunKey:

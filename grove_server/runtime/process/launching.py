@@ -81,6 +81,7 @@ class Launcher:
         self._keepers: dict[RunKey, int] = {}
         self._ends: dict[RunKey, asyncio.Event] = {}
         self._execs: dict[RunKey, set[int]] = {}
+        self._launching: dict[RunKey, asyncio.Event] = {}
         self._link: LauncherLink | None = None
         self._is_open = asyncio.Event()
         self._is_stopping = False
@@ -129,6 +130,10 @@ class Launcher:
         """Return every run this launcher knows of, as last known, sorted by key."""
         return tuple(self._runs[key] for key in sorted(self._runs))
 
+    def find(self, key: RunKey) -> Run | None:
+        """Return a run this launcher knows of, as last known."""
+        return self._runs.get(key)
+
     async def launch(self, order: LaunchOrder) -> Run:
         """Start a container's process; return once it runs (its exec succeeded). Raise LaunchError if it cannot.
 
@@ -136,24 +141,35 @@ class Launcher:
         """
         key = (order.pod_uid, order.container, order.attempt)
         check_order(order)
-        async with self._launches:
-            for attempt in range(LAUNCH_TRIES_MAX):
-                if key in self._runs:
-                    break
-                try:
-                    link = await self._opened()
-                    async with asyncio.timeout(ANSWER_WAIT_MAX_S):
-                        await link.ask({"op": "launch", **asdict(order)})
-                except LaunchError as error:
-                    # The launcher program went while it had the order: what it did of it is undone or on disk.
-                    if error.reason != "LauncherUnavailable" or attempt == LAUNCH_TRIES_MAX - 1:
-                        raise
-                except TimeoutError:
-                    message = f"no answer to a launch within {ANSWER_WAIT_MAX_S:g} s"
-                    raise LaunchError("LauncherUnavailable", message) from None
-            if key not in self._runs and not self._take_over(key):
-                await self._sweep(key, is_news=True)
+        while key in self._launching:
+            await self._launching[key].wait()
+        done = self._launching[key] = asyncio.Event()
+        try:
+            async with self._launches:
+                if key not in self._runs:
+                    await self._launch(key, order)
+        finally:
+            del self._launching[key]
+            done.set()
         return self._runs[key]
+
+    async def _launch(self, key: RunKey, order: LaunchOrder) -> None:
+        for attempt in range(LAUNCH_TRIES_MAX):
+            try:
+                link = await self._opened()
+                async with asyncio.timeout(ANSWER_WAIT_MAX_S):
+                    await link.ask({"op": "launch", **asdict(order)})
+                break
+            except LaunchError as error:
+                # The launcher program went while it had the order: what it did of it is undone or on disk.
+                if error.reason != "LauncherUnavailable" or attempt == LAUNCH_TRIES_MAX - 1:
+                    raise
+            except TimeoutError:
+                message = f"no answer to a launch within {ANSWER_WAIT_MAX_S:g} s"
+                raise LaunchError("LauncherUnavailable", message) from None
+        # Without a run in the answer it was started before, by a launch that nobody waited for.
+        if key not in self._runs and not self._take_over(key):
+            await self._sweep(key, is_news=True)
 
     def signal(self, run: Run, number: int) -> bool:
         """Send a signal to the main process's group; False if the run has ended."""
