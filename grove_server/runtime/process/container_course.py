@@ -85,10 +85,11 @@ def probes_of(status: ContainerStatus | None, seen: ContainerSeen) -> ContainerP
 
 
 def has_hook_open(container: ContainerPlan, status: ContainerStatus, seen: ContainerSeen) -> bool:
-    """Return whether the postStart hook of the present run has still to come to its end."""
+    """Return whether the present run has a postStart hook that has not succeeded."""
     if container.post_start is None or (status.is_started and seen.post_start is None):
         return False
-    return seen.post_start is None or seen.post_start.done_at is None
+    hook = seen.post_start
+    return hook is None or hook.done_at is None or hook.failure != ""
 
 
 def wants_restart(container: ContainerPlan, restart_policy: str, end: ContainerEnd) -> bool:
