@@ -64,7 +64,7 @@ class PlayedAgent:
     """Leads one pod through its life."""
 
     def __init__(self, subject: Pod, *, now: float = EPOCH_S + 10) -> None:
-        self.row = subject
+        self.row = self.row_before = subject
         self.plan = plan_of(subject)
         self.node: Node | None = node(address="192.0.2.1")
         self.now = now
@@ -97,7 +97,7 @@ class PlayedAgent:
             elif step.pod is not None:
                 assert step.pod != self.row
                 assert not any(isinstance(action, Start) for action in step.actions)
-                self.row = step.pod
+                self.row_before, self.row = self.row, step.pod
             elif not step.actions:
                 return self
         raise AssertionError(f"the course does not come to rest: {self.did[-5:]}")
@@ -119,6 +119,14 @@ class PlayedAgent:
         """Be a new server on the same row and the same runs."""
         self.seen = {name: ContainerSeen.of(runs[-1]) for name, runs in self.runs.items()}
         return self
+
+    def lose_last_write(self) -> PlayedAgent:
+        """Be a new server that finds the row as it was before the last write of the old one."""
+        last, before = self.row, self.row_before
+        is_only_ours = last.metadata == before.metadata and last.released_at == before.released_at
+        if is_only_ours and last.finished_at is None:
+            self.row = before
+        return self.forget()
 
     # What happens to it.
 
