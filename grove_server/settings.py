@@ -83,8 +83,11 @@ class Settings(BaseModel):
     container_processes_max: int = Field(
         4_096, ge=1, le=4_000_000, description="process runtime: processes and threads of one container"
     )
-    container_files_max: int = Field(
-        65_536, ge=64, le=1 << 30, description="process runtime: files that a process of a container may have open"
+    container_files_max: int | None = Field(
+        None,
+        ge=64,
+        le=1 << 30,
+        description="process runtime: files that a process of a container may have open; default: as the server itself",
     )
 
     log_format: LogFormat | None = Field(None, description="default: console on a terminal, else json")

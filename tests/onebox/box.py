@@ -135,8 +135,15 @@ class Box:
             lambda found: f"no process is left, found {found}",
         )
 
-    async def events(self, reason: str) -> list[str]:
-        """Return the messages of the events of the namespace with this reason."""
+    async def event(self, reason: str, words: str) -> None:
+        """Wait for an event of the namespace with this reason whose message has *words*."""
+        await until_seen(
+            lambda: self._events(reason),
+            lambda messages: any(words in message for message in messages),
+            lambda messages: f"an event {reason} says {words!r}, seen {messages}",
+        )
+
+    async def _events(self, reason: str) -> list[str]:
         return [
             event.message async for event in self.grove.events.list(namespace=self.namespace) if event.reason == reason
         ]

@@ -30,12 +30,15 @@ _PATH_DEFAULT: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What a container may have at most: bytes of a log file, log files, processes and threads, open files."""
+    """What a container may have at most: bytes of a log file, log files, processes and threads, open files.
+
+    ``file_count`` None leaves the limit that the server has.
+    """
 
     log_bytes: int
     log_files: int
     process_count: int
-    file_count: int
+    file_count: int | None = None
 
 
 class Outfitter:

@@ -206,12 +206,18 @@ class Keeper:
                 self._shortfalls.append(("Cgroup", f"cannot join {folder}: {error.strerror}"))
 
     def _count_oom_kills(self) -> int:
-        """Return how many processes of the pod the kernel has killed for want of memory."""
-        try:
-            with open(f"{self._order['cgroup_dir']}/memory.events", encoding="ascii") as file:
-                return sum(int(line.split()[1]) for line in file if line.startswith("oom_kill "))
-        except OSError:
-            return 0
+        """Return how many processes of the container the kernel has killed for want of memory.
+
+        Version 2 counts them in the groups above as well, of which the container's has the limit; version 1 in the
+        run's own.
+        """
+        count = 0
+        files = [f"{self._order['cgroup_dir']}/memory.events"]
+        files += [f"{folder}/memory.oom_control" for folder in self._cgroups]
+        for name in files:
+            with contextlib.suppress(OSError), open(name, encoding="ascii") as file:
+                count += sum(int(line.split()[1]) for line in file if line.startswith("oom_kill "))
+        return count
 
     def _hear_of_children(self) -> None:
         for end in (self._wakeup, self._woken):
