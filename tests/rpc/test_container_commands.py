@@ -121,12 +121,15 @@ class Talk:
 async def refusal_of(box: Harness, *requests: pb.ContainerServiceExecRequest) -> Any:  # noqa: ANN401 -- a refusal
     """Return how a conversation is refused."""
     call = box.containers.Exec(timeout=30)
-    for request in requests:
-        await call.write(request)
-    await call.done_writing()
-    talk = Talk(box, call)
+
+    async def converse() -> None:
+        for request in requests:
+            await call.write(request)
+        await call.done_writing()
+        await Talk(box, call).finish()
+
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await talk.finish()
+        await converse()
     return read_refusal(caught.value)
 
 
@@ -174,11 +177,11 @@ async def test_a_terminal_has_its_size_and_is_told_of_changes(box: Harness) -> N
     talk = Talk(box)
     program = (
         "import os, signal, sys\n"
-        "def show(*_): print(*os.get_terminal_size(), os.isatty(0), os.environ['TERM'], flush=True)\n"
+        "def show(*_): os.write(1, b'%d %d %a %a.' % (*os.get_terminal_size(), os.isatty(0), os.environ['TERM']))\n"
         "signal.signal(signal.SIGWINCH, show); show(); sys.stdin.readline()"
     )
     await talk.begin(*PYTHON, program, stdin=True, tty=True, size=pb.TerminalSize(columns=101, rows=33))
-    await talk.until_out(b"101 33 True xterm")
+    await talk.until_out(b"101 33 True 'xterm'.")
     size = pb.TerminalSize(columns=77, rows=22)
     await talk.call.write(pb.ContainerServiceExecRequest(resize=size))
     await talk.until_out(b"77 22")
@@ -258,7 +261,8 @@ async def test_a_command_that_is_not_there_says_so(box: Harness) -> None:
 async def test_the_end_of_the_container_ends_its_commands(box: Harness, launcher: Launcher, main: Run) -> None:
     """A command does not outlive the container that it runs beside; a new one is refused."""
     talk = Talk(box)
-    await talk.begin("sleep", "1000")
+    await talk.begin("sh", "-c", "echo up; exec sleep 1000")
+    await talk.until_out(b"up")
     await launcher.kill(main)
     assert await talk.finish() == 128 + signal.SIGKILL
     refusal = await refusal_of(box, started())

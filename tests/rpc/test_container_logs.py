@@ -78,10 +78,18 @@ class Book:
         return self.folder / pod_uid / container / f"{attempt}.log"
 
     async def attach(
-        self, run: Run, argv: Sequence[str], *, tty: bool, stdin: bool = True, environment: Mapping[str, str] | None
+        self,
+        run: Run,
+        argv: Sequence[str],
+        *,
+        tty: bool,
+        stdin: bool = True,
+        environment: Mapping[str, str] | None = None,
+        rows: int = 24,
+        columns: int = 80,
     ) -> ExecSession:
         """Refuse: this book has no launcher."""
-        raise LaunchError("CommandNotFound", f"{run.container} {argv} {tty} {stdin} {environment}")
+        raise LaunchError("Resources", f"{run.container} {argv} {tty} {stdin} {environment} {rows} {columns}")
 
 
 def _ticks(pid: int) -> int:

@@ -52,6 +52,7 @@ _WINDOW_MAX_S: Final = 60.0
 _THREADS: Final = 2
 # What terminals of a command are told to be; nearly all understand it.
 _TERMINAL: Final = "xterm"
+_WINDOW: Final = Window(80, 24)
 _OVER: Final = "RunEnded"
 
 _log = get_logger("runtime")
@@ -70,7 +71,15 @@ class Runs(Protocol):
         """Return where a run's log is written."""
 
     async def attach(
-        self, run: Run, argv: Sequence[str], *, tty: bool, stdin: bool = True, environment: Mapping[str, str] | None
+        self,
+        run: Run,
+        argv: Sequence[str],
+        *,
+        tty: bool,
+        stdin: bool = True,
+        environment: Mapping[str, str] | None = None,
+        rows: int = 24,
+        columns: int = 80,
     ) -> ExecSession:
         """Run a command beside a run."""
 
@@ -134,12 +143,12 @@ class Console:
                 tty=terminal is not None,
                 stdin=command.takes_input,
                 environment={"TERM": _TERMINAL} if terminal is not None else None,
+                rows=(terminal or _WINDOW).rows,
+                columns=(terminal or _WINDOW).columns,
             )
         except LaunchError as error:
             why = Refused.NOT_RUNNING if error.reason == _OVER else Refused.CANNOT_START
             raise ContainerRefusedError(why, error.message) from error
-        if terminal is not None:
-            session.resize(rows=terminal.rows, columns=terminal.columns)
         return container, _Session(session)
 
     async def usage(self, pods: Iterable[Pod]) -> Use:

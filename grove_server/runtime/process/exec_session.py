@@ -51,6 +51,11 @@ class Streams:
             if descriptor >= 0:
                 os.set_blocking(descriptor, False)
 
+    def resize(self, *, rows: int, columns: int) -> None:
+        """Tell the terminal its size; without a terminal this does nothing."""
+        if self.is_terminal and self.output >= 0:
+            fcntl.ioctl(self.output, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
     def close_theirs(self) -> None:
         """Close the command's ends, which it has by now."""
         for descriptor in sorted(set(self.theirs)):
@@ -128,8 +133,7 @@ class ExecSession:
 
     def resize(self, *, rows: int, columns: int) -> None:
         """Tell the terminal its size; without a terminal this does nothing."""
-        if self._streams.is_terminal and self._streams.output >= 0:
-            fcntl.ioctl(self._streams.output, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self._streams.resize(rows=rows, columns=columns)
 
     def signal(self, number: int) -> bool:
         """Send a signal to the command's process group; False if it has ended."""

@@ -231,9 +231,12 @@ class Launcher:
         tty: bool,
         stdin: bool = True,
         environment: Mapping[str, str] | None = None,
+        rows: int = 24,
+        columns: int = 80,
     ) -> ExecSession:
         """Run a command in a container with streams; *environment* adds to the container's (such as TERM).
 
+        *rows* and *columns* are the size of its terminal from the first moment on, if it gets one.
         How many sessions there may be is the caller's to bound; each must be closed.
         """
         self._check_running(run)
@@ -250,6 +253,7 @@ class Launcher:
             streams = Streams(tty=tty, stdin=stdin)
         except OSError as error:
             raise LaunchError("Resources", f"no streams for a command: {error}") from error
+        streams.resize(rows=rows, columns=columns)
         answer = asyncio.ensure_future(exit_code_of(link.ask_numbered(number, order, streams.theirs)))
         # The order leaves in the task's first step, and with it duplicates of these descriptors.
         await asyncio.sleep(0)
