@@ -94,6 +94,8 @@ def environment_of(
         if not name or "=" in name:
             refusals.refuse_value(variable.at("name"), "the name of a variable", name)
             continue
+        # By name: the GROVE_ variables in front shift the numbers that the manifest's author knows.
+        variable.path = f"{container.at('env')}[{name}]"
         if "valueFrom" in variable:
             value = _referred(variable.fields("valueFrom"), container, pod, facts, pod_ip, siblings)
         else:

@@ -88,7 +88,6 @@ async def asked(action: ProbeAction, *, timeout_s: float = 5.0, programs: Progra
 @contextlib.asynccontextmanager
 async def serving(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """Serve *answer* to each request's head, and yield the port."""
-
     handlers: set[asyncio.Task[None]] = set()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
