@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -20,9 +20,16 @@ class ServerProcess:
     """`grove-server` on free loopback ports, with its data in *data_dir* and its output in files beside it."""
 
     def __init__(
-        self, data_dir: Path, *, cluster: Path | None = None, flags: Sequence[str] = (), listen: str = "127.0.0.1:0"
+        self,
+        data_dir: Path,
+        *,
+        cluster: Path | None = None,
+        flags: Sequence[str] = (),
+        listen: str = "127.0.0.1:0",
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.data_dir = data_dir
+        self._environment = dict(environment or {})
         self._command = [sys.executable, "-m", "grove_server", "--data-dir", str(data_dir), "--listen", listen]
         self._command += ["--metrics-listen", "127.0.0.1:0", *flags]
         if cluster is not None:
@@ -69,6 +76,7 @@ class ServerProcess:
         # As on a user's machine: no settings of ours, and bytecode is kept, so that only the first start compiles.
         left_out = ("GROVE_", "PYTHONDONTWRITEBYTECODE")
         environment = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
+        environment |= self._environment
         with self._file("out").open("wb") as out, self._file("err").open("wb") as err:
             self._process = subprocess.Popen(self._command, stdout=out, stderr=err, cwd=ROOT, env=environment)
 

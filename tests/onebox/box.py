@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -229,8 +228,3 @@ def is_alive(pid: int) -> bool:
     except OSError:
         return False
     return state != "Z"
-
-
-def server_environment(**more: str) -> dict[str, str]:
-    """Return the environment for a server that is started by hand."""
-    return {**{name: value for name, value in os.environ.items() if not name.startswith("GROVE_")}, **more}
