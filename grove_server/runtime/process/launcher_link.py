@@ -139,6 +139,7 @@ class LauncherLink:
             except messages.TooLongError as error:
                 raise LaunchError("ArgumentsTooLong", str(error)) from error
             except OSError as error:
+                self._read_to_the_end()
                 raise LaunchError("LauncherUnavailable", f"the launcher program is gone: {error}") from error
             else:
                 return
@@ -153,14 +154,23 @@ class LauncherLink:
                 self._drop_first_unsent()
         except BlockingIOError:
             return
-        except (OSError, messages.TooLongError):
-            # A program that is gone is noticed by the reader; an order that is too long is refused.
-            number = self._drop_first_unsent().get("id")
-            waiting = self._waiting.get(number) if isinstance(number, int) else None
-            if waiting is not None and not waiting.done():
-                waiting.set_exception(LaunchError("ArgumentsTooLong", "the order cannot be sent"))
+        except messages.TooLongError as error:
+            self._fail(self._drop_first_unsent(), LaunchError("ArgumentsTooLong", str(error)))
+            return
+        except OSError:
+            self._read_to_the_end()
             return
         self._loop.remove_writer(self._socket.fileno())
+
+    def _fail(self, header: Header, error: LaunchError) -> None:
+        waiting = self._waiting.get(header.get("id", 0))
+        if waiting is not None and not waiting.done():
+            waiting.set_exception(error)
+
+    def _read_to_the_end(self) -> None:
+        """Take the last answers of a program that is gone; nobody may count on it from here on."""
+        while self._socket is not None:
+            self._receive()
 
     def _drop_first_unsent(self) -> Header:
         header, fds = self._unsent.popleft()

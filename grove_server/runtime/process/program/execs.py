@@ -8,6 +8,9 @@ Probes are many, so a collected command costs no fork: the launcher program itse
 folder, lets the C library spawn the command (which copies no page tables), and returns. Streamed commands, and those in
 a container with a user namespace, from which there is no way back, are forked.
 
+When the launcher program is killed, forked commands die with it. Spawned ones cannot ask the kernel for that: they are
+told by ``GROVE_EXEC`` in their environment, and the next launcher program ends them before it takes orders.
+
 A command that cannot be run has exit code 126 or 127 and says why on its stderr, as shells do.
 """
 
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES: Final = 64 * 1024
 RECORDS_MAX: Final = 1024
+# Names the launcher program that a command belongs to, by pid and start ticks.
+MARKER: Final = "GROVE_EXEC"
 
 
 class Exec:
@@ -79,6 +84,7 @@ class Execs:
         self._by_output: dict[int, Exec] = {}
         self._records: dict[tuple[str, str, int], Record] = {}
         self._own_mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        self._mark = f"{os.getpid()}:{kernel.start_ticks(os.getpid())}"
         self._nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 
     def start(self, message: Message) -> tuple[Header, bytes] | None:
@@ -117,6 +123,7 @@ class Execs:
             record = records.read(f"{records.run_dir(self._data_dir, key)}/{records.RUN_FILE}")
             if record is None or record["boot_id"] != kernel.boot_id():
                 raise StartFailure("RunEnded", "there is no such container")
+            record = {**record, "environment": {**record["environment"], MARKER: self._mark}}
             if len(self._records) >= RECORDS_MAX:
                 self._records.clear()
             self._records[key] = record
@@ -197,6 +204,17 @@ def _kill_group(pid: int, number: int) -> None:
         kernel.send(pid, number)
     except PermissionError:
         return
+
+
+def end_commands_of_the_dead() -> None:
+    """Kill every command whose launcher program no longer lives, with what it started."""
+    for pid in kernel.pids():
+        mark = kernel.variable(pid, MARKER.encode())
+        if mark is None:
+            continue
+        launcher_pid, _, ticks = mark.partition(b":")
+        if launcher_pid.isdigit() and str(kernel.start_ticks(int(launcher_pid))).encode() != ticks:
+            kernel.send(pid, signal.SIGKILL)
 
 
 class Visit:

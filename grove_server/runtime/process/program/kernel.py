@@ -23,6 +23,7 @@ CLONE_NEWUSER: Final = 0x10000000
 MS_BIND: Final = 4096
 MS_REC: Final = 16384
 MS_SLAVE: Final = 1 << 19
+ENVIRONMENT_BYTES_MAX: Final = 4 * 1024 * 1024
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _libc.prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
@@ -145,13 +146,15 @@ def descendants(root: int) -> list[int]:
     return found
 
 
-def has_variable(pid: int, assignment: bytes) -> bool:
-    """Tell whether a process was started with ``NAME=value`` in its environment; False where that is not to be seen."""
+def variable(pid: int, name: bytes) -> bytes | None:
+    """Return a variable of the environment that a process was started with; None where there is none to be seen."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            return assignment in file.read(1 << 20).split(b"\0")
+            text = b"\0" + file.read(ENVIRONMENT_BYTES_MAX)
     except OSError:
-        return False
+        return None
+    _, found, rest = text.partition(b"\0" + name + b"=")
+    return rest.partition(b"\0")[0] if found else None
 
 
 def send(pid: int, number: int) -> None:

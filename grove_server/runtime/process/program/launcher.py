@@ -24,7 +24,7 @@ import time
 
 from grove_server.runtime.process.program import child, keeper, kernel, messages, records, sweeping
 from grove_server.runtime.process.program.child import StartFailure
-from grove_server.runtime.process.program.execs import Execs
+from grove_server.runtime.process.program.execs import Execs, end_commands_of_the_dead
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 # Answers wait for the server to read; a server that reads nothing for so long has its link closed.
 SEND_WAIT_MAX_S: Final = 30.0
+# Killed commands have so many rounds to end before the program leaves without them.
+LEAVE_ROUNDS_MAX: Final = 50
+LEAVE_WAIT_S: Final = 0.02
 
 
 def main(arguments: list[str]) -> None:
@@ -65,6 +68,7 @@ class Launcher:
         kernel.adopt_orphans()
         child.handle_signals()
         self._take_lock()
+        end_commands_of_the_dead()
         for end in (self._wakeup, self._woken):
             os.set_blocking(end.fileno(), False)
         signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
@@ -76,7 +80,19 @@ class Launcher:
         self._answer({"ready": os.getpid()})
         while self._turn():
             pass
+        self._leave()
+
+    def _leave(self) -> None:
+        """End all commands and what they left behind; keepers go on."""
         self._execs.end_all()
+        for _ in range(LEAVE_ROUNDS_MAX):
+            self._bury(may_answer=False)
+            others = [pid for pid in kernel.children() if pid not in self._own]
+            if not others:
+                return
+            for pid in others:
+                kernel.send(pid, signal.SIGKILL)
+            select.select([self._woken], [], [], LEAVE_WAIT_S)
 
     def _take_lock(self) -> None:
         """Wait until no launcher program before us runs, and no start that it began."""
@@ -158,7 +174,7 @@ class Launcher:
         ended = sweeping.sweep(self._data_dir, (uid, container, attempt))
         self._answer({"id": header["id"], "ended": ended})
 
-    def _bury(self) -> None:
+    def _bury(self, *, may_answer: bool = True) -> None:
         """Reap every child that has ended, and answer for commands."""
         seen_exec = False
         while True:
@@ -172,7 +188,9 @@ class Launcher:
             is_exec = self._execs.ended(pid)
             _, status = os.waitpid(pid, 0)
             if is_exec:
-                self._answer(*self._execs.finish(pid, status))
+                answer = self._execs.finish(pid, status)
+                if may_answer:
+                    self._answer(*answer)
             # A keeper that was killed leaves orphans just as a command may.
             seen_exec = seen_exec or is_exec or (pid in self._own and status != 0)
             self._own.discard(pid)

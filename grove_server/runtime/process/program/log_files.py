@@ -83,28 +83,30 @@ class LogFiles:
         if self._unsaid_bytes:
             what = f"[grove] {self._unsaid_bytes} bytes of the log were dropped here: {self._refusal}"
             note = self._stamp() + b" stderr F " + what.encode() + b"\n"
+        kept = self._write_lines(note + text)
+        if kept >= len(note):
+            self._unsaid_bytes = 0
+        lost = len(text) - max(0, kept - len(note))
+        self.dropped_bytes += lost
+        self._unsaid_bytes += lost
+
+    def _write_lines(self, text: bytes) -> int:
+        """Write as many whole lines as the disk takes; return their length."""
+        written = 0
         try:
             if self._file is None:
                 self._open()
-            self._write_all(note + text)
-        except OSError as error:
-            self.dropped_bytes += len(text)
-            self._unsaid_bytes += len(text)
-            self._refusal = error.strerror or str(error)
-            return
-        self._unsaid_bytes = 0
-
-    def _write_all(self, text: bytes) -> None:
-        assert self._file is not None
-        written = 0
-        try:
+            assert self._file is not None
             while written < len(text):
                 written += os.write(self._file, text[written:] if written else text)
-        except OSError:
-            # No half lines: what was written of this text goes again.
-            os.ftruncate(self._file, self._size)
-            raise
+        except OSError as error:
+            self._refusal = error.strerror or str(error)
+            half = written
+            written = text.rfind(b"\n", 0, half) + 1
+            if self._file is not None and written < half:
+                os.ftruncate(self._file, self._size + written)
         self._size += written
+        return written
 
     def _open(self) -> None:
         os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)

@@ -39,7 +39,7 @@ def sweep(data_dir: str, key: Key) -> Record:
     elif record["boot_id"] != kernel.boot_id():
         message = "the machine was started anew meanwhile"
     else:
-        message += _end_all(record, f"{records.MARKER}={records.marker(key)}".encode())
+        message += _end_all(record, records.marker(key).encode())
     ended = {
         "exit_code": LOST_EXIT_CODE,
         "signal": None,
@@ -54,7 +54,7 @@ def sweep(data_dir: str, key: Key) -> Record:
     return ended
 
 
-def _end_all(record: Record, assignment: bytes) -> str:
+def _end_all(record: Record, marker: bytes) -> str:
     """Kill what is found until nothing is found; return what to add to the message if that did not succeed."""
     for folder in record["cgroup_dirs"]:
         with contextlib.suppress(OSError), open(f"{folder}/cgroup.kill", "wb", buffering=0) as file:
@@ -62,7 +62,7 @@ def _end_all(record: Record, assignment: bytes) -> str:
     own = os.getpid()
     left: list[int] = []
     for _ in range(ROUNDS_MAX):
-        left = [pid for pid in kernel.pids() if pid != own and _belongs(pid, record, assignment)]
+        left = [pid for pid in kernel.pids() if pid != own and _belongs(pid, record, marker)]
         if not left:
             break
         for pid in left:
@@ -76,9 +76,9 @@ def _end_all(record: Record, assignment: bytes) -> str:
     return ""
 
 
-def _belongs(pid: int, record: Record, assignment: bytes) -> bool:
+def _belongs(pid: int, record: Record, marker: bytes) -> bool:
     if not kernel.is_alive(pid):
         return False
     if pid == record["pid"]:
         return bool(kernel.start_ticks(pid) == record["pid_ticks"])
-    return kernel.has_variable(pid, assignment)
+    return kernel.variable(pid, records.MARKER.encode()) == marker

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,22 +12,30 @@ from grove_server.runtime.process.launching import Launcher, LaunchOrder, Run
 from grove_server.runtime.process.program import kernel
 from tests.waiting import until
 
+# Tests that run beside each other, and the servers that they start, tell their processes apart by it.
+SESSION = os.environ.setdefault("GROVE_TEST_SESSION", uuid.uuid4().hex[:8])
 PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+def uid_of(name: str) -> str:
+    """Return the uid of the pod that a test calls by a short name."""
+    return f"{name}-{SESSION}"
 
 
 def order(
     *argv: str,
-    uid: str = "uid-a",
+    uid: str = "a",
     container: str = "main",
     environment: Mapping[str, str] | None = None,
     **more: object,
 ) -> LaunchOrder:
     """Return an order for a container of the pod ``pod-UID``, with a PATH."""
+    pod_uid = uid_of(uid)
     fields: dict[str, object] = {"attempt": 0, **more}
     return LaunchOrder(
-        pod_uid=uid,
+        pod_uid=pod_uid,
         namespace="default",
-        pod_name=f"pod-{uid}",
+        pod_name=f"pod-{pod_uid}",
         container=container,
         argv=argv,
         environment={"PATH": PATH, **(environment or {})},

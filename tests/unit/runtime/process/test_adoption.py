@@ -13,7 +13,7 @@ from grove_server.runtime.process.launching import Launcher
 from grove_server.runtime.process.program import records
 from tests.tidy.sources import ROOT
 from tests.unit.runtime.process.conftest import StartLauncher
-from tests.unit.runtime.process.containers import Ends, marked, order, record_of, runs_once, said, shell
+from tests.unit.runtime.process.containers import Ends, marked, order, record_of, runs_once, said, shell, uid_of
 from tests.waiting import until, until_blocking
 
 # A server that starts containers until it is killed.
@@ -54,18 +54,18 @@ async def test_containers_outlive_a_killed_server(tmp_path: Path, start_launcher
     launcher_pid = killed_server(tmp_path)
     until_blocking(lambda: not Path(f"/proc/{launcher_pid}/exe").exists(), "the end of the launcher program")
     (tmp_path / "go").touch()
-    exit_file = tmp_path / "process" / "pods" / "ends-alone" / "main" / "0" / "exit.json"
+    exit_file = tmp_path / "process" / "pods" / uid_of("ends-alone") / "main" / "0" / "exit.json"
     until_blocking(exit_file.exists, "the record of an end that no server sees")
     launcher = await start_launcher()
     runs = {run.pod_uid: run for run in launcher.adopt()}
-    alone = runs.pop("ends-alone").ended
+    alone = runs.pop(uid_of("ends-alone")).ended
     assert alone is not None
     assert (alone.exit_code, alone.reason) == (7, "Error")
     await runs_once(*runs.values())
     assert len(runs) == 5
     assert ends.seen == []
-    os.kill(runs["u0"].pid, signal.SIGTERM)
-    ended = (await ends.of(runs["u0"])).ended
+    os.kill(runs[uid_of("u0")].pid, signal.SIGTERM)
+    ended = (await ends.of(runs[uid_of("u0")])).ended
     assert ended is not None
     assert ended.exit_code == 143
 
