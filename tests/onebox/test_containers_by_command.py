@@ -13,9 +13,12 @@ import sys
 import termios
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Final
 
-from tests.onebox.box import Box, clique, processes_of, restarts, tell_to_exit, worker
+import grove_client
+from tests.onebox.box import FLAGS, Box, clique, processes_of, restarts, tell_to_exit, worker
+from tests.server import ServerProcess
 from tests.waiting import until
 
 GROVECTL: Final = (sys.executable, "-m", "grovectl")
@@ -123,7 +126,7 @@ async def test_what_is_wrong_is_one_line(box: Box) -> None:
         assert words in err
 
 
-async def test_logs_of_the_run_before(box: Box, journal_path: Any) -> None:  # noqa: ANN401 -- a path
+async def test_logs_of_the_run_before(box: Box, journal_path: Path) -> None:
     """After a crash the output of the run that crashed is still there; following it ends at its end."""
     container = worker(journal_path)
     container["command"] = ["/bin/sh", "-c", 'echo run; exec "$@"', "sh", *container["command"]]
@@ -153,6 +156,24 @@ async def test_many_pods_are_told_apart_and_followed(box: Box) -> None:
         run.process.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(run.process.wait(), LIMIT_S) == 130
     assert sorted(set(run.out.splitlines())) == sorted(run.out.splitlines())
+
+
+async def test_following_goes_on_over_a_restart_of_the_server(tmp_path: Path) -> None:
+    """Who follows a container sees each line once, in order, although the server was killed meanwhile."""
+    # A socket, because a port of its own would be another one after the restart.
+    server = ServerProcess(tmp_path / "data", flags=(*FLAGS, "--pods-on-exit", "stop"), listen=f"unix:{tmp_path}/s")
+    with server:
+        async with grove_client.connect(server.address) as grove:
+            box = Box(server=server, grove=grove, namespace="restart")
+            counting = says("i=0; while [ $i -lt 400 ]; do echo $i; i=$((i+1)); sleep 0.01; done")
+            await box.apply("count", clique("a", counting))
+            (pod,) = await box.ready(1)
+            async with running(box, "logs", "-f", pod.metadata.name) as run:
+                await run.until_out(b"20\n")
+                await asyncio.to_thread(server.kill)
+                await asyncio.to_thread(server.start)
+                await run.until_out(b"399\n")
+            assert [int(line) for line in run.out.split()] == list(range(400))
 
 
 async def test_exec_carries_bytes_and_the_exit_code(box: Box) -> None:
