@@ -81,15 +81,16 @@ _OPTIONS: Final = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
-    # Connections move on after half an hour, so that load spreads and every client's resuming is exercised.
-    ("grpc.max_connection_age_ms", 1_800_000),
-    ("grpc.max_connection_age_grace_ms", 30_000),
     ("grpc.max_receive_message_length", RECEIVE_BYTES_MAX),
     ("grpc.max_send_message_length", SEND_BYTES_MAX),
     # Thousands of watches reconnect at once after a restart; the defaults would shed a part of them.
     ("grpc.server.max_pending_requests", 20_000),
     ("grpc.server.max_pending_requests_hard_limit", 30_000),
 )
+
+# Connections move on after half an hour, so that load spreads and each client's resuming is exercised. Where the server
+# runs processes there is nobody to spread over, and commands beside containers, which cannot resume, may take longer.
+_AGE_OPTIONS: Final = (("grpc.max_connection_age_ms", 1_800_000), ("grpc.max_connection_age_grace_ms", 30_000))
 
 _log = get_logger("api")
 
@@ -154,7 +155,7 @@ class ApiServer:
         settings = self._settings
         policy = access_policy(settings, self.address)
         pipeline = Pipeline(self._load, access=policy, log=log_policy(settings))
-        server = grpc.aio.server(options=_OPTIONS)
+        server = grpc.aio.server(options=_OPTIONS if settings.runtime == "process" else (*_OPTIONS, *_AGE_OPTIONS))
         server.add_generic_rpc_handlers([pipeline.handler(service) for service in self._services])
         self.health.register(server)
         if settings.reflection:
