@@ -138,9 +138,11 @@ class LauncherLink:
                 self._loop.add_writer(self._socket.fileno(), self._send_unsent)
             except messages.TooLongError as error:
                 raise LaunchError("ArgumentsTooLong", str(error)) from error
-            except OSError as error:
+            except ConnectionError as error:
                 self._read_to_the_end()
                 raise LaunchError("LauncherUnavailable", f"the launcher program is gone: {error}") from error
+            except OSError as error:
+                raise LaunchError("Resources", f"an order cannot be sent: {error}") from error
             else:
                 return
         self._unsent.append((header, tuple(os.dup(descriptor) for descriptor in fds)))
@@ -157,8 +159,11 @@ class LauncherLink:
         except messages.TooLongError as error:
             self._fail(self._drop_first_unsent(), LaunchError("ArgumentsTooLong", str(error)))
             return
-        except OSError:
+        except ConnectionError:
             self._read_to_the_end()
+            return
+        except OSError as error:
+            self._fail(self._drop_first_unsent(), LaunchError("Resources", f"an order cannot be sent: {error}"))
             return
         self._loop.remove_writer(self._socket.fileno())
 
@@ -169,8 +174,8 @@ class LauncherLink:
 
     def _read_to_the_end(self) -> None:
         """Take the last answers of a program that is gone; nobody may count on it from here on."""
-        while self._socket is not None:
-            self._receive()
+        while self._is_open and self._receive():
+            pass
 
     def _drop_first_unsent(self) -> Header:
         header, fds = self._unsent.popleft()
@@ -178,19 +183,20 @@ class LauncherLink:
             os.close(descriptor)
         return header
 
-    def _receive(self) -> None:
+    def _receive(self) -> bool:
+        """Take some answers; return whether there may be more right now."""
         assert self._socket is not None
         for _ in range(BATCH_MAX):
             try:
                 message = messages.receive(self._socket)
             except BlockingIOError:
-                return
+                return False
             except OSError:
                 message = None
             if message is None:
                 self._shut("the launcher program ended")
                 self._on_gone()
-                return
+                return False
             header = message.header
             if "ready" in header:
                 if not self._ready.done():
@@ -200,6 +206,7 @@ class LauncherLink:
             waiting = self._waiting.get(header["id"])
             if waiting is not None and not waiting.done():
                 waiting.set_result((header, message.body))
+        return True
 
     def _shut(self, why: str) -> None:
         """Close our end; every order without answer fails."""

@@ -135,9 +135,11 @@ async def test_binds_are_seen_by_their_container_alone(launcher: Launcher, tmp_p
 
 
 async def test_limits_hold(launcher: Launcher) -> None:
-    """The bound on open files holds in the container."""
-    run = await launcher.launch(shell("ulimit -n", file_count_max=77))
-    assert await said(launcher, run) == ["77"]
+    """The bounds on open files and on processes hold in the container."""
+    script = "grep -E '^Max (processes|open files)' /proc/self/limits"
+    run = await launcher.launch(shell(script, file_count_max=77, process_count_max=5000))
+    lines = [line.split() for line in await said(launcher, run, 2)]
+    assert {(words[1], *words[-3:-1]) for words in lines} == {("processes", "5000", "5000"), ("open", "77", "77")}
 
 
 async def test_signals_reach_the_group(launcher: Launcher, ends: Ends) -> None:
