@@ -128,6 +128,12 @@ class PodLife(RuleBasedStateMachine):
         """Time passes."""
         self.agent.wait(duration_s)
 
+    @precondition(lambda self: self.alive)
+    @rule(by_s=st.floats(0.1, 700))
+    def set_the_clock_back(self, by_s: float) -> None:
+        """Somebody sets the clock."""
+        self.agent.wait(-by_s)
+
     @precondition(lambda self: self.alive and self.agent.due_at != NEVER)
     @rule()
     def wait_until_due(self) -> None:

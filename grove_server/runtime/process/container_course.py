@@ -145,9 +145,12 @@ def next_attempt(status: ContainerStatus, run: Run | None) -> int:
     return stored if run is None else max(stored, run.attempt + 1)
 
 
-def start_at(status: ContainerStatus) -> float:
-    """Return when a container that does not run may be started, in epoch seconds; 0 if it never ran."""
-    if status.last_end is None:
+def start_at(status: ContainerStatus, now: float) -> float:
+    """Return when a container that does not run may be started, in epoch seconds; 0 if it may be at once.
+
+    An end that is still to come, because the clock was set back, puts nothing off.
+    """
+    if status.last_end is None or status.last_end.finished_at > now:
         return 0.0
     return status.last_end.finished_at + backoff_after_s(status.quick_end_count)
 
@@ -171,8 +174,7 @@ def ending(part: Part, *, since: float, grace_s: float, now: float, is_its_turn:
         return Ending((kill,), NEVER)
     deadline = since + grace_s
     if seen.signalled_at is not None:
-        # Whoever was signalled in good time has all of the grace period, others a short window.
-        kill_at = max(deadline, seen.signalled_at + min(SIGNAL_WINDOW_S, grace_s))
+        kill_at = _kill_at(deadline, seen.signalled_at, grace_s)
         return Ending((kill,), NEVER) if kill_at <= now else Ending((), kill_at)
     if now < deadline:
         hook = seen.pre_stop
@@ -188,7 +190,17 @@ def ending(part: Part, *, since: float, grace_s: float, now: float, is_its_turn:
         if not is_its_turn or (hook is not None and hook.done_at is None):
             return Ending((), deadline)
     signal = Signal(container=plan.name, attempt=run.attempt, number=plan.stop_signal)
-    return Ending((signal,), max(deadline, now + min(SIGNAL_WINDOW_S, grace_s)))
+    return Ending((signal,), _kill_at(deadline, now, grace_s))
+
+
+def _kill_at(deadline: float, signalled_at: float, grace_s: float) -> float:
+    """Return when a run that was signalled is killed.
+
+    Whoever was signalled in good time has all of the grace period, others a short window; nobody has more than the
+    period after the signal, though the clock was set back since the end began.
+    """
+    window_s = min(SIGNAL_WINDOW_S, grace_s)
+    return min(max(deadline, signalled_at + window_s), signalled_at + grace_s)
 
 
 def care(part: Part, now: float) -> Ending:
@@ -214,7 +226,7 @@ def care(part: Part, now: float) -> Ending:
     for probe in probes.active(plan, states):
         if probe.kind in seen.asking:
             continue
-        at = probes.due_at(states.of(probe.kind), probe, run.started_at)
+        at = probes.due_at(states.of(probe.kind), probe, run.started_at, now)
         if at <= now:
             asks.append(Ask(container=plan.name, attempt=run.attempt, probe=probe))
         else:

@@ -125,7 +125,7 @@ def _start_next_init(parts: Parts, *, is_held: bool, now: float) -> Ending:
 def _start(part: Part, now: float) -> Ending:
     if part.is_busy:
         return Ending((), NEVER)
-    at = start_at(part.status)
+    at = start_at(part.status, now)
     if at > now:
         return Ending((), at)
     attempt = next_attempt(part.status, part.seen.run)

@@ -105,10 +105,15 @@ def told(state: ProbeState, plan: ProbePlan, result: ProbeResult | None, *, aske
     )
 
 
-def due_at(state: ProbeState, plan: ProbePlan, started_at: float) -> float:
-    """Return when to ask next; *started_at* is when the container started."""
-    first_at = started_at + plan.initial_delay_s
-    return first_at if state.asked_at is None else max(first_at, state.asked_at + plan.period_s)
+def due_at(state: ProbeState, plan: ProbePlan, started_at: float, now: float) -> float:
+    """Return when to ask next; *started_at* is when the container started.
+
+    What it counts from may be still to come, because the clock was set back; then that wait counts as over.
+    """
+    first_at = now if started_at > now else started_at + plan.initial_delay_s
+    if state.asked_at is None or state.asked_at > now:
+        return first_at
+    return max(first_at, state.asked_at + plan.period_s)
 
 
 def has_started(container: ContainerPlan, probes: ContainerProbes) -> bool:

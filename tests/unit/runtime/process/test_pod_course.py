@@ -520,3 +520,30 @@ def test_what_ended_while_no_server_ran_is_found() -> None:
     agent.now += 50
     agent.forget().settle()
     assert (agent.row.phase, agent.row.finished_at) == (PodPhase.SUCCEEDED, ended_at)
+
+
+# Clocks.
+
+
+def test_a_clock_that_is_set_back_puts_nothing_off() -> None:
+    """Probes are asked and restarts happen although the times that they count from are still to come."""
+    agent = agent_of(container(readinessProbe=probe())).answers(READINESS, success=True)
+    agent.taken()
+    agent.now -= 3600
+    assert names(agent.settle().taken(), Ask) == ["main"]
+    agent.answers(READINESS, success=True)
+    assert agent.wait_until_due() == 10
+    agent.ends(code=1).ends(code=1)
+    assert agent.row.waiting_reason == CRASH_LOOP_BACK_OFF
+    agent.now -= 3600
+    assert agent.settle().live_names == ["main"]
+
+
+def test_a_clock_that_is_set_back_does_not_stretch_the_grace_period() -> None:
+    """Who was signalled after the clock was set back has the grace period and no more."""
+    agent = agent_of(terminationGracePeriodSeconds=12)
+    agent.row = replace(agent.row, metadata=replace(agent.row.metadata, deleted_at=agent.now + 3600))
+    agent.settle()
+    assert names(agent.taken(), Signal) == ["main"]
+    assert agent.wait_until_due() == 12
+    assert names(agent.taken(), Kill) == ["main"]

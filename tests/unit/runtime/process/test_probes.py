@@ -55,15 +55,15 @@ def test_no_answer_moves_the_next_question_and_nothing_else() -> None:
     """A probe that could not be asked says nothing of its container."""
     state = told(ProbeState(), plan(failures_needed=1), None, asked_at=7, now=8)
     assert state == ProbeState(asked_at=7)
-    assert due_at(state, plan(period_s=5), started_at=0) == 12
+    assert due_at(state, plan(period_s=5), started_at=0, now=8) == 12
 
 
 def test_a_period_counts_from_when_the_probe_began() -> None:
     """An answer that took long does not put off the next question; the delay holds for the first."""
     probe = plan(initial_delay_s=3, period_s=5)
-    assert due_at(ProbeState(), probe, started_at=10) == 13
+    assert due_at(ProbeState(), probe, started_at=10, now=11) == 13
     state = told(ProbeState(), probe, YES, asked_at=13, now=17.9)
-    assert due_at(state, probe, started_at=10) == 18
+    assert due_at(state, probe, started_at=10, now=17.9) == 18
 
 
 def test_each_stage_of_a_run_asks_its_own_probes() -> None:
