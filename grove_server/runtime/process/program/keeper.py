@@ -48,7 +48,7 @@ def keep(order: Record, data_dir: str, link: socket.socket, lock: int) -> NoRetu
     """
     key: Key = (order["pod_uid"], order["container"], order["attempt"])
     os.setsid()
-    kernel.set_name("grove-keeper")
+    kernel.name_keeper()
     kernel.adopt_orphans()
     _keep_open(link.fileno(), lock)
     keeper = Keeper(order, key, data_dir)
@@ -97,7 +97,7 @@ class Keeper:
         self._cgroups: list[str] = []
         self._shortfalls: list[tuple[str, str]] = []
         self._out = self._err = -1
-        self._wakeup, self._woken = socket.socketpair()
+        self._woken, self._wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._logs = LogFiles(
             records.log_file(data_dir, key),
             file_bytes_max=order["log_bytes_max"],
@@ -117,7 +117,7 @@ class Keeper:
             self._shortfalls.extend(child.mount(self._order["hosts_path"], self._order["binds"]))
         child.go_to(self._order["working_dir"])
         self._shortfalls.extend(child.limit(self._order))
-        self._hear_of_children()
+        signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
         return {"run": self._start_child()}
 
     def _start_child(self) -> Record:
@@ -219,11 +219,6 @@ class Keeper:
                 count += sum(int(line.split()[1]) for line in file if line.startswith("oom_kill "))
         return count
 
-    def _hear_of_children(self) -> None:
-        for end in (self._wakeup, self._woken):
-            os.set_blocking(end.fileno(), False)
-        signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
-
     def give_up(self) -> None:
         """Leave nothing of a start that failed."""
         if self._pid:
@@ -240,13 +235,13 @@ class Keeper:
         """Copy output until the main process ends; then end all that descends from it and write the record."""
         poller = select.poll()
         streams = {self._out: b"stdout", self._err: b"stderr"}
-        for descriptor in (*streams, self._woken.fileno()):
+        for descriptor in (*streams, self._woken):
             poller.register(descriptor, select.POLLIN)
         while self._status is None:
             for descriptor, _ in poller.poll():
-                if descriptor == self._woken.fileno():
+                if descriptor == self._woken:
                     with contextlib.suppress(BlockingIOError):
-                        self._woken.recv(4096)
+                        os.read(self._woken, 4096)
                     self._bury()
                     continue
                 chunk = os.read(descriptor, CHUNK_BYTES)
@@ -296,7 +291,7 @@ class Keeper:
             # The end of a child wakes us; the limit is for one that waits in the kernel and cannot end yet.
             select.select([self._woken], [], [], 0.2)
             with contextlib.suppress(BlockingIOError):
-                self._woken.recv(4096)
+                os.read(self._woken, 4096)
 
     def _take_rest(self, descriptor: int, stream: bytes) -> None:
         os.set_blocking(descriptor, False)

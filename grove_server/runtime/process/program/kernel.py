@@ -30,6 +30,10 @@ _libc.prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_u
 _libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
 _libc.unshare.argtypes = [ctypes.c_int]
 _libc.setns.argtypes = [ctypes.c_int, ctypes.c_int]
+# Made once: each length of a buffer is a type of its own, and a keeper would pay for making it.
+_boot_ids: Final[list[str]] = []
+_LAUNCHER_NAME: Final = ctypes.create_string_buffer(b"grove-launcher")
+_KEEPER_NAME: Final = ctypes.create_string_buffer(b"grove-keeper")
 
 
 def _check(result: int, what: str) -> None:
@@ -48,10 +52,14 @@ def adopt_orphans() -> None:
     _check(_libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-def set_name(name: str) -> None:
-    """Set the name that ``ps`` and ``top`` show for this process (15 bytes)."""
-    text = ctypes.create_string_buffer(name.encode())
-    _check(_libc.prctl(PR_SET_NAME, ctypes.addressof(text), 0, 0, 0), "prctl(PR_SET_NAME)")
+def name_launcher() -> None:
+    """Let ``ps`` and ``top`` show this process as the launcher program."""
+    _check(_libc.prctl(PR_SET_NAME, ctypes.addressof(_LAUNCHER_NAME), 0, 0, 0), "prctl(PR_SET_NAME)")
+
+
+def name_keeper() -> None:
+    """Let ``ps`` and ``top`` show this process as a keeper."""
+    _check(_libc.prctl(PR_SET_NAME, ctypes.addressof(_KEEPER_NAME), 0, 0, 0), "prctl(PR_SET_NAME)")
 
 
 def unshare(flags: int) -> None:
@@ -76,9 +84,11 @@ def bind_mount(source: str, target: str) -> None:
 
 
 def boot_id() -> str:
-    """Return what this boot of the machine is called."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
+    """Return what this boot of the machine is called. It is read once: the fork of a process is of the same boot."""
+    if not _boot_ids:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            _boot_ids.append(file.read().strip())
+    return _boot_ids[0]
 
 
 def _stat_fields(pid: int) -> list[bytes] | None:

@@ -56,7 +56,7 @@ class Launcher:
         self._data_dir = data_dir
         self._link = link
         self._lock = -1
-        self._wakeup, self._woken = socket.socketpair()
+        self._woken, self._wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poller = select.poll()
         self._execs = Execs(data_dir, self._poller)
         # Forks of ours that end by themselves: keepers and errands.
@@ -64,16 +64,16 @@ class Launcher:
 
     def run(self) -> None:
         """Work until the server has closed the link."""
-        kernel.set_name("grove-launcher")
+        kernel.name_launcher()
         kernel.adopt_orphans()
         child.handle_signals()
         self._take_lock()
         end_commands_of_the_dead()
-        for end in (self._wakeup, self._woken):
-            os.set_blocking(end.fileno(), False)
-        signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
         self._poller.register(self._link, select.POLLIN)
         self._poller.register(self._woken, select.POLLIN)
+        # Known to every keeper from the start.
+        kernel.boot_id()
         # Pages that nobody touches stay shared with every keeper.
         gc.collect()
         gc.freeze()
@@ -109,9 +109,9 @@ class Launcher:
                 # Orders of a server that is gone are not begun: the next one decides anew.
                 if events & (select.POLLHUP | select.POLLERR) or not self._take_order():
                     return False
-            elif descriptor == self._woken.fileno():
+            elif descriptor == self._woken:
                 with contextlib.suppress(BlockingIOError):
-                    self._woken.recv(4096)
+                    os.read(self._woken, 4096)
                 self._bury()
             else:
                 self._execs.read(descriptor)
