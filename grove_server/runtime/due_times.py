@@ -39,6 +39,12 @@ class DueTimes:
             self._heap = [(moment, each) for each, moment in self._at.items()]
             heapq.heapify(self._heap)
 
+    def hasten(self, key: Key, at: float) -> None:
+        """Let *key* be due at *at*, if it is not due earlier."""
+        known = self._at.get(key)
+        if known is None or at < known:
+            self.set(key, at)
+
     def drop(self, key: Key) -> None:
         """Let *key* be due no more."""
         self._at.pop(key, None)

@@ -33,7 +33,7 @@ from grove_server.runtime.interface import Clock, PodsOnExit, RuntimeHealth
 from grove_server.runtime.process.launching import Launcher
 from grove_server.runtime.process.names import AddressesSpentError, LoopbackAddresses
 from grove_server.runtime.process.node_keeping import LOOPBACK, NodeKeeper
-from grove_server.runtime.process.observation import NEVER, Remark, Start
+from grove_server.runtime.process.observation import NEVER, Ask, Remark, Start
 from grove_server.runtime.process.outfit import Outfitter, pinned
 from grove_server.runtime.process.pod_care import PodCare, Tools
 from grove_server.runtime.process.pod_course import advance
@@ -163,6 +163,13 @@ class ProcessRuntime:
         self._marked[key] = None
         self._wake.set()
 
+    def _hasten(self, key: Key, at: float) -> None:
+        first_at = self._due.first_at
+        self._due.hasten(key, at)
+        if first_at is None or at < first_at:
+            # The alarm is set for later.
+            self._wake.set()
+
     def _observe(self, notices: Sequence[Notice]) -> None:
         for notice in notices:
             resource = notice.resource
@@ -235,7 +242,12 @@ class ProcessRuntime:
         if care is None:
             address = pod.pod_ip or self._parts.addresses.assign(pod.metadata.uid)
             care = PodCare(
-                key=key, uid=pod.metadata.uid, plan=self._plan(pod, address), tools=self._tools, changed=self._mark
+                key=key,
+                uid=pod.metadata.uid,
+                plan=self._plan(pod, address),
+                tools=self._tools,
+                changed=self._mark,
+                due=self._hasten,
             )
             self._cares[key] = care
             self._by_uid[care.uid] = care
@@ -369,7 +381,9 @@ class ProcessRuntime:
                 starts.append((care, action))
             else:
                 care.act(action)
-                self._mark(care.key)
+                if not isinstance(action, Ask):
+                    # What comes after it may be due at a moment; after a question comes its answer.
+                    self._mark(care.key)
         if step.due_at != NEVER:
             self._due.set(care.key, step.due_at)
         if step.is_gone:

@@ -41,6 +41,7 @@ from grove_server.runtime.process.observation import (
 from grove_server.runtime.process.outfit import Outfitter
 from grove_server.runtime.process.pod_course import probes_now
 from grove_server.runtime.process.pod_plan import ContainerPlan, PodPlan
+from grove_server.runtime.process.probes import due_at
 from grove_server.runtime.process.probing import Prober
 from grove_server.runtime.process.runs import HOSTS, LaunchError, Run
 from grove_server.runtime.process.volumes import VolumeError
@@ -70,13 +71,18 @@ class Tools:
 
 @dataclass(slots=True)
 class PodCare:
-    """What the agent holds of one pod. *changed* is called when something new is seen of it."""
+    """What the agent holds of one pod.
+
+    *changed* is called when something new is seen of it, *due* when it is to be looked at again at a moment although
+    nothing new is seen.
+    """
 
     key: Key
     uid: str
     plan: PodPlan
     tools: Tools
     changed: Callable[[Key], None]
+    due: Callable[[Key, float], None]
     containers: dict[str, ContainerSeen] = field(default_factory=dict)
     limits_refused: dict[str, str] = field(default_factory=dict)
     broken_gpus: tuple[int, ...] = ()
@@ -285,9 +291,14 @@ class PodCare:
         if seen is None or pod is None or pod.metadata.uid != self.uid:
             return
         probes = probes_now(pod, run.container, seen)
-        told = probes.told(probe, result, asked_at=asked_at, now=self.tools.clock.now())
+        now = self.tools.clock.now()
+        told = probes.told(probe, result, asked_at=asked_at, now=now)
         self.containers[run.container] = replace(seen, probes=told, asking=seen.asking - {probe.kind})
-        self.changed(self.key)
+        if told.of(probe.kind).verdict == probes.of(probe.kind).verdict:
+            # Most answers are the same as the one before; all that follows is the next question.
+            self.due(self.key, due_at(told.of(probe.kind), probe, run.started_at, now))
+        else:
+            self.changed(self.key)
 
     def _of(self, run: Run) -> ContainerSeen | None:
         """Return what is seen of *run*; None if there is a later one."""
