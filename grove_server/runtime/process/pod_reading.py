@@ -109,6 +109,7 @@ _REASONS: Final[Mapping[str, str]] = {
     "readinessGates": "conditions of others do not count for readiness",
     "resourceClaims": "there is no dynamic allocation of devices here",
     "resources": "limits are kept for each container, not for the pod as a whole",
+    "restartPolicy": "only the restart policy of the pod counts",
     "restartPolicyRules": "only the restart policy of the pod counts",
     "runtimeClassName": "containers are processes of this machine",
     "securityContext": "containers run as the user of the server, with its rights",
