@@ -257,3 +257,23 @@ class PlayedAgent:
         )
         self.runs.setdefault(name, []).append(run)
         self.seen[name] = ContainerSeen.of(run)
+
+
+def probe(**fields: Any) -> dict[str, Any]:  # noqa: ANN401 -- any field of a probe
+    """Return a probe that opens a connection."""
+    return {"tcpSocket": {"port": 8000}, **fields}
+
+
+def agent_of(*containers: dict[str, Any], **spec: Any) -> PlayedAgent:  # noqa: ANN401 -- any field of a pod spec
+    """Return an agent that has done what is to be done at first."""
+    return PlayedAgent(pod_of(*containers, **spec)).settle()
+
+
+def names(actions: list[Action], sort: type[Action]) -> list[str]:
+    """Return the containers of all actions of one sort, in order."""
+    return [action.container for action in actions if isinstance(action, sort)]
+
+
+def held(*containers: dict[str, Any]) -> PlayedAgent:
+    """Return an agent of a pod whose clique starts after others."""
+    return PlayedAgent(replace(pod_of(*containers), is_ordered=True)).settle()
