@@ -22,7 +22,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,8 +39,10 @@ from grove_server.runtime.process.runs import (
     Run,
     RunKey,
     Shortfall,
+    check_argv,
     check_order,
     ended_of,
+    header_of,
     run_of,
     unknown_run,
 )
@@ -61,6 +63,7 @@ __all__ = [
 # Orders of each kind that the launcher program has at the same time; further callers wait.
 LAUNCHES_MAX: Final = 64
 EXECS_MAX: Final = 64
+SWEEPS_MAX: Final = 16
 LAUNCH_TRIES_MAX: Final = 3
 # What a launch or an exec may take beyond its own limit before the launcher program counts as stuck.
 ANSWER_WAIT_MAX_S: Final = 30.0
@@ -68,6 +71,7 @@ RESTART_WAITS_S: Final = (0.0, 0.1, 0.5, 2.0, 5.0)
 # A keeper whose main process was killed has so long to write down the end, before it is killed itself.
 KILL_WAIT_S: Final = 10.0
 FORGOTTEN_LOGS_MAX: Final = 64
+TIDY_WAIT_S: Final = 5.0
 OUTPUT_BYTES_MAX: Final = 1024 * 1024
 
 
@@ -89,6 +93,7 @@ class Launcher:
         self._launches = asyncio.Semaphore(LAUNCHES_MAX)
         self._collected = asyncio.Semaphore(EXECS_MAX)
         self._failed_starts = 0
+        self._tidying: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         """Start the launcher program and take over what is on disk; raise LaunchError if the program cannot be started.
@@ -100,12 +105,16 @@ class Launcher:
         await self._open_link()
         on_disk = records.keys(str(self._data_dir))
         lost = [key for key in on_disk if key not in self._runs and not self._take_over(key)]
-        await asyncio.gather(*(self._sweep(key, is_news=False) for key in lost))
+        for first in range(0, len(lost), SWEEPS_MAX):
+            await asyncio.gather(*(self._sweep(key, is_news=False) for key in lost[first : first + SWEEPS_MAX]))
 
     async def stop(self) -> None:
         """End the launcher program and all execs; keepers and their containers go on. Harmless when called twice."""
         self._is_stopping = True
         self._is_open.clear()
+        if self._tidying is not None:
+            self._tidying.cancel()
+            self._tidying = None
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -158,7 +167,7 @@ class Launcher:
             try:
                 link = await self._opened()
                 async with asyncio.timeout(ANSWER_WAIT_MAX_S):
-                    await link.ask({"op": "launch", **asdict(order)})
+                    await link.ask(header_of(order))
                 break
             except LaunchError as error:
                 # The launcher program went while it had the order: what it did of it is undone or on disk.
@@ -199,6 +208,7 @@ class Launcher:
 
         A command that is not there has exit code 127, one that cannot be run 126, and the output says why.
         """
+        check_argv(argv)
         self._check_running(run)
         order = {
             "op": "exec",
@@ -239,6 +249,7 @@ class Launcher:
         *rows* and *columns* are the size of its terminal from the first moment on, if it gets one.
         How many sessions there may be is the caller's to bound; each must be closed.
         """
+        check_argv(argv)
         self._check_running(run)
         link = await self._opened()
         number = link.number()
@@ -278,6 +289,12 @@ class Launcher:
         for key in keys:
             del self._runs[key]
         records.remove_folder(f"{records.pods_dir(str(self._data_dir))}/{pod_uid}")
+        if self._tidying is None:
+            self._tidying = asyncio.get_running_loop().call_later(TIDY_WAIT_S, self._tidy)
+
+    def _tidy(self) -> None:
+        """Remove logs of pods that were forgotten long ago: once for all that are forgotten together."""
+        self._tidying = None
         if self._link is not None and self._link.is_open:
             with contextlib.suppress(LaunchError):
                 self._link.tell({"op": "tidy", "kept_max": FORGOTTEN_LOGS_MAX})

@@ -8,7 +8,7 @@ Not here: where a run's records lie on disk (`program/records.py`), and when a r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -194,7 +194,20 @@ def check_order(order: LaunchOrder) -> None:
     for name in (order.pod_uid, order.container):
         if not name or name in {".", ".."} or "/" in name or len(name) > NAME_LENGTH_MAX:
             raise LaunchError("StartFailed", f"{name!r} cannot be the name of a folder")
-    if not order.argv or not order.argv[0]:
-        raise LaunchError("StartFailed", f"container {order.container} has no command")
+    check_argv(order.argv)
     if order.log_files_max < 1 or order.log_bytes_max < 1:
         raise LaunchError("StartFailed", "a log has at least one file of at least one byte")
+
+
+def check_argv(argv: Sequence[str]) -> None:
+    """Raise LaunchError for a command that can be none."""
+    if not argv or not argv[0]:
+        raise LaunchError("StartFailed", "there is no command")
+    if any("\0" in word for word in argv):
+        raise LaunchError("StartFailed", "a command holds no NUL byte")
+
+
+def header_of(order: LaunchOrder) -> dict[str, object]:
+    """Return an order as the launcher program takes it."""
+    header: dict[str, object] = {name: getattr(order, name) for name in LaunchOrder.__slots__}
+    return {**header, "op": "launch", "environment": dict(order.environment)}

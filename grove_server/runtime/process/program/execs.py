@@ -106,7 +106,7 @@ class Execs:
         except OSError as error:
             os.close(output)
             return _cannot_run(order, error)
-        except StartFailure:
+        except (StartFailure, ValueError):
             os.close(output)
             raise
         finally:
@@ -245,7 +245,11 @@ class Visit:
         finally:
             os.close(mounts)
         if self.is_there:
-            os.chdir(record["working_dir"])
+            try:
+                child.go_to(record["working_dir"])
+            except StartFailure:
+                self.close()
+                raise
 
     def spawn(self, argv: list[str], streams: Sequence[int]) -> int:
         """Start a command here and return its pid; raises OSError if it cannot be run."""
@@ -276,10 +280,12 @@ def _join_cgroups(record: Record, pid: int) -> None:
             file.write(b"%d" % pid)
 
 
-def _cannot_run(order: Header, error: OSError) -> tuple[Header, bytes]:
+def _cannot_run(order: Header, error: OSError | ValueError) -> tuple[Header, bytes]:
     """Return the answer for a command that could not be run."""
-    code = child.NOT_FOUND_EXIT_CODE if error.errno == errno.ENOENT else child.CANNOT_RUN_EXIT_CODE
-    text = f"grove: cannot run {order['argv'][0]!r}: {error.strerror}\n".encode()
+    is_missing = isinstance(error, FileNotFoundError)
+    code = child.NOT_FOUND_EXIT_CODE if is_missing else child.CANNOT_RUN_EXIT_CODE
+    why = error.strerror if isinstance(error, OSError) else str(error)
+    text = f"grove: cannot run {order['argv'][0]!r}: {why}\n".encode()
     return {"id": order["id"], "exit_code": code, "timed_out": False, "is_cut": False}, text
 
 
@@ -295,7 +301,7 @@ def _forked(order: Header, record: Record, streams: Sequence[int]) -> int:
     except StartFailure as failure:
         with contextlib.suppress(OSError):
             os.write(2, f"grove: cannot run {order['argv'][0]!r}: {failure.message}\n".encode())
-    except OSError as error:
+    except (OSError, ValueError) as error:
         header, text = _cannot_run(order, error)
         code = header["exit_code"]
         with contextlib.suppress(OSError):

@@ -44,7 +44,8 @@ def main(arguments: list[str]) -> None:
     """Run the launcher program: ``DATA_DIR FD``."""
     data_dir, descriptor = arguments[1], int(arguments[2])
     os.set_inheritable(descriptor, False)  # noqa: FBT003 -- the standard library takes it by position alone
-    os.umask(0o077)
+    # What containers make has the usual mode; what is ours is given its mode where it is made.
+    os.umask(0o022)
     link = socket.socket(fileno=descriptor)
     Launcher(data_dir, link).run()
 
@@ -128,6 +129,9 @@ class Launcher:
             self._refuse(message, failure.reason, failure.message)
         except OSError as error:
             self._refuse(message, child.reason_of(error), str(error))
+        except ValueError as error:
+            # What no kernel takes, such as a NUL byte in an argument.
+            self._refuse(message, "StartFailed", str(error))
         finally:
             for descriptor in message.fds:
                 os.close(descriptor)

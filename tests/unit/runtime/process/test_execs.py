@@ -66,6 +66,37 @@ async def test_a_command_that_cannot_run_says_so(launcher: Launcher, run: Run, *
     await session.close()
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [pytest.param(["true", "a\0b"], id="nul-byte"), pytest.param([], id="nothing"), pytest.param([""], id="empty")],
+)
+async def test_a_command_that_is_none_is_refused(launcher: Launcher, run: Run, argv: list[str]) -> None:
+    """What can be no command is refused and disturbs nobody."""
+    program = launcher.pid
+    with pytest.raises(LaunchError) as refusal:
+        await launcher.execute(run, argv, timeout_s=20)
+    assert refusal.value.reason == "StartFailed"
+    with pytest.raises(LaunchError):
+        await launcher.attach(run, argv, tty=False)
+    assert (await launcher.execute(run, ["true"], timeout_s=20)).exit_code == 0
+    assert launcher.pid == program
+
+
+async def test_a_container_whose_folder_has_gone(launcher: Launcher, tmp_path: Path) -> None:
+    """A command for it is refused, and the next one, in another container, runs where it belongs."""
+    hosts, folder = tmp_path / "hosts", tmp_path / "folder"
+    hosts.write_text("127.77.0.9 inside\n")
+    folder.mkdir()
+    run = await launcher.launch(order("sleep", "1000", hosts_path=str(hosts), working_dir=str(folder)))
+    plain = await launcher.launch(order("sleep", "1000", uid="plain"))
+    folder.rmdir()
+    with pytest.raises(LaunchError) as refusal:
+        await launcher.execute(run, ["true"], timeout_s=20)
+    assert refusal.value.reason == "WorkingDirectory"
+    outside = await launcher.execute(plain, ["cat", "/etc/hosts"], timeout_s=20)
+    assert outside.output == Path("/etc/hosts").read_bytes()
+
+
 async def test_a_command_that_takes_too_long_is_killed(launcher: Launcher, run: Run) -> None:
     """When its time is out a command ends, with what it started, and what it said until then comes back."""
     result = await launcher.execute(run, ["sh", "-c", "echo begun; sleep 1000 & sleep 1000"], timeout_s=0.5)

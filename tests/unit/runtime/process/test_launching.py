@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -88,6 +90,22 @@ async def test_the_environment_is_the_one_given(launcher: Launcher, monkeypatch:
     lines = await said(launcher, run, 3)
     assert {line.split("=")[0] for line in lines} == {"PATH", "GIVEN", "GROVE_RUN"}
     assert "GIVEN=ä b" in lines
+
+
+async def test_files_of_a_container_are_readable(launcher: Launcher, tmp_path: Path) -> None:
+    """A container, and a command in it, make files with the usual mode, whatever the server keeps for itself."""
+    run = await launcher.launch(shell("umask; exec sleep 100"))
+    assert await said(launcher, run) == ["0022"]
+    assert (await launcher.execute(run, ["sh", "-c", "umask"], timeout_s=20)).output == b"0022\n"
+    assert (tmp_path / "process").stat().st_mode & 0o777 == 0o700
+    assert launcher.log_path(*run.key).stat().st_mode & 0o777 == 0o600
+
+
+async def test_any_mapping_is_an_environment(launcher: Launcher) -> None:
+    """An environment may be read-only, and may hold bytes that are no UTF-8."""
+    environment = MappingProxyType({"PATH": "/usr/bin:/bin", "ODD": os.fsdecode(b"\xff")})
+    run = await launcher.launch(replace(shell("printf '%s\\n' \"$ODD\" | od -An -tx1"), environment=environment))
+    assert (await said(launcher, run))[0].split() == ["ff", "0a"]
 
 
 async def test_no_descriptor_leaks(launcher: Launcher) -> None:
