@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from grove_server.runtime.process.launching import Launcher
+from grove_server.runtime.process.program import records
 from grove_server.runtime.process.program.log_files import LINE_BYTES_MAX, LogFiles
 from tests.unit.runtime.process.containers import Ends, log_texts, record_of, shell
 from tests.waiting import until
@@ -170,3 +171,17 @@ async def test_a_full_disk_stops_no_container(small_disk: Path, ends: Ends) -> N
             (small_disk / "more").write_bytes(b"x" * 1_000_000)
     await launcher.stop()
     assert log_texts(launcher, run)[0] == ""
+
+
+def test_logs_of_forgotten_pods_are_bounded(tmp_path: Path) -> None:
+    """Of pods without state the logs that were written last are kept; those of known pods are not touched."""
+    data_dir = str(tmp_path)
+    records.make_folders(data_dir)
+    for number in range(6):
+        log = Path(records.log_file(data_dir, (f"pod{number}", "main", 0)))
+        log.parent.mkdir(parents=True)
+        log.write_text("text")
+        os.utime(log, (1000 - number, 1000 - number))
+    Path(records.run_dir(data_dir, ("pod5", "main", 0))).mkdir(parents=True)
+    records.remove_forgotten_logs(data_dir, 2)
+    assert sorted(path.name for path in Path(records.logs_dir(data_dir)).iterdir()) == ["pod0", "pod1", "pod5"]
