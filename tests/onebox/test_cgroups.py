@@ -61,18 +61,16 @@ def test_a_hierarchy_that_may_not_be_written_is_told(tmp_path: Path) -> None:
 def test_limits_of_version_2_are_written(tmp_path: Path) -> None:
     """Memory, processor time and processes go to the files that the kernel documents, in the container's group."""
     folder = tmp_path / "grove"
-    container = folder / "uid" / "main"
+    container = folder / "uid.main"
     container.mkdir(parents=True)
     for name in ("memory.max", "cpu.max", "pids.max"):
         (container / name).touch()
-    (folder / "uid" / "cgroup.subtree_control").touch()
     groups = ControlGroups((Hierarchy(version=2, base=folder, controllers=("memory", "cpu", "pids")),))
     made = groups.prepare("uid", "main", LIMITS)
     assert (made.unified, made.others, made.problems) == (container, (), ())
     assert (container / "memory.max").read_text(encoding="ascii") == str(64 << 20)
     assert (container / "cpu.max").read_text(encoding="ascii") == "50000 100000"
     assert (container / "pids.max").read_text(encoding="ascii") == "50"
-    assert (folder / "uid" / "cgroup.subtree_control").read_text(encoding="ascii") == "+memory +cpu +pids"
 
 
 def test_a_limit_that_cannot_be_written_is_a_problem_of_that_start(tmp_path: Path) -> None:
@@ -81,6 +79,21 @@ def test_a_limit_that_cannot_be_written_is_a_problem_of_that_start(tmp_path: Pat
     made = groups.prepare("uid", "main", LIMITS)
     assert made.others == ()
     assert "memory.limit_in_bytes" in made.problems[0]
+
+
+def test_without_limits_there_is_no_group_but_to_kill_by(tmp_path: Path) -> None:
+    """A container without limits has a group of version 2, and none of version 1."""
+    (tmp_path / "two").mkdir()
+    (tmp_path / "one").mkdir()
+    groups = ControlGroups(
+        (
+            Hierarchy(version=2, base=tmp_path / "two", controllers=()),
+            Hierarchy(version=1, base=tmp_path / "one", controllers=("memory",)),
+        )
+    )
+    made = groups.prepare("uid", "main", Limits())
+    assert (made.unified, made.others) == (tmp_path / "two" / "uid.main", ())
+    assert list((tmp_path / "one").iterdir()) == []
 
 
 def test_a_server_alone_in_its_group_makes_room_for_controllers(tmp_path: Path) -> None:

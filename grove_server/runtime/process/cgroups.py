@@ -6,7 +6,9 @@ that delegated the group keeps what is its own. Version 2 gives controllers only
 own, so a server that is alone in its group moves into a leaf ``server`` of it first. A privileged server in a group
 with others takes a group of its own at the top of the hierarchy instead.
 
-Layout: ``<base>/grove-<id>/<pod uid>/<container>``; the launcher makes each run's group below that and removes it.
+Layout: ``<base>/grove-<id>/<pod uid>.<container>``; the launcher makes each run's group below that and removes it.
+Making a group costs a quarter of a millisecond of the kernel's time, so a container has none where nothing is to be
+limited; but for version 2, by whose groups the launcher kills.
 
 Rules: what cannot be limited is said, never passed over; a limit that cannot be written is an error of
 that start and becomes a condition of its pod. Nothing is read back by polling.
@@ -92,15 +94,20 @@ class ControlGroups:
         others: list[Path] = []
         problems: list[str] = []
         for hierarchy in self.hierarchies:
-            folder = hierarchy.base / pod_uid / container
+            folder = hierarchy.base / f"{pod_uid}.{container}"
+            is_unified = hierarchy.version == 2  # noqa: PLR2004 -- it is the version's number
+            files = tuple(_files(hierarchy, limits))
+            if not files and not is_unified:
+                continue
             try:
-                _make(hierarchy, folder)
-                for name, text in _files(hierarchy, limits):
+                with contextlib.suppress(FileExistsError):
+                    folder.mkdir()
+                for name, text in files:
                     _write(folder / name, text)
             except OSError as error:
                 problems.append(f"{error.filename or folder}: {error.strerror}")
                 continue
-            if hierarchy.version == 2:  # noqa: PLR2004 -- it is the version's number
+            if is_unified:
                 unified = folder
             else:
                 others.append(folder)
@@ -109,15 +116,13 @@ class ControlGroups:
     def remove(self, pod_uid: str) -> None:
         """Remove the groups of a pod whose processes are gone; one that still has some stays."""
         for hierarchy in self.hierarchies:
-            remove_tree(hierarchy.base / pod_uid)
+            for folder in _groups_in(hierarchy.base):
+                if folder.name.partition(".")[0] == pod_uid:
+                    remove_tree(folder)
 
     def leftovers(self) -> set[str]:
         """Return the uids of the pods that have groups."""
-        found: set[str] = set()
-        for hierarchy in self.hierarchies:
-            with contextlib.suppress(OSError):
-                found.update(entry.name for entry in hierarchy.base.iterdir() if entry.is_dir())
-        return found
+        return {folder.name.partition(".")[0] for each in self.hierarchies for folder in _groups_in(each.base)}
 
 
 def open_groups(name: str, *, proc: Path = Path("/proc")) -> ControlGroups:
@@ -219,33 +224,27 @@ def _leave(parent: Path) -> None:
         _write(leaf / "cgroup.procs", pids[0])
 
 
-def _make(hierarchy: Hierarchy, folder: Path) -> None:
-    """Make a container's group, with the controllers of version 2 handed down to it and to the runs below it."""
-    pod = folder.parent
-    pod.mkdir(exist_ok=True)
-    folder.mkdir(exist_ok=True)
-    if hierarchy.version == 2 and hierarchy.controllers:  # noqa: PLR2004 -- it is the version's number
-        _write(pod / "cgroup.subtree_control", " ".join(f"+{name}" for name in hierarchy.controllers))
+def _groups_in(folder: Path) -> list[Path]:
+    try:
+        return [entry for entry in folder.iterdir() if entry.is_dir()]
+    except OSError:
+        return []
 
 
 def _files(hierarchy: Hierarchy, limits: Limits) -> Iterator[tuple[str, str]]:
-    """Yield what to write for limits; no limit is written as well, since a container's group is used again."""
+    """Yield what to write for limits; a container's limits never change, so what is not limited is left alone."""
     is_unified = hierarchy.version == 2  # noqa: PLR2004 -- it is the version's number
-    none = "max" if is_unified else "-1"
-    if "memory" in hierarchy.controllers:
-        amount = none if limits.memory_bytes is None else str(limits.memory_bytes)
-        yield ("memory.max" if is_unified else "memory.limit_in_bytes"), amount
-    if "cpu" in hierarchy.controllers:
-        quota = none
-        if limits.cpu_milli is not None:
-            quota = str(max(limits.cpu_milli * _CPU_PERIOD_US // 1000, _CPU_QUOTA_US_MIN))
+    if "memory" in hierarchy.controllers and limits.memory_bytes is not None:
+        yield ("memory.max" if is_unified else "memory.limit_in_bytes"), str(limits.memory_bytes)
+    if "cpu" in hierarchy.controllers and limits.cpu_milli is not None:
+        quota = max(limits.cpu_milli * _CPU_PERIOD_US // 1000, _CPU_QUOTA_US_MIN)
         if is_unified:
             yield "cpu.max", f"{quota} {_CPU_PERIOD_US}"
         else:
             yield "cpu.cfs_period_us", str(_CPU_PERIOD_US)
-            yield "cpu.cfs_quota_us", quota
-    if "pids" in hierarchy.controllers:
-        yield "pids.max", "max" if limits.process_count is None else str(limits.process_count)
+            yield "cpu.cfs_quota_us", str(quota)
+    if "pids" in hierarchy.controllers and limits.process_count is not None:
+        yield "pids.max", str(limits.process_count)
 
 
 def _mounts(proc: Path) -> list[tuple[int, Path, tuple[str, ...]]]:
