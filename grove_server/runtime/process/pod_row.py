@@ -72,7 +72,7 @@ class Parts(NamedTuple):
         """Whether nothing is left to do: every container is over, or an init container failed for good."""
         if any(self.is_over(part) and not is_through(part) for part in self.inits if not part.plan.is_sidecar):
             return not any(part.is_busy for part in self.mains)
-        return all(self.is_over(part) for part in self.mains)
+        return bool(self.mains) and all(self.is_over(part) for part in self.mains)
 
     def is_over(self, part: Part) -> bool:
         """Return whether a container ended and is not started again."""

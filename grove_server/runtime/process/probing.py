@@ -8,7 +8,8 @@ Sources: the kubelet's probes (pkg/probe) and lifecycle handlers (pkg/kubelet/li
 * An HTTP hook succeeds with any answer, as the kubelet has it.
 
 Rules: each question has its own connection and its own time limit, which begins when it is really asked: at most
-``exec_max`` programs run at once, others wait for their turn. Nothing raises; a failure is said in words.
+``exec_max`` programs run at once for probes, others wait for their turn; hooks wait for nobody. Nothing raises; a
+failure is said in words.
 
 Not here: when to ask and what follows (``probes``, ``pod_course``).
 """
@@ -68,7 +69,7 @@ class Prober:
         exec_max: int = _EXEC_MAX,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """Run programs with *executor*, *exec_max* at once; *sleep* is how long a hook that sleeps takes."""
+        """Run programs with *executor*, *exec_max* at once for probes; *sleep* is how long a hook that sleeps takes."""
         self._executor = executor
         self._programs = asyncio.Semaphore(exec_max)
         self._sleep = sleep
@@ -105,6 +106,10 @@ class Prober:
         self, run: Run, action: HttpGet | TcpSocket | Exec | GrpcHealth, timeout_s: float, *, is_hook: bool
     ) -> None:
         if isinstance(action, Exec):
+            if is_hook:
+                # Hooks may take as long as a grace period; there is one at most for each container.
+                await self._execute(run, action, timeout_s)
+                return
             async with self._programs:
                 await self._execute(run, action, timeout_s)
             return

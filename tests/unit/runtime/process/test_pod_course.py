@@ -8,7 +8,7 @@ import pytest
 
 from grove_server.resources.workload import CRASH_LOOP_BACK_OFF, NODE_NOT_READY, WAITING_FOR_PARENTS, PodPhase
 from grove_server.runtime.process.observation import Ask, HookKind, Kill, Signal, Start
-from grove_server.runtime.process.pod_plan import ProbeKind
+from grove_server.runtime.process.pod_plan import ProbeKind, Refusal
 from tests.unit.runtime.process.played import POD_IP, PlayedAgent, agent_of, container, held, names, pod_of, probe
 from tests.unit.runtime.simulated import node
 
@@ -138,6 +138,13 @@ def test_a_pod_that_cannot_run_says_why_and_starts_nothing() -> None:
     assert (condition.type, condition.status, condition.reason) == ("PodSpecHonoured", "False", "CannotRun")
     assert condition.message.startswith("containers[0]: has no command")
     assert agent.is_deleted().is_gone
+
+
+def test_a_pod_without_containers_has_not_succeeded() -> None:
+    """A pod spec whose containers cannot be read is refused, and is not taken for one that is over."""
+    agent = PlayedAgent(pod_of())
+    agent.plan = replace(agent.plan, containers=(), cannot_run=(Refusal(path="containers", why="must be a list"),))
+    assert (agent.settle().row.phase, agent.row.waiting_reason) == (PodPhase.PENDING, "CannotRun")
 
 
 # Restarts.

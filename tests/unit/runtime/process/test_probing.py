@@ -31,6 +31,7 @@ from grove_server.runtime.process.pod_plan import (
 from grove_server.runtime.process.probes import ProbeResult
 from grove_server.runtime.process.probing import BODY_BYTES_MAX, Prober
 from grove_server.runtime.process.runs import ExecResult, LaunchError, Run
+from tests.waiting import until
 
 RUN = Run(
     pod_uid="u",
@@ -352,6 +353,20 @@ async def test_so_many_programs_run_at_once_and_no_more() -> None:
     results = await asyncio.gather(*(prober.ask(RUN, probe) for _ in range(6)))
     assert all(result is not None and result.is_success for result in results)
     assert programs.most_running == 2
+
+
+async def test_hooks_hold_back_no_probe(tmp_path: Path) -> None:
+    """However many hooks take their time, probes are asked: hooks do not count among the programs at once."""
+    programs = Programs()
+    prober = Prober(programs, exec_max=1)
+    wait_for_it = Exec(argv=("sh", "-c", f"while ! test -e {tmp_path}/go; do sleep 0.01; done"))
+    hooks = [asyncio.create_task(prober.run_hook(RUN, wait_for_it, timeout_s=30)) for _ in range(2)]
+    probe = ProbePlan(kind=ProbeKind.LIVENESS, action=Exec(argv=("true",)), timeout_s=10)
+    await until(lambda: programs.running >= 1, what="a hook runs")
+    async with asyncio.timeout(10):
+        assert await prober.ask(RUN, probe) == ProbeResult(is_success=True)
+    (tmp_path / "go").touch()
+    assert await asyncio.gather(*hooks) == ["", ""]
 
 
 async def test_hooks_say_what_went_wrong() -> None:
