@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import grove_client
 from tests.onebox.box import FLAGS, Box, clique, processes_of, restarts, tell_to_exit, worker
+from tests.onebox.fake_nvml import FakeNvml, eight_gpus
 from tests.server import ServerProcess
 from tests.waiting import until
 
@@ -146,7 +147,9 @@ async def test_many_pods_are_told_apart_and_followed(box: Box) -> None:
     await box.apply("crowd", clique("a", says("echo I am $GROVE_PCLQ_POD_INDEX"), replicas=2))
     pods = await box.ready(2)
     names = [pod.metadata.name for pod in pods]
-    expected = b"".join(f"[{name}/main] I am {index}\n".encode() for index, name in enumerate(sorted(names)))
+    indices = [pod.metadata.labels["grove.io/podclique-pod-index"] for pod in pods]
+    lines = zip(names, indices, strict=True)
+    expected = b"".join(f"[{name}/main] I am {index}\n".encode() for name, index in lines)
     for which in (("pclq/crowd-0-a",), ("pcs/crowd",), ("-l", "grove.io/podclique=crowd-0-a")):
         assert (await grovectl(box, "logs", *which))[1] == expected
     async with running(box, "logs", "-f", "pcs/crowd") as run:
@@ -188,6 +191,33 @@ async def test_exec_carries_bytes_and_the_exit_code(box: Box) -> None:
     assert err == b"bad\ncommand ended with exit code 42\n"
     code, _, err = await grovectl(box, "exec", "-it", name, "--", "true")
     assert (code, err.startswith(b"warning: no terminal")) == (0, True)
+
+
+async def test_exec_ends_with_the_command_and_not_with_its_input(box: Box) -> None:
+    """Input that stays open does not keep grovectl once the command has ended."""
+    await box.apply("short", clique("a", says("")))
+    (pod,) = await box.ready(1)
+    name = pod.metadata.name
+    async with running(box, "exec", "-i", name, "--", "head", "-c", "3", stdin=asyncio.subprocess.PIPE) as run:
+        assert run.process.stdin is not None
+        run.process.stdin.write(b"abcdef")
+        assert await asyncio.wait_for(run.process.wait(), LIMIT_S) == 0
+        await run.until_out(b"abc")
+
+
+async def test_logs_end_with_their_reader(box: Box) -> None:
+    """A reader in a pipe that has enough ends a followed log without an error."""
+    await box.apply("pipe", clique("a", says("while :; do echo again; sleep 0.01; done")))
+    (pod,) = await box.ready(1)
+    for which in (pod.metadata.name, "pcs/pipe"):
+        command = f"{sys.executable} -m grovectl -s {box.server.address} -n {box.namespace} logs -f {which} | head -1"
+        process = await asyncio.create_subprocess_exec(
+            *("bash", "-c", f"set -o pipefail; {command}"),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await asyncio.wait_for(process.communicate(), LIMIT_S)
+        assert (process.returncode, err, out.endswith(b"again\n")) == (0, b"", True)
 
 
 async def test_exec_gives_a_terminal(box: Box) -> None:
@@ -236,3 +266,22 @@ async def test_top_shows_use(box: Box) -> None:
     _, out, _ = await grovectl(box, "top", "no")
     assert out.split()[0:5] == [b"NAME", b"CPU(cores)", b"CPU%", b"MEMORY(bytes)", b"MEMORY%"]
     assert len(out.splitlines()) == 2
+
+
+async def test_top_shows_gpus(tmp_path: Path) -> None:
+    """A pod's line names its GPUs and what is done on them, the node's those of the machine; a lost one is left out."""
+    (tmp_path / "nvml").mkdir()
+    nvml = FakeNvml(tmp_path / "nvml", eight_gpus())
+    flags = (*FLAGS, "--pods-on-exit", "stop", "--pods-exit-grace-s", "0")
+    with ServerProcess(tmp_path / "data", flags=flags, environment=nvml.environment) as server:
+        async with grove_client.connect(server.address) as grove:
+            box = Box(server=server, grove=grove, namespace="gpus")
+            container = {**says(""), "resources": {"limits": {"nvidia.com/gpu": "2"}}}
+            await box.apply("heavy", clique("a", container))
+            (pod,) = await box.ready(1)
+            _, out, _ = await grovectl(box, "top", "po", "--no-headers")
+            gpu_ids = pod.metadata.annotations["grove.io/gpu-ids"].encode()
+            assert out.split()[4:] == [gpu_ids, b"37%", b"40960Mi/163840Mi"]
+            nvml.set_state("GPU-7", "lost")
+            _, out, _ = await grovectl(box, "top", "no", "--no-headers")
+            assert out.split()[5:] == [b"0,1,2,3,4,5,6", b"37%", f"{7 * 20480}Mi/{7 * 81920}Mi".encode()]
