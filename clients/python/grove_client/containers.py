@@ -76,7 +76,7 @@ class _Told:
     """Which lines were told, as far as a new stream could tell them again."""
 
     def __init__(self) -> None:
-        self.run: int | None = None
+        self.run: tuple[str, int] | None = None
         self.time = ""
         self._count = 0
         self._skipped = 0
@@ -194,10 +194,11 @@ class Containers:
             async for message in stream:
                 piece = cast("ContainerServiceLogsResponse", message)
                 if piece.container:
-                    if is_again and piece.run != told.run:
+                    run = (piece.pod_uid, piece.run)
+                    if is_again and run != told.run:
                         # The run that was followed is over; what came last of it is lost to this reader.
                         return
-                    told.run = piece.run
+                    told.run = run
                     if not is_again:
                         yield piece
                     continue

@@ -252,7 +252,7 @@ class _Crowd:
         last_run = -1
         while uid not in self._gone:
             try:
-                last_run = await self._stream(grove, pod, container, last_run=last_run)
+                last_run = await self._stream(grove, pod, container, uid=uid, last_run=last_run)
             except FailedPreconditionError as error:
                 if error.reason != "NO_OUTPUT":
                     raise
@@ -260,8 +260,8 @@ class _Crowd:
                 return
             await asyncio.sleep(_AGAIN_S)
 
-    async def _stream(self, grove: GroveClient, pod: str, container: str, *, last_run: int = -1) -> int:
-        """Write one run; return its number. A run that was written already is left at once."""
+    async def _stream(self, grove: GroveClient, pod: str, container: str, *, uid: str = "", last_run: int = -1) -> int:
+        """Write one run; return its number. One that was written already, or is of another pod, is left at once."""
         from grove_client import FailedPreconditionError
 
         source = self._out.source(_prefix(pod, container))
@@ -271,7 +271,7 @@ class _Crowd:
         try:
             async with aclosing(grove.containers.logs(request)) as pieces:
                 async for piece in pieces:
-                    if piece.container and piece.run == last_run:
+                    if piece.container and (piece.run == last_run or uid not in {"", piece.pod_uid}):
                         break
                     if piece.container:
                         last_run = piece.run

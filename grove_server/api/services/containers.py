@@ -81,7 +81,9 @@ class ContainerService:
         with self._slot("logs", LOG_READERS_MAX):
             opened = self._containers.logs(pod, request.container, query)
             async with self._shared.streams.drainable(), aclosing(opened.pieces) as pieces:
-                head = pb.ContainerServiceLogsResponse(container=opened.container, run=opened.attempt)
+                head = pb.ContainerServiceLogsResponse(
+                    container=opened.container, run=opened.attempt, pod_uid=pod.metadata.uid
+                )
                 await call.context.write(head.SerializeToString())
                 call.count_sent(1)
                 async for piece in pieces:

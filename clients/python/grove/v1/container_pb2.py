@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18grove/v1/container.proto\x12\x08grove.v1\"\xbd\x01\n\x1b\x43ontainerServiceLogsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0b\n\x03pod\x18\x02 \x01(\t\x12\x11\n\tcontainer\x18\x03 \x01(\t\x12\x10\n\x08previous\x18\x04 \x01(\x08\x12\x0e\n\x06\x66ollow\x18\x05 \x01(\x08\x12\x17\n\ntail_lines\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\r\n\x05since\x18\x07 \x01(\t\x12\x12\n\nsince_time\x18\x08 \x01(\tB\r\n\x0b_tail_lines\"q\n\x1c\x43ontainerServiceLogsResponse\x12 \n\x05lines\x18\x01 \x03(\x0b\x32\x11.grove.v1.LogLine\x12\x11\n\tcontainer\x18\x02 \x01(\t\x12\x0f\n\x07has_gap\x18\x03 \x01(\x08\x12\x0b\n\x03run\x18\x04 \x01(\x05\"O\n\x07LogLine\x12\x0c\n\x04time\x18\x01 \x01(\t\x12\x11\n\tis_stderr\x18\x02 \x01(\x08\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\x0c\x12\x12\n\nis_partial\x18\x04 \x01(\x08\"\xb9\x01\n\x1b\x43ontainerServiceExecRequest\x12$\n\x05start\x18\x01 \x01(\x0b\x32\x13.grove.v1.ExecStartH\x00\x12\x0f\n\x05stdin\x18\x02 \x01(\x0cH\x00\x12\x30\n\x0c\x65nd_of_input\x18\x03 \x01(\x0b\x32\x18.grove.v1.ExecEndOfInputH\x00\x12(\n\x06resize\x18\x04 \x01(\x0b\x32\x16.grove.v1.TerminalSizeH\x00\x42\x07\n\x05input\"\x8e\x01\n\tExecStart\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0b\n\x03pod\x18\x02 \x01(\t\x12\x11\n\tcontainer\x18\x03 \x01(\t\x12\x0c\n\x04\x61rgv\x18\x04 \x03(\t\x12\r\n\x05stdin\x18\x05 \x01(\x08\x12\x0b\n\x03tty\x18\x06 \x01(\x08\x12$\n\x04size\x18\x07 \x01(\x0b\x32\x16.grove.v1.TerminalSize\"\x10\n\x0e\x45xecEndOfInput\"-\n\x0cTerminalSize\x12\x0f\n\x07\x63olumns\x18\x01 \x01(\x05\x12\x0c\n\x04rows\x18\x02 \x01(\x05\"\x9a\x01\n\x1c\x43ontainerServiceExecResponse\x12(\n\x07started\x18\x01 \x01(\x0b\x32\x15.grove.v1.ExecStartedH\x00\x12\x10\n\x06stdout\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06stderr\x18\x03 \x01(\x0cH\x00\x12\"\n\x04\x65xit\x18\x04 \x01(\x0b\x32\x12.grove.v1.ExecExitH\x00\x42\x08\n\x06output\" \n\x0b\x45xecStarted\x12\x11\n\tcontainer\x18\x01 \x01(\t\"\x1d\n\x08\x45xecExit\x12\x11\n\texit_code\x18\x01 \x01(\x05\"q\n\x1f\x43ontainerServiceGetUsageRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x16\n\x0e\x61ll_namespaces\x18\x02 \x01(\x08\x12\x16\n\x0elabel_selector\x18\x03 \x01(\t\x12\x0b\n\x03pod\x18\x04 \x01(\t\"x\n ContainerServiceGetUsageResponse\x12 \n\x04pods\x18\x01 \x03(\x0b\x32\x12.grove.v1.PodUsage\x12\"\n\x05nodes\x18\x02 \x03(\x0b\x32\x13.grove.v1.NodeUsage\x12\x0e\n\x06window\x18\x03 \x01(\t\"{\n\x08PodUsage\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\ncontainers\x18\x03 \x03(\x0b\x32\x18.grove.v1.ContainerUsage\x12 \n\x04gpus\x18\x04 \x03(\x0b\x32\x12.grove.v1.GpuUsage\"R\n\x0e\x43ontainerUsage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x63pu\x18\x02 \x01(\t\x12\x0e\n\x06memory\x18\x03 \x01(\t\x12\x15\n\rprocess_count\x18\x04 \x01(\x05\"y\n\x08GpuUsage\x12\n\n\x02id\x18\x01 \x01(\x05\x12 \n\x13utilization_percent\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06memory\x18\x03 \x01(\t\x12\x17\n\x0fmemory_capacity\x18\x04 \x01(\tB\x16\n\x14_utilization_percent\"\x87\x01\n\tNodeUsage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x63pu\x18\x02 \x01(\t\x12\x14\n\x0c\x63pu_capacity\x18\x03 \x01(\t\x12\x0e\n\x06memory\x18\x04 \x01(\t\x12\x17\n\x0fmemory_capacity\x18\x05 \x01(\t\x12 \n\x04gpus\x18\x06 \x03(\x0b\x32\x12.grove.v1.GpuUsage2\xa9\x02\n\x10\x43ontainerService\x12W\n\x04Logs\x12%.grove.v1.ContainerServiceLogsRequest\x1a&.grove.v1.ContainerServiceLogsResponse0\x01\x12Y\n\x04\x45xec\x12%.grove.v1.ContainerServiceExecRequest\x1a&.grove.v1.ContainerServiceExecResponse(\x01\x30\x01\x12\x61\n\x08GetUsage\x12).grove.v1.ContainerServiceGetUsageRequest\x1a*.grove.v1.ContainerServiceGetUsageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18grove/v1/container.proto\x12\x08grove.v1\"\xbd\x01\n\x1b\x43ontainerServiceLogsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0b\n\x03pod\x18\x02 \x01(\t\x12\x11\n\tcontainer\x18\x03 \x01(\t\x12\x10\n\x08previous\x18\x04 \x01(\x08\x12\x0e\n\x06\x66ollow\x18\x05 \x01(\x08\x12\x17\n\ntail_lines\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\r\n\x05since\x18\x07 \x01(\t\x12\x12\n\nsince_time\x18\x08 \x01(\tB\r\n\x0b_tail_lines\"\x82\x01\n\x1c\x43ontainerServiceLogsResponse\x12 \n\x05lines\x18\x01 \x03(\x0b\x32\x11.grove.v1.LogLine\x12\x11\n\tcontainer\x18\x02 \x01(\t\x12\x0f\n\x07has_gap\x18\x03 \x01(\x08\x12\x0b\n\x03run\x18\x04 \x01(\x05\x12\x0f\n\x07pod_uid\x18\x05 \x01(\t\"O\n\x07LogLine\x12\x0c\n\x04time\x18\x01 \x01(\t\x12\x11\n\tis_stderr\x18\x02 \x01(\x08\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\x0c\x12\x12\n\nis_partial\x18\x04 \x01(\x08\"\xb9\x01\n\x1b\x43ontainerServiceExecRequest\x12$\n\x05start\x18\x01 \x01(\x0b\x32\x13.grove.v1.ExecStartH\x00\x12\x0f\n\x05stdin\x18\x02 \x01(\x0cH\x00\x12\x30\n\x0c\x65nd_of_input\x18\x03 \x01(\x0b\x32\x18.grove.v1.ExecEndOfInputH\x00\x12(\n\x06resize\x18\x04 \x01(\x0b\x32\x16.grove.v1.TerminalSizeH\x00\x42\x07\n\x05input\"\x8e\x01\n\tExecStart\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0b\n\x03pod\x18\x02 \x01(\t\x12\x11\n\tcontainer\x18\x03 \x01(\t\x12\x0c\n\x04\x61rgv\x18\x04 \x03(\t\x12\r\n\x05stdin\x18\x05 \x01(\x08\x12\x0b\n\x03tty\x18\x06 \x01(\x08\x12$\n\x04size\x18\x07 \x01(\x0b\x32\x16.grove.v1.TerminalSize\"\x10\n\x0e\x45xecEndOfInput\"-\n\x0cTerminalSize\x12\x0f\n\x07\x63olumns\x18\x01 \x01(\x05\x12\x0c\n\x04rows\x18\x02 \x01(\x05\"\x9a\x01\n\x1c\x43ontainerServiceExecResponse\x12(\n\x07started\x18\x01 \x01(\x0b\x32\x15.grove.v1.ExecStartedH\x00\x12\x10\n\x06stdout\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06stderr\x18\x03 \x01(\x0cH\x00\x12\"\n\x04\x65xit\x18\x04 \x01(\x0b\x32\x12.grove.v1.ExecExitH\x00\x42\x08\n\x06output\" \n\x0b\x45xecStarted\x12\x11\n\tcontainer\x18\x01 \x01(\t\"\x1d\n\x08\x45xecExit\x12\x11\n\texit_code\x18\x01 \x01(\x05\"q\n\x1f\x43ontainerServiceGetUsageRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x16\n\x0e\x61ll_namespaces\x18\x02 \x01(\x08\x12\x16\n\x0elabel_selector\x18\x03 \x01(\t\x12\x0b\n\x03pod\x18\x04 \x01(\t\"x\n ContainerServiceGetUsageResponse\x12 \n\x04pods\x18\x01 \x03(\x0b\x32\x12.grove.v1.PodUsage\x12\"\n\x05nodes\x18\x02 \x03(\x0b\x32\x13.grove.v1.NodeUsage\x12\x0e\n\x06window\x18\x03 \x01(\t\"{\n\x08PodUsage\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\ncontainers\x18\x03 \x03(\x0b\x32\x18.grove.v1.ContainerUsage\x12 \n\x04gpus\x18\x04 \x03(\x0b\x32\x12.grove.v1.GpuUsage\"R\n\x0e\x43ontainerUsage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x63pu\x18\x02 \x01(\t\x12\x0e\n\x06memory\x18\x03 \x01(\t\x12\x15\n\rprocess_count\x18\x04 \x01(\x05\"y\n\x08GpuUsage\x12\n\n\x02id\x18\x01 \x01(\x05\x12 \n\x13utilization_percent\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06memory\x18\x03 \x01(\t\x12\x17\n\x0fmemory_capacity\x18\x04 \x01(\tB\x16\n\x14_utilization_percent\"\x87\x01\n\tNodeUsage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x63pu\x18\x02 \x01(\t\x12\x14\n\x0c\x63pu_capacity\x18\x03 \x01(\t\x12\x0e\n\x06memory\x18\x04 \x01(\t\x12\x17\n\x0fmemory_capacity\x18\x05 \x01(\t\x12 \n\x04gpus\x18\x06 \x03(\x0b\x32\x12.grove.v1.GpuUsage2\xa9\x02\n\x10\x43ontainerService\x12W\n\x04Logs\x12%.grove.v1.ContainerServiceLogsRequest\x1a&.grove.v1.ContainerServiceLogsResponse0\x01\x12Y\n\x04\x45xec\x12%.grove.v1.ContainerServiceExecRequest\x1a&.grove.v1.ContainerServiceExecResponse(\x01\x30\x01\x12\x61\n\x08GetUsage\x12).grove.v1.ContainerServiceGetUsageRequest\x1a*.grove.v1.ContainerServiceGetUsageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,36 +33,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CONTAINERSERVICELOGSREQUEST']._serialized_start=39
   _globals['_CONTAINERSERVICELOGSREQUEST']._serialized_end=228
-  _globals['_CONTAINERSERVICELOGSRESPONSE']._serialized_start=230
-  _globals['_CONTAINERSERVICELOGSRESPONSE']._serialized_end=343
-  _globals['_LOGLINE']._serialized_start=345
-  _globals['_LOGLINE']._serialized_end=424
-  _globals['_CONTAINERSERVICEEXECREQUEST']._serialized_start=427
-  _globals['_CONTAINERSERVICEEXECREQUEST']._serialized_end=612
-  _globals['_EXECSTART']._serialized_start=615
-  _globals['_EXECSTART']._serialized_end=757
-  _globals['_EXECENDOFINPUT']._serialized_start=759
-  _globals['_EXECENDOFINPUT']._serialized_end=775
-  _globals['_TERMINALSIZE']._serialized_start=777
-  _globals['_TERMINALSIZE']._serialized_end=822
-  _globals['_CONTAINERSERVICEEXECRESPONSE']._serialized_start=825
-  _globals['_CONTAINERSERVICEEXECRESPONSE']._serialized_end=979
-  _globals['_EXECSTARTED']._serialized_start=981
-  _globals['_EXECSTARTED']._serialized_end=1013
-  _globals['_EXECEXIT']._serialized_start=1015
-  _globals['_EXECEXIT']._serialized_end=1044
-  _globals['_CONTAINERSERVICEGETUSAGEREQUEST']._serialized_start=1046
-  _globals['_CONTAINERSERVICEGETUSAGEREQUEST']._serialized_end=1159
-  _globals['_CONTAINERSERVICEGETUSAGERESPONSE']._serialized_start=1161
-  _globals['_CONTAINERSERVICEGETUSAGERESPONSE']._serialized_end=1281
-  _globals['_PODUSAGE']._serialized_start=1283
-  _globals['_PODUSAGE']._serialized_end=1406
-  _globals['_CONTAINERUSAGE']._serialized_start=1408
-  _globals['_CONTAINERUSAGE']._serialized_end=1490
-  _globals['_GPUUSAGE']._serialized_start=1492
-  _globals['_GPUUSAGE']._serialized_end=1613
-  _globals['_NODEUSAGE']._serialized_start=1616
-  _globals['_NODEUSAGE']._serialized_end=1751
-  _globals['_CONTAINERSERVICE']._serialized_start=1754
-  _globals['_CONTAINERSERVICE']._serialized_end=2051
+  _globals['_CONTAINERSERVICELOGSRESPONSE']._serialized_start=231
+  _globals['_CONTAINERSERVICELOGSRESPONSE']._serialized_end=361
+  _globals['_LOGLINE']._serialized_start=363
+  _globals['_LOGLINE']._serialized_end=442
+  _globals['_CONTAINERSERVICEEXECREQUEST']._serialized_start=445
+  _globals['_CONTAINERSERVICEEXECREQUEST']._serialized_end=630
+  _globals['_EXECSTART']._serialized_start=633
+  _globals['_EXECSTART']._serialized_end=775
+  _globals['_EXECENDOFINPUT']._serialized_start=777
+  _globals['_EXECENDOFINPUT']._serialized_end=793
+  _globals['_TERMINALSIZE']._serialized_start=795
+  _globals['_TERMINALSIZE']._serialized_end=840
+  _globals['_CONTAINERSERVICEEXECRESPONSE']._serialized_start=843
+  _globals['_CONTAINERSERVICEEXECRESPONSE']._serialized_end=997
+  _globals['_EXECSTARTED']._serialized_start=999
+  _globals['_EXECSTARTED']._serialized_end=1031
+  _globals['_EXECEXIT']._serialized_start=1033
+  _globals['_EXECEXIT']._serialized_end=1062
+  _globals['_CONTAINERSERVICEGETUSAGEREQUEST']._serialized_start=1064
+  _globals['_CONTAINERSERVICEGETUSAGEREQUEST']._serialized_end=1177
+  _globals['_CONTAINERSERVICEGETUSAGERESPONSE']._serialized_start=1179
+  _globals['_CONTAINERSERVICEGETUSAGERESPONSE']._serialized_end=1299
+  _globals['_PODUSAGE']._serialized_start=1301
+  _globals['_PODUSAGE']._serialized_end=1424
+  _globals['_CONTAINERUSAGE']._serialized_start=1426
+  _globals['_CONTAINERUSAGE']._serialized_end=1508
+  _globals['_GPUUSAGE']._serialized_start=1510
+  _globals['_GPUUSAGE']._serialized_end=1631
+  _globals['_NODEUSAGE']._serialized_start=1634
+  _globals['_NODEUSAGE']._serialized_end=1769
+  _globals['_CONTAINERSERVICE']._serialized_start=1772
+  _globals['_CONTAINERSERVICE']._serialized_end=2069
 # @@protoc_insertion_point(module_scope)

@@ -80,12 +80,15 @@ class ContainerServiceLogsResponse(_message.Message):
     CONTAINER_FIELD_NUMBER: _builtins.int
     HAS_GAP_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
+    POD_UID_FIELD_NUMBER: _builtins.int
     container: _builtins.str
     """The container whose output it is; in the first piece only."""
     has_gap: _builtins.bool
     """Output before these lines may have been discarded before this reader came to it."""
     run: _builtins.int
     """Which run of the container it is, counted from 0; in the first piece only."""
+    pod_uid: _builtins.str
+    """Uid of the pod, since a pod that is replaced may leave its name to the next; in the first piece only."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogLine]:
         """Lines or parts of lines, in order; none in the first piece, which comes at once."""
@@ -97,10 +100,11 @@ class ContainerServiceLogsResponse(_message.Message):
         container: _builtins.str = ...,
         has_gap: _builtins.bool = ...,
         run: _builtins.int = ...,
+        pod_uid: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "has_gap", b"has_gap", "lines", b"lines", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "has_gap", b"has_gap", "lines", b"lines", "pod_uid", b"pod_uid", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
