@@ -259,7 +259,7 @@ class ProcessRuntime:
         node = self._store.read().get(Node, "", pod.node)
         facts = self._parts.facts if node is None else replace(self._parts.facts, allocatable=node.allocatable)
         plan = read_plan(pod, replace(facts, name=pod.node, address=LOOPBACK), pod_ip=address)
-        return pinned(plan, pod, self._parts.node.roster)
+        return pinned(plan, self._parts.node.roster)
 
     def _give_up(self, care: PodCare) -> None:
         """Let go of a pod whose row is gone: end what is left of it, and forget it."""

@@ -94,18 +94,21 @@ def handed_on(environment: Mapping[str, str]) -> dict[str, str]:
     return kept
 
 
-def pinned(plan: PodPlan, pod: Pod, roster: GpuRoster) -> PodPlan:
-    """Return *plan* with the UUIDs of the pod's GPUs where ids stood, if they are known."""
-    visible = roster.visible_devices(pod.gpu_ids)
-    if not visible:
-        return plan
+def pinned(plan: PodPlan, roster: GpuRoster) -> PodPlan:
+    """Return *plan* with the UUIDs of GPUs where their ids stood, as far as they are known.
+
+    Ids are ours, and CUDA's own numbers move when a GPU disappears.
+    """
 
     def pin(containers: tuple[ContainerPlan, ...]) -> tuple[ContainerPlan, ...]:
-        return tuple(
-            replace(each, environment={**each.environment, VISIBLE_DEVICES: visible})
-            if each.environment.get(VISIBLE_DEVICES)
-            else each
-            for each in containers
-        )
+        return tuple(_pinned(container, roster) for container in containers)
 
     return replace(plan, init_containers=pin(plan.init_containers), containers=pin(plan.containers))
+
+
+def _pinned(container: ContainerPlan, roster: GpuRoster) -> ContainerPlan:
+    ids = [word for word in container.environment.get(VISIBLE_DEVICES, "").split(",") if word.isdigit()]
+    visible = roster.visible_devices([int(word) for word in ids])
+    if not visible:
+        return container
+    return replace(container, environment={**container.environment, VISIBLE_DEVICES: visible})
