@@ -161,6 +161,20 @@ async def test_many_pods_are_told_apart_and_followed(box: Box) -> None:
     assert sorted(set(run.out.splitlines())) == sorted(run.out.splitlines())
 
 
+async def test_a_followed_crowd_shows_the_next_run(box: Box, journal_path: Path) -> None:
+    """A container that starts again while its set is followed is followed again, its new output whole and once."""
+    container = worker(journal_path)
+    container["command"] = ["/bin/sh", "-c", 'echo begin; echo begun; exec "$@"', "sh", *container["command"]]
+    await box.apply("next", clique("a", container))
+    (pod,) = await box.ready(1)
+    async with running(box, "logs", "-f", "--tail", "1", "pcs/next") as run:
+        await run.until_out(b"begun\n")
+        await tell_to_exit(pod, 4)
+        await run.until_out(b"begin\n")
+        await until(lambda: run.out.count(b"begun\n") == 2, "the next run is shown")
+    assert run.out.count(b"begin\n") == 1
+
+
 async def test_following_goes_on_over_a_restart_of_the_server(tmp_path: Path) -> None:
     """Who follows a container sees each line once, in order, although the server was killed meanwhile."""
     # A socket, because a port of its own would be another one after the restart.
