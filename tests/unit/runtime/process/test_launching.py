@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from types import MappingProxyType
 import pytest
 
 from grove_server.runtime.process import identity
-from grove_server.runtime.process.launching import Launcher, LaunchError
+from grove_server.runtime.process.launching import Launcher, LaunchError, Run
 from grove_server.runtime.process.program import kernel
 from tests.unit.runtime.process.containers import Ends, log_texts, marked, order, record_of, runs_once, said, shell
 from tests.waiting import until
@@ -287,3 +288,25 @@ async def test_idle_containers_wake_nobody(launcher: Launcher) -> None:
 def kernel_state(pid: int) -> str:
     """Return the state of a process: S while it sleeps."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+async def test_a_launcher_that_is_killed_at_any_moment(launcher: Launcher, ends: Ends) -> None:
+    """Whenever the launcher program is killed, each start happens once, and no command outlives it."""
+    moments = random.Random(7)
+    runs: list[Run] = []
+    for turn in range(12):
+        starts = [
+            asyncio.create_task(launcher.launch(order("sleep", "1000", uid=f"t{turn}-{number}"))) for number in range(4)
+        ]
+        commands = [asyncio.create_task(launcher.execute(run, ["sleep", "500"], timeout_s=500)) for run in runs[-3:]]
+        for _ in range(moments.randrange(40)):
+            await asyncio.sleep(0)
+        if launcher.pid:
+            os.kill(launcher.pid, signal.SIGKILL)
+        runs.extend(await asyncio.gather(*starts))
+        for command in commands:
+            command.cancel()
+        await asyncio.gather(*commands, return_exceptions=True)
+    await runs_once(*runs)
+    assert ends.seen == []
+    assert len(launcher.runs()) == 48
