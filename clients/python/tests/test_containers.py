@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 import pytest
@@ -39,7 +40,7 @@ class Server:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return what serves Logs."""
-        logs = grpc.unary_stream_rpc_method_handler(
+        logs: grpc.RpcMethodHandler[Any, Any] = grpc.unary_stream_rpc_method_handler(
             self.logs,
             request_deserializer=pb.ContainerServiceLogsRequest.FromString,
             response_serializer=lambda message: message.SerializeToString(),
