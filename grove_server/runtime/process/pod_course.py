@@ -25,6 +25,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from grove_server.resources.cluster import Node
+from grove_server.resources.meta import find_condition
 from grove_server.resources.workload import Pod, PodPhase
 from grove_server.runtime.process import probes
 from grove_server.runtime.process.container_course import (
@@ -50,7 +51,7 @@ from grove_server.runtime.process.observation import (
     Step,
 )
 from grove_server.runtime.process.pod_plan import PodPlan, ProbeKind
-from grove_server.runtime.process.pod_row import Parts, is_through, parts_of, row_now
+from grove_server.runtime.process.pod_row import POD_SPEC_HONOURED, Parts, is_through, parts_of, row_now
 from grove_server.runtime.process.probes import ContainerProbes
 
 REASON_EXITED: Final = "ContainersExited"
@@ -76,7 +77,8 @@ def advance(pod: Pod, plan: PodPlan, seen: PodSeen, node: Node | None, *, pod_ip
     row = row_now(pod, plan, parts, seen, node, pod_ip=pod_ip, now=now)
     ends, remarks = _end_some(parts, plan, now)
     if row is not pod:
-        return Step(pod=row, actions=ends.actions, due_at=ends.due_at, remarks=(*_exits(pod, parts), *remarks))
+        news = (*_news_of_spec(pod, row), *_exits(pod, parts), *remarks)
+        return Step(pod=row, actions=ends.actions, due_at=ends.due_at, remarks=news)
     if not node.ready or plan.cannot_run:
         return Step(actions=ends.actions, due_at=ends.due_at, remarks=remarks)
     starts = Ending((), NEVER) if parts.is_complete else _start_some(parts, is_held=pod.is_held, now=now)
@@ -201,6 +203,13 @@ def _failure(part: Part, plan: PodPlan | None) -> tuple[float, float, Remark] | 
 
 
 # What people are told.
+
+
+def _news_of_spec(pod: Pod, row: Pod) -> Iterable[Remark]:
+    """Yield what cannot be honoured of the pod's spec, once."""
+    honoured = find_condition(row.conditions, POD_SPEC_HONOURED)
+    if honoured is not None and find_condition(pod.conditions, POD_SPEC_HONOURED) is None:
+        yield Remark(reason=honoured.reason, message=honoured.message)
 
 
 def _exits(pod: Pod, parts: Parts) -> Iterable[Remark]:

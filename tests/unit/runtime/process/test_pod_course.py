@@ -137,7 +137,20 @@ def test_a_pod_that_cannot_run_says_why_and_starts_nothing() -> None:
     assert (agent.row.phase, agent.row.waiting_reason) == (PodPhase.PENDING, "CannotRun")
     assert (condition.type, condition.status, condition.reason) == ("PodSpecHonoured", "False", "CannotRun")
     assert condition.message.startswith("containers[0]: has no command")
+    assert [(remark.reason, remark.message) for remark in agent.remarks] == [("CannotRun", condition.message)]
     assert agent.is_deleted().is_gone
+
+
+def test_what_is_not_honoured_is_told_once_and_the_pod_runs() -> None:
+    """A field that cannot be honoured gives a condition and an event, and keeps nothing from starting."""
+    agent = agent_of(container(tty=True)).ends(code=1)
+    (condition,) = agent.row.conditions
+    assert (condition.reason, condition.message) == (
+        "FieldsNotHonoured",
+        "containers[0].tty: containers have no terminal",
+    )
+    assert [remark.reason for remark in agent.remarks] == ["FieldsNotHonoured", "ContainersExited"]
+    assert agent.row.is_ready
 
 
 def test_a_pod_without_containers_has_not_succeeded() -> None:
