@@ -26,7 +26,7 @@ _HZ: Final = os.sysconf("SC_CLK_TCK")
 _KIB: Final = 1024
 # Of /proc/PID/stat, counted after the name in brackets.
 _PARENT, _OWN_CPU, _WAITED_CPU, _STARTED = 1, slice(11, 13), slice(13, 15), 19
-# Of the first line of /proc/stat, after "cpu": idle, iowait; guest times are in user and nice already.
+# Of a line of /proc/stat, after "cpu0": idle, iowait; guest times are in user and nice already.
 _IDLE, _BUSY_END = (3, 4), 8
 
 
@@ -145,10 +145,14 @@ def _group_memory(folder: Path) -> int | None:
 
 
 def _busy_s(proc: Path) -> float:
-    """Return the seconds that all processors together have worked since the machine started."""
-    text = _read(str(proc / "stat")) or ""
-    ticks = [int(field) for field in text.partition("\n")[0].split()[1 : 1 + _BUSY_END]]
-    return sum(count for position, count in enumerate(ticks) if position not in _IDLE) / _HZ
+    """Return the seconds that the processors of this process have worked since the machine started."""
+    ours = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+    ticks = 0
+    for line in (_read(str(proc / "stat")) or "").splitlines():
+        name, *counts = line.split()
+        if name in ours:
+            ticks += sum(int(count) for position, count in enumerate(counts[:_BUSY_END]) if position not in _IDLE)
+    return ticks / _HZ
 
 
 def _memory_in_use(proc: Path) -> int:

@@ -135,3 +135,15 @@ def test_cores_are_the_difference_over_the_time() -> None:
     assert cores_between(after, before, 2.0) == 0.0
     assert cores_between(None, after, 2.0) is None
     assert cores_between(before, after, 0.0) is None
+
+
+def test_the_machine_is_the_processors_that_we_may_use(tmp_path: Path) -> None:
+    """Processors that this process may not run on do not count, nor do idle ones; memory is what is not available."""
+    mine = sorted(os.sched_getaffinity(0))
+    lines = ["cpu 9 9 9 9 9 9 9 9 9 9", *(f"cpu{number} 10 20 30 1000 1000 1 2 3 7 7" for number in mine)]
+    lines += [f"cpu{max(mine) + 1} 500 500 500 0 0 0 0 0 0 0", "intr 1 2 3", ""]
+    (tmp_path / "stat").write_text("\n".join(lines), encoding="ascii")
+    (tmp_path / "meminfo").write_text("MemTotal: 1000 kB\nMemFree: 1 kB\nMemAvailable: 400 kB\n", encoding="ascii")
+    sample = take_sample([], 5.0, proc=tmp_path)
+    assert sample.busy_s == pytest.approx(len(mine) * 66 / os.sysconf("SC_CLK_TCK"))
+    assert (sample.memory_bytes, sample.taken_s, dict(sample.runs)) == (600 << 10, 5.0, {})
