@@ -325,10 +325,17 @@ class Keeper:
                 except FileNotFoundError:
                     break
                 except OSError:
-                    # A killed command of an exec is leaving it.
+                    # Commands in the container are no descendants of ours, and an older kernel kills no group as one.
+                    _kill_members(folder)
                     time.sleep(CGROUP_GONE_WAIT_S)
                 else:
                     break
+
+
+def _kill_members(folder: str) -> None:
+    with contextlib.suppress(OSError, ValueError), open(f"{folder}/cgroup.procs", "rb") as file:
+        for line in file:
+            kernel.send(int(line), signal.SIGKILL)
 
 
 def _piped(number: int) -> int:

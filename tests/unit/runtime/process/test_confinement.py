@@ -158,12 +158,25 @@ def pids_cgroup() -> Iterator[Path | None]:
 
 async def test_a_tree_forks_up_to_its_limit(launcher: Launcher, ends: Ends, pids_cgroup: Path | None) -> None:
     """A tree that forks without end stops at its limit, and all of it ends with its container."""
-    limits = {"more_cgroup_dirs": (str(pids_cgroup),)} if pids_cgroup else {}
+    groups = (str(pids_cgroup),) if pids_cgroup else ()
     bomb = "while :; do (while :; do sleep 60 & done) & done 2>/dev/null; exit 0"
     script = bomb if pids_cgroup else "for i in $(seq 40); do sleep 60 & done; echo full; wait"
-    run = await launcher.launch(shell(script, **limits))
+    run = await launcher.launch(shell(script, more_cgroup_dirs=groups))
     await until(lambda: len(marked(run)) >= 30, "the tree has grown")
     assert len(marked(run)) <= 41
     await launcher.kill(run)
     await ends.of(run)
     assert marked(run) == []
+
+
+async def test_a_command_keeps_no_cgroup(launcher: Launcher, ends: Ends, pids_cgroup: Path | None) -> None:
+    """A container that ends while a command runs in it leaves no cgroup, where groups cannot be killed as one, too."""
+    groups = (str(pids_cgroup),) if pids_cgroup else ()
+    run = await launcher.launch(order("sleep", "1000", more_cgroup_dirs=groups))
+    session = await launcher.attach(run, ["sleep", "2000"], tty=False)
+    await until(lambda: len(marked(run)) == 2, "the command runs")
+    await launcher.kill(run)
+    await ends.of(run)
+    assert await session.wait() == 137
+    await session.close()
+    assert [folder for folder in run.cgroup_dirs if Path(folder).exists()] == []
