@@ -64,6 +64,8 @@ __all__ = [
 LAUNCHES_MAX: Final = 64
 EXECS_MAX: Final = 64
 SWEEPS_MAX: Final = 16
+# Runs that are read from disk in one step of the event loop: some 0.1 ms each.
+TAKEN_OVER_AT_ONCE: Final = 20
 LAUNCH_TRIES_MAX: Final = 3
 # What a launch or an exec may take beyond its own limit before the launcher program counts as stuck.
 ANSWER_WAIT_MAX_S: Final = 30.0
@@ -103,8 +105,12 @@ class Launcher:
         self._is_stopping = False
         records.make_folders(str(self._data_dir))
         await self._open_link()
-        on_disk = records.keys(str(self._data_dir))
-        lost = [key for key in on_disk if key not in self._runs and not self._take_over(key)]
+        lost = []
+        for number, key in enumerate(records.keys(str(self._data_dir))):
+            if key not in self._runs and not self._take_over(key):
+                lost.append(key)
+            if number % TAKEN_OVER_AT_ONCE == 0:
+                await asyncio.sleep(0)
         for first in range(0, len(lost), SWEEPS_MAX):
             await asyncio.gather(*(self._sweep(key, is_news=False) for key in lost[first : first + SWEEPS_MAX]))
 
