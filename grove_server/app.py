@@ -36,7 +36,7 @@ from grove_server.runtime.cluster_file import ClusterFile, ClusterFileError, def
 from grove_server.runtime.cluster_seed import seed_cluster
 from grove_server.runtime.fake import FakeRuntime
 from grove_server.runtime.interface import PodsOnExit, Runtime
-from grove_server.runtime.process.assembly import OneBox, Options, assemble
+from grove_server.runtime.process.assembly import OneBox, Options, assemble, count_running
 from grove_server.runtime.process.machine import MachineError
 from grove_server.runtime.process.outfit import Bounds
 from grove_server.runtime.process.runs import LaunchError
@@ -117,6 +117,11 @@ class Server:
         )
         breathe = Pace(load.busy).breathe
         self.one_box: OneBox | None = None
+        if settings.runtime == "fake" and (running := count_running(settings.data_dir)):
+            raise StartError(
+                f"--data-dir {settings.data_dir}: {running} containers of an earlier --runtime process still run; "
+                "start it with --runtime process --pods-on-exit stop, and stop it again"
+            )
         if settings.runtime == "process":
             self.one_box = assemble(store, clock, _options(settings), note=self.plane.events.note, breathe=breathe)
         self.runtime: Runtime = (

@@ -87,7 +87,7 @@ async def test_an_end_that_no_server_saw_is_told_by_the_next(tmp_path: Path, jou
 
 
 async def test_pods_outlive_a_server_that_stops(tmp_path: Path, journal_path: Path) -> None:
-    """SIGTERM ends the server and leaves its pods running."""
+    """SIGTERM ends the server and leaves its pods running, and a server that only plays them does not start there."""
     async with box_of(tmp_path) as server:
         async with opened(server) as box:
             await box.apply("kept", clique("pod", worker(journal_path)))
@@ -96,6 +96,10 @@ async def test_pods_outlive_a_server_that_stops(tmp_path: Path, journal_path: Pa
         assert await asyncio.to_thread(server.stop) == 0
         assert len(processes_of(pods[0])) == 1
         assert "term" not in [entry["event"] for entry in journal(journal_path)]
+        fake = ServerProcess(tmp_path / "data")
+        fake.launch()
+        assert await asyncio.to_thread(fake.wait) == 1
+        assert "1 containers of an earlier --runtime process still run" in fake.errors
 
 
 async def test_pods_end_with_the_server_if_told_so(tmp_path: Path, journal_path: Path) -> None:

@@ -32,6 +32,7 @@ from grove_server.runtime.process.node_keeping import LOOPBACK, NodeKeeper, Node
 from grove_server.runtime.process.outfit import Bounds, Outfitter, handed_on
 from grove_server.runtime.process.pod_plan import NodeFacts
 from grove_server.runtime.process.probing import Prober
+from grove_server.runtime.process.program import records
 from grove_server.runtime.process.volumes import Volumes
 from grove_server.store.interface import Store
 
@@ -59,9 +60,10 @@ class OneBox:
     console: Console
 
 
-def check_reservations(text: str) -> None:
-    """Raise MachineError if *text* reserves what makes no sense."""
-    parse_reservations(text)
+def count_running(data_dir: Path) -> int:
+    """Return how many containers run that a server with this data directory started."""
+    folder = str(data_dir.resolve())
+    return sum(records.is_locked(f"{records.run_dir(folder, key)}/{records.LOCK_FILE}") for key in records.keys(folder))
 
 
 def assemble(
