@@ -128,7 +128,9 @@ class Trial:
                 seconds = str(100_000 + (self._step if choice < 0.5 else 0))
                 container = {"name": "main", "image": "x", "command": ["sleep", seconds]}
                 replicas = self._dice.randint(1, PODS_MAX)
-                await box.apply(name, clique("pod", container, replicas=replicas, terminationGracePeriodSeconds=1))
+                wanted = clique("pod", container, replicas=replicas, terminationGracePeriodSeconds=1)
+                wanted["spec"]["minAvailable"] = 1
+                await box.apply(name, wanted)
         except (NotFoundError, FailedPreconditionError):
             # It is not there, or still on its way out.
             return
