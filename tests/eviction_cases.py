@@ -21,6 +21,7 @@ from grove_server.placement import (
     PodShape,
     place,
 )
+from grove_server.placement.gang_facts import facts_of_leaving
 from grove_server.placement.occupancy import GangFacts, Occupancy, Seat
 from tests.placement_cases import BLOCK, HOST, RACK, TOPOLOGY, ZONE
 
@@ -84,6 +85,20 @@ class Running:
         self.occupancy.remove_pods(seat.pod for seat in gone)
         self.occupancy.drop_gang(gang)
         del self.facts[gang]
+
+    def leave(self, pods: Iterable[str]) -> None:
+        """Tell pods to leave: they hold their places, and no longer count for their gangs."""
+        moved = [self.seats[pod] for pod in pods]
+        self.occupancy.remove_pods(seat.pod for seat in moved)
+        for seat in moved:
+            facts = self.facts[seat.gang]
+            facts = facts if facts.is_leaving else facts_of_leaving(facts)
+            self.sit(facts, [replace(seat, gang=facts.name)])
+
+    def go(self) -> None:
+        """Let all pods go that leave."""
+        for gang in [facts.name for facts in self.facts.values() if facts.is_leaving]:
+            self.stop(gang)
 
     def without(self, pods: Iterable[str]) -> Cluster:
         """Return a copy of the cluster without some pods."""

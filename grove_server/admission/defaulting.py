@@ -11,7 +11,6 @@ follows a change of them and otherwise leaves the live size alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 from grove_server.admission.context import INT32_MAX
@@ -28,6 +27,7 @@ from grove_server.resources.manifest import (
     ScalingGroupTemplate,
     UpdateStrategy,
 )
+from grove_server.resources.replacing import replace
 
 RESTART_POLICY: Final = "Always"
 GRACE_PERIOD_S: Final = 30

@@ -16,6 +16,7 @@ from grove_server.admission.context import INT32_MAX, AdmissionContext
 from grove_server.admission.findings import Admitted, Findings
 from grove_server.admission.validation_resources import check_amounts
 from grove_server.resources.duration import DurationError, canonical_duration, parse_duration_ns
+from grove_server.resources.labels import PREEMPTION_DELAY
 from grove_server.resources.meta import EMPTY_MAP, Kind
 from grove_server.resources.names import dns_label_problem
 from grove_server.resources.quantity import ZERO, Quantity, QuantityError, parse_quantity
@@ -37,6 +38,7 @@ from grove_server.resources.violations import Reason, quoted
 
 WEIGHT_MIN: Final = 0.001
 WEIGHT_MAX: Final = 10_000.0
+DELAY_MAX_S: Final = 24 * 3_600
 RESOURCES_MAX: Final = 64
 
 
@@ -124,9 +126,24 @@ def _check(manifest: QueueManifest, old: Queue | None, context: AdmissionContext
     if spec.blocking and spec.blocking not in BLOCKINGS:
         findings.not_supported("spec.blocking", spec.blocking, BLOCKINGS)
     _check_earmark(spec.earmark_after, findings)
+    _check_delay((manifest.metadata.annotations or {}).get(PREEMPTION_DELAY), findings)
     _check_place(name, spec.parent, context, findings)
     if old is None and len(context.queues.keys() | {name}) > QUEUES_MAX:
         findings.add("", Reason.TOO_MANY, f"there must be at most {QUEUES_MAX} queues")
+
+
+def _check_delay(text: str | None, findings: Findings) -> None:
+    """Check how long gangs wait before others leave for them."""
+    if text is None:
+        return
+    path = f"metadata.annotations[{PREEMPTION_DELAY}]"
+    try:
+        delay_s = parse_duration_ns(text) / 10**9
+    except DurationError as error:
+        findings.invalid(path, str(error))
+        return
+    if not 0 <= delay_s <= DELAY_MAX_S:
+        findings.invalid(path, f"must be between 0s and 24h, got {quoted(text)}")
 
 
 def _check_amounts(spec: QueueManifestSpec, findings: Findings) -> None:

@@ -13,7 +13,7 @@ import asyncio
 import enum
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from grove_server.admission.context import AdmissionContext, Limits, Misfit
@@ -39,6 +39,8 @@ from grove_server.api.writable import (
 )
 from grove_server.resources.manifest import ManifestMetadata
 from grove_server.resources.meta import CLUSTER_SCOPED, Key, Kind
+from grove_server.resources.queues import Queue, QueueSpec, lineage
+from grove_server.resources.replacing import replace
 from grove_server.resources.schema import Manifest
 from grove_server.resources.violations import Reason, Violation
 from grove_server.resources.workload import PodCliqueSet
@@ -180,6 +182,7 @@ class Changes:
                 ]
                 if dry_run or not puts:
                     return results
+                puts += _queues_above(results, admission.reader)
                 await self._gathering.wait()
                 outcomes = await self._store.commit(puts, cause="api.apply", origin=origin())
             if all(isinstance(outcome, Applied) for outcome in outcomes):
@@ -314,6 +317,27 @@ def _result(admitted: Admitted[Any], document: int, *, is_new: bool) -> Result:
 
 def _version_before(result: Result) -> int:
     return 0 if result.action is Action.CREATED else result.resource.resource_version
+
+
+def _queues_above(results: Sequence[Result], reader: Reader) -> list[Put]:
+    """Return the queues above those that move, as they are, on the version that admission saw.
+
+    So of two moves at the same moment that would make a circle together the second one is admitted anew.
+    """
+    specs = {queue.metadata.name: queue.spec for queue in reader.list(Queue)}
+    changed = {each.resource.metadata.name for each in results if isinstance(each.resource, Queue)}
+    above: dict[str, None] = {}
+    for each in results:
+        queue = each.resource
+        if isinstance(queue, Queue) and each.action is Action.CONFIGURED and _moves(queue, specs):
+            above.update(dict.fromkeys(lineage(queue.spec.parent, specs) or ()))
+    rows = (reader.get(Queue, "", name) for name in above if name not in changed)
+    return [Put(row, expected=row.resource_version) for row in rows if row is not None]
+
+
+def _moves(queue: Queue, specs: Mapping[str, QueueSpec]) -> bool:
+    before = specs.get(queue.metadata.name)
+    return before is not None and before.parent != queue.spec.parent
 
 
 def _as_stored(result: Result, stored: Mapping[Key, object]) -> Result:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeAlias
 
 from grove_server.control.decisions import Decision
 from grove_server.control.evictions import Eviction
 from grove_server.control.nominations import Nominated, as_stored
 from grove_server.control.seats import key_of_name
-from grove_server.lifecycle.gang_status import PodGroupCounts, displaced, with_gang_status
+from grove_server.lifecycle.gang_status import PodGroupCounts, displaced, with_earmark, with_gang_status
 from grove_server.placement.gangs import Ask, GangScene, is_placed
 from grove_server.placement.preemption import VictimKind
 from grove_server.placement.requests import PodShape, minimum_of
 from grove_server.placement.results import Placement
 from grove_server.placement.standing import Standing
 from grove_server.resources.meta import Key, Kind, key_of
+from grove_server.resources.replacing import replace
 from grove_server.resources.workload import Nomination, Pod, PodGang
 from grove_server.store.interface import Change, Put, Reader
 
@@ -92,6 +93,10 @@ class CopyDraft:
         news.is_renominated = True
         news.nomination = None if nominated is None else as_stored(nominated, now)
 
+    def earmark(self, gang: PodGang, domain: str) -> None:
+        """Let a gang's condition say which domain is set aside for it; "" = none any more."""
+        self._news(gang).earmark = domain
+
     def remember(self, key: Key, ask: Ask, decision: Decision, placed: Mapping[Key, Decision]) -> None:
         """Keep why a gang is where it is, beside what *placed* says of it so far.
 
@@ -136,7 +141,7 @@ class CopyDraft:
                 continue
             counts, nodes = _census(gang, reader, self.pods)
             standing = standing_of(gang, nodes) if news.score is not None or news.is_moved else None
-            told = with_gang_status(news.told(gang, standing), counts, now=now)
+            told = with_gang_status(news.told(gang, standing, now), counts, now=now)
             told = gang if told == gang else told
             if told is not gang:
                 changes.append(Put(told, gang.resource_version))
@@ -163,22 +168,26 @@ class GangNews:
     """What a draft says of one gang.
 
     ``score`` is the worst of what it took, None if it took nothing; ``is_moved``: it stands elsewhere all the same.
-    ``is_renominated``: other places are kept for it than before, or none any more.
+    ``is_renominated``: other places are kept for it than before, or none any more. ``earmark``: the domain that is set
+    aside for it now, "" = none any more, None = as before.
     """
 
     score: float | None = None
     is_moved: bool = False
     is_renominated: bool = False
     nomination: Nomination | None = None
+    earmark: str | None = None
     reason: str = ""
     message: str = ""
 
-    def told(self, gang: PodGang, standing: Standing | None) -> PodGang:
+    def told(self, gang: PodGang, standing: Standing | None, now: float) -> PodGang:
         """Return the gang with this news in its status.
 
         Levels that are preferred make the score, from where all pods stand. Where none is, the score is that of the
         worst part: nobody can say afterwards how few nodes could have done.
         """
+        if self.earmark is not None:
+            gang = with_earmark(gang, self.earmark, now=now)
         status = gang.status
         scores = [score for score in (status.placement_score, self.score) if score is not None]
         score = min(scores, default=None)
@@ -206,7 +215,7 @@ def _departures(key: Key, eviction: Eviction, reader: Reader, now: float) -> lis
         name = key_of_name(victim.gang, Kind.POD_GANG)
         gang = None if victim.gang.startswith("~") else reader.get(PodGang, name.namespace, name.name)
         if gang is not None and victim.kind is VictimKind.GANG:
-            told = displaced(gang, eviction.why, f"its places go to gang {key.namespace}/{key.name}", now=now)
+            told = displaced(gang, eviction.why, f"its places go to {eviction.told(key)}", now=now)
             changes.append(Put(told, gang.resource_version))
     return changes
 

@@ -10,13 +10,13 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Final
 
 from grove_server.control.clock import Clock
 from grove_server.lifecycle.plan import Note
 from grove_server.resources.cluster import Event
 from grove_server.resources.meta import Key, Kind, Metadata
+from grove_server.resources.replacing import replace
 from grove_server.store.errors import StoreUnavailableError
 from grove_server.store.interface import Change, Delete, Outcome, Put, Store
 from grove_server.telemetry import metrics
@@ -64,7 +64,8 @@ class EventRecorder:
                 metrics.EVENTS_DROPPED.inc()
                 continue
             self._pending[key] = _event(note, key, old, now)
-        self._set_timer()
+        if self._pending:
+            self._set_timer()
 
     def close(self) -> None:
         """Write what waits; call before the store closes."""

@@ -10,10 +10,12 @@ Not here: the plan (``placement.making_room``), keeping the places (``nomination
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from grove_server.control.indexes import PODS_BY_GANG
+from grove_server.control.patience import Patience
+from grove_server.control.precedence import rank
 from grove_server.control.queue_book import QueueBook
 from grove_server.control.seats import Seats, key_of_name
 from grove_server.lifecycle.orders import NO_ORDERS, CopyOrders
@@ -21,7 +23,7 @@ from grove_server.lifecycle.removal import StopReason, stopped
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.earmarks import Earmark
 from grove_server.placement.gang_facts import surplus_budgets
-from grove_server.placement.making_room import Due, is_open, plan_room
+from grove_server.placement.making_room import Due, QueueBounds, UsedNow, is_open, plan_room
 from grove_server.placement.preemption import Preemption, PreemptionPolicy, VictimKind, noted
 from grove_server.placement.reclaim import amounts_of
 from grove_server.placement.relief import Relief
@@ -34,6 +36,9 @@ from grove_server.store.interface import Store
 
 PLANS_MAX: Final = 16
 """Most plans of one round; who comes later is asked about in the next one."""
+
+ASKED_AGAIN_MAX: Final = 4
+"""Most gangs that are asked about again at a time because something changed, whatever it was."""
 
 _ANSWERS_MAX: Final = 10_000
 
@@ -48,12 +53,21 @@ def no_orders(_namespace: str, _set_name: str) -> CopyOrders:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Eviction:
-    """What happens for a gang: ``stops`` are its victims' pods on their way out, ``going`` all it waits for."""
+    """What happens for a gang: ``stops`` are its victims' pods on their way out, ``going`` all it waits for.
+
+    ``queue`` is the one that takes back, "" if none does.
+    """
 
     plan: Preemption
     why: StopReason
     stops: tuple[Pod, ...]
     going: tuple[Key, ...]
+    queue: str = ""
+
+    def told(self, key: Key) -> str:
+        """Return for victims for whom they leave, and by what right."""
+        taker = f", by which queue {self.queue} takes back what it is guaranteed" if self.queue else ""
+        return f"gang {key.namespace}/{key.name}{taker}"
 
     @property
     def whole_gangs(self) -> tuple[Key, ...]:
@@ -66,16 +80,30 @@ class Evictions:
     """Plans evictions on one cluster."""
 
     def __init__(
-        self, store: Store, cluster: Cluster, seats: Seats, queues: QueueBook, *, due: Due, orders_of: OrdersOf
+        self,
+        store: Store,
+        cluster: Cluster,
+        seats: Seats,
+        queues: QueueBook,
+        *,
+        used: UsedNow,
+        due: Due,
+        orders_of: OrdersOf,
+        patience: Patience,
     ) -> None:
+        self._patience = patience
         self._store = store
         self._cluster = cluster
         self._seats = seats
         self._queues = queues
+        self._used = used
         self._due = due
         self._orders_of = orders_of
         self._left = PLANS_MAX
-        self._answers: dict[Hashable, tuple[int, str]] = {}
+        self._answers: dict[Hashable, tuple[tuple[int, int], str]] = {}
+        self._askers: dict[Hashable, dict[Key, tuple[object, ...]]] = {}
+        self._asked: dict[Key, Hashable] = {}
+        self._asked_at = (0, 0)
         self.postponed: dict[Key, None] = {}
         self._stalled: dict[Key, None] = {}
         self._reliefs: dict[Key, Relief] = {}
@@ -92,6 +120,41 @@ class Evictions:
         """Return the gangs whose plan waits for something on its way to the disk, once."""
         stalled, self._stalled = self._stalled, {}
         return stalled
+
+    @property
+    def state(self) -> tuple[int, int]:
+        """Changes whenever a plan may come out otherwise."""
+        return self._cluster.generation, self._seats.version
+
+    @property
+    def may_answer_otherwise(self) -> bool:
+        """Whether something changed since those were asked again for whom nobody could make room."""
+        return bool(self._askers) and self._asked_at != self.state
+
+    def take_askers(self) -> list[Key]:
+        """Return some of the gangs for which nobody could make room: the first of those that ask for the same."""
+        self._asked_at = self.state
+        found = []
+        for shared in list(self._askers)[:ASKED_AGAIN_MAX]:
+            members = self._askers[shared] = self._askers.pop(shared)
+            found.append(min((order, key) for key, order in members.items())[1])
+        return found
+
+    def forget(self, key: Key) -> None:
+        """Drop a gang that has its places or is gone."""
+        self._patience.drop(key)
+        shared = self._asked.pop(key, None)
+        if shared is not None:
+            members = self._askers[shared]
+            del members[key]
+            if not members:
+                del self._askers[shared]
+
+    def _refused(self, key: Key, gang: PodGang, shared: Hashable) -> None:
+        """Note that a gang is to be asked again when a plan may come out otherwise."""
+        self.forget(key)
+        self._asked[key] = shared
+        self._askers.setdefault(shared, {})[key] = rank(gang)
 
     def begin_round(self) -> dict[Key, None]:
         """Allow so many plans again; return the gangs that the last round did not come to."""
@@ -110,9 +173,12 @@ class Evictions:
         if not self._may_find(gang, request, queue):
             never = self._seats.is_on and gang.preemption_policy == PreemptionPolicy.NEVER
             return noted(verdict, "its priority class never preempts") if never else verdict
+        if self._patience.left_s(gang, now):
+            return noted(verdict, "others leave for it only after the preemption delay of its queue")
         shared = (signature_of(request), gang.priority, gang.preemption_policy, queue)
         answer = self._answers.get(shared)
-        if answer is not None and answer[0] == self._cluster.generation:
+        if answer is not None and answer[0] == self.state:
+            self._refused(key, gang, shared)
             return noted(verdict, answer[1]) if answer[1] else verdict
         if self._left <= 0 or not self._is_ready():
             self.postponed[key] = None
@@ -124,8 +190,7 @@ class Evictions:
             request,
             gang=gang,
             queue=queue,
-            tree=self._queues.tree,
-            due=self._due,
+            bounds=QueueBounds(self._queues.tree, self._used, self._due),
             budgets_of=self._budgets_of,
         )
         name = f"{key.namespace}/{key.name}"
@@ -137,11 +202,12 @@ class Evictions:
                 # A place of theirs is on its way to the disk; they can be told once it is there.
                 self._stalled[key] = None
                 return verdict
-            return eviction
+            return replace(eviction, queue=queue) if is_taken_back else eviction
         if len(self._answers) >= _ANSWERS_MAX:
             self._answers.clear()
         added = found.detail.removeprefix(verdict.detail).removeprefix("; ")
-        self._answers[shared] = (self._cluster.generation, added)
+        self._answers[shared] = (self.state, added)
+        self._refused(key, gang, shared)
         return found
 
     # Inside.
@@ -150,11 +216,14 @@ class Evictions:
         self, key: Key, gang: PodGang, request: GangRequest, earmarks: Sequence[Earmark], now: float
     ) -> Eviction | None:
         relief = self._reliefs.pop(key, None)
-        if relief is None or relief.request != request or not relief.still_holds(self._cluster):
+        if relief is None or relief.request != request or not self._holds(relief):
             return None
         if not is_open(self._cluster, relief.plan, earmarks, f"{key.namespace}/{key.name}", gang.priority):
             return None
         return self._carried_out(relief.plan, StopReason.CONSOLIDATED, now)
+
+    def _holds(self, relief: Relief) -> bool:
+        return relief.still_holds(self._cluster, self._seats.occupancy.counting)
 
     def _may_find(self, gang: PodGang, request: GangRequest, queue: str) -> bool:
         """Return whether anybody is there who might have to give way; cheap, since most gangs have nobody."""
@@ -169,7 +238,7 @@ class Evictions:
 
     def _may_reclaim(self, request: GangRequest, queue: str) -> bool:
         tree = self._queues.tree
-        return queue in tree.numbers and tree.is_within_guarantee(queue, amounts_of(request), self._seats.used())
+        return queue in tree.numbers and tree.is_within_guarantee(queue, amounts_of(request), self._used())
 
     def _is_ready(self) -> bool:
         """Return whether the occupancy is up to date, or can be at once."""

@@ -248,6 +248,8 @@ class GangDesk:
         is_kept = decision is not None and decision.is_placed
         if decision is None:
             ask, decision = self.room.refusal(gang, ask, is_minimum=is_minimum)
+            if decision is not None and is_minimum:
+                decision = self.room.make_within(gang, draft, ask, decision, now)
         if decision is None:
             outcome: Placement | Verdict | Decision = self._ask(gang, ask, is_minimum=is_minimum)
             if isinstance(outcome, Verdict) and is_minimum:
@@ -311,4 +313,6 @@ class GangDesk:
             if each.request is not None and isinstance(each.outcome, Verdict)
         ]
         self.wake_ups.file(key, failed, order=rank(gang), lane=self.room.lane(gang))
+        self.room.file(gang, self.waiting[key])
+        self.room.tell_earmark(gang, draft)
         draft.wait(gang, scene, decision, now)

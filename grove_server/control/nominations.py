@@ -2,8 +2,9 @@
 
 A nomination is a promise of the cluster and the same in the gang's status, so that a restart goes on with it. It ends
 when the gang takes its places, when it asks for something else or goes, and when a place cannot be had any more: the
-node is gone, or nobody leaves it who would make room. Pods that were told to leave then leave all the same: routers
-have turned away from them and their successors are made, so taking a drain back would only add a second disturbance.
+node is gone, nobody leaves it who would make room, or a rule between pods would not hold there even when all who leave
+are gone. Pods that were told to leave then leave all the same: routers have turned away from them and their successors
+are made, so taking a drain back would only add a second disturbance.
 
 Not here: who leaves for whom (``evictions``).
 """
@@ -11,7 +12,7 @@ Not here: who leaves for whom (``evictions``).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -22,8 +23,10 @@ from grove_server.placement.cluster import Cluster, ClusterError, StalePlacement
 from grove_server.placement.eviction import GENERATION_UNBOUND
 from grove_server.placement.gang_facts import full_name
 from grove_server.placement.gangs import Ask
+from grove_server.placement.outsiders import without_gone
+from grove_server.placement.peers import PeerBook
 from grove_server.placement.preemption import without_optional
-from grove_server.placement.requests import CliqueRequest, GangRequest, GroupRequest
+from grove_server.placement.requests import CliqueRequest, Counting, GangRequest, GroupRequest
 from grove_server.placement.results import CliquePlacement, Placement, PodBinding
 from grove_server.placement.violations import unkept
 from grove_server.resources.meta import Key, Kind, key_of
@@ -56,11 +59,26 @@ class Nominated:
 class Nominations:
     """Nominations by gang; each has one at most."""
 
-    def __init__(self, store: Store, cluster: Cluster, holdings: Holdings) -> None:
+    def __init__(
+        self,
+        store: Store,
+        cluster: Cluster,
+        holdings: Holdings,
+        *,
+        peers: PeerBook,
+        counting: Counting,
+        leaving: Collection[Key],
+    ) -> None:
+        """*leaving*, read anew: pods that leave although the store does not say so yet."""
         self._store = store
         self._cluster = cluster
         self._holdings = holdings
+        self._peers = peers
+        self._counting = counting
+        self._leaving = leaving
         self._by_gang: dict[Key, Nominated] = {}
+        # Counts what was promised, taken and given back.
+        self.version = 0
 
     def __bool__(self) -> bool:
         return bool(self._by_gang)
@@ -72,45 +90,62 @@ class Nominations:
         """Return what is kept for a gang."""
         return self._by_gang.get(key)
 
-    def promise(self, key: Key, part: str, placement: Placement, queue: str) -> bool:
-        """Keep places for a gang; False if they cannot be promised."""
-        named = replace(placement, gang=full_name(key.namespace, key.name), generation=GENERATION_UNBOUND)
+    def promise(self, key: Key, ask: Ask, placement: Placement, queue: str) -> bool:
+        """Keep places for what is asked for a gang; False if they cannot be promised."""
+        name = full_name(key.namespace, key.name)
+        named = replace(placement, gang=name, generation=GENERATION_UNBOUND)
         try:
             self._cluster.promise(named)
         except ClusterError:
             return False
-        self._by_gang[key] = Nominated(part=part, placement=named, queue=queue)
+        self.version += 1
+        self._by_gang[key] = Nominated(part=ask.request.name, placement=named, queue=queue)
+        self._peers.keep(
+            name, ((ask.pods[clique.name][0], each.node) for clique in named.cliques for each in clique.bindings)
+        )
         return True
 
     def withdraw(self, key: Key) -> bool:
         """Keep nothing for a gang any more; return whether something was."""
         if self._by_gang.pop(key, None) is None:
             return False
+        self.version += 1
         self._cluster.withdraw(full_name(key.namespace, key.name))
+        self._peers.keep_no_more(full_name(key.namespace, key.name))
         return True
 
-    def take(self, key: Key) -> Placement | None:
-        """Turn what is kept for a gang into a reservation, if everything of it is free; else None, and it stays."""
+    def take(self, key: Key, request: GangRequest) -> Placement | None:
+        """Turn what is kept for a gang into a reservation, if that is free and keeps all rules; else it stays."""
+        if self._is_kept_away(self._by_gang[key], request):
+            return None
         try:
             placement = self._cluster.keep(full_name(key.namespace, key.name))
         except StalePlacementError:
             return None
+        self._peers.keep_no_more(full_name(key.namespace, key.name))
+        self.version += 1
         del self._by_gang[key]
         return placement
 
     def answers(self, nominated: Nominated, request: GangRequest) -> bool:
-        """Return whether what is kept is still what a gang asks for."""
+        """Return whether what is kept is what a gang asks for, and keeps all rules once those who leave are gone."""
         wanted = {clique.name: clique for clique in _cliques(without_optional(request))}
         cliques = nominated.placement.cliques
         if any(each.name not in wanted or each.shape != wanted[each.name].shape for each in cliques):
             return False
         try:
-            return not unkept(self._cluster, without_optional(request), nominated.placement)
+            settled = without_gone(without_optional(request), self._counting, self._is_leaving)
+            return not unkept(self._cluster, settled, nominated.placement)
         except UnknownNodeError:
             return False
 
-    def is_hopeless(self, nominated: Nominated) -> bool:
-        """Return whether nobody leaves the nodes any more, so that what is missing there will not come by itself."""
+    def is_hopeless(self, nominated: Nominated, request: GangRequest) -> bool:
+        """Return whether nobody leaves any more who is in the way, so that what is missing will not come by itself.
+
+        Only for what `answers`: then a rule that does not hold now will.
+        """
+        if self._is_kept_away(nominated, request):
+            return False
         reader = self._store.read()
         pods: Iterator[Pod] = (pod for node in nominated.nodes for pod in reader.indexed(PODS_BY_NODE, node))
         return not any(not pod.is_active and key_of(pod) in self._holdings for pod in pods)
@@ -153,7 +188,16 @@ class Nominations:
             generation=GENERATION_UNBOUND,
         )
         nominated = Nominated(part=kept.part, placement=placement, queue=queue)
-        return self.answers(nominated, ask.request) and self.promise(key_of(gang), kept.part, placement, queue)
+        return self.answers(nominated, ask.request) and self.promise(key_of(gang), ask, placement, queue)
+
+    def _is_kept_away(self, nominated: Nominated, request: GangRequest) -> bool:
+        """Return whether a rule between pods does not hold as long as all are there who are there now."""
+        return bool(request.rules) and bool(unkept(self._cluster, without_optional(request), nominated.placement))
+
+    def _is_leaving(self, name: str) -> bool:
+        key = key_of_name(name, Kind.POD)
+        pod = self._store.read().get(Pod, key.namespace, key.name)
+        return key in self._leaving or (pod is not None and not pod.is_active)
 
 
 def as_stored(nominated: Nominated, now: float) -> Nomination:

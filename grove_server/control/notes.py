@@ -42,7 +42,7 @@ def eviction_notes(key: Key, eviction: Eviction) -> Iterator[Note]:
     for victim in victims:
         count = len(victim.pods)
         what = "the whole gang" if victim.kind is VictimKind.GANG else f"{count} surplus pod{'s' if count != 1 else ''}"
-        message = f"{what} had to leave for gang {key.namespace}/{key.name}"
+        message = f"{what} had to leave for {eviction.told(key)}"
         yield _note(key_of_name(victim.gang, Kind.POD_GANG), why.value, message, EVENT_WARNING)
 
 

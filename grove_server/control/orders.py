@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from grove_server.control.freed_places import FreedPlaces
 from grove_server.control.loads import Loads
@@ -12,6 +12,7 @@ from grove_server.lifecycle.orders import DRAIN_TIMEOUT_S, NODE_EVICTION_DELAY_S
 from grove_server.lifecycle.removal import drain_timeout_s
 from grove_server.lifecycle.rollout.progress import update_order
 from grove_server.resources.labels import STUCK_TERMINATING_POLICY, STUCK_WAIT
+from grove_server.resources.replacing import replace
 from grove_server.resources.workload import PodCliqueSet
 from grove_server.store.interface import Store
 
@@ -70,4 +71,5 @@ class OrdersDesk:
         """Return the orders for one copy: those for every copy, and whether it has its turn in an update."""
         orders = self.for_set(namespace, set_name)
         owner = self._store.read().get(PodCliqueSet, namespace, set_name)
-        return orders if owner is None else replace(orders, update=update_order(owner, copy))
+        order = None if owner is None else update_order(owner, copy)
+        return orders if order is None else replace(orders, update=order)

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
+from grove_server.control.afterwards import Afterwards
 from grove_server.control.clock import Clock
 from grove_server.control.decisions import (
     Decision,
@@ -32,7 +33,7 @@ from grove_server.control.indexes import PODS_BY_NODE
 from grove_server.control.notes import node_note, placed_note
 from grove_server.control.pace import Pace
 from grove_server.control.peers import Followers, forget_pods
-from grove_server.control.queue_status import REST_S
+from grove_server.control.queue_book import asks_otherwise
 from grove_server.control.solver_pool import SolverPool
 from grove_server.control.supervision import Supervised
 from grove_server.placement.relief import Relief
@@ -77,6 +78,7 @@ class PlacementLoop(Supervised):
         self.room = self.desk.room
         self.cluster = self.desk.cluster
         self.scenes = self.desk.scenes
+        self.afterwards = Afterwards(self.room, clock, self.run_aside, self._bring_back)
         self._followers = Followers(self.scenes.peers)
         self._dirty: dict[Key, None] = {}
         self._relabelled: dict[str, None] = {}
@@ -86,7 +88,6 @@ class PlacementLoop(Supervised):
         self._coming_back: set[Key] = set()
         self._retry_generation = 0
         self._timed_for: float | None = None
-        self._is_telling_queues = False
         # Set while the store takes no changes: giving back what could not be written must not look like help.
         self._is_resting = False
         self._wake = asyncio.Event()
@@ -153,7 +154,7 @@ class PlacementLoop(Supervised):
             self.room.check_promises()
         if released:
             self._release(released)
-            self._dirty.update(dict.fromkeys(self.room.helped_by_release(self.desk.waiting)))
+            self._dirty.update(dict.fromkeys(self.room.helped_by_release()))
         self._dirty.update(dict.fromkeys(self.room.evictions.take_stalled()))
         for name in joined:
             adopted.update(self.desk.holdings.unaccounted(self._store.read().indexed(PODS_BY_NODE, name)))
@@ -166,6 +167,8 @@ class PlacementLoop(Supervised):
             joined.append(node.metadata.name)
         if notice.previous is not None and notice.previous.metadata.labels != node.metadata.labels:
             self._relabelled[node.metadata.name] = None
+            # Places that are kept may be in another domain now.
+            self._dirty.update(dict.fromkeys(self.room.nominations))
 
     def _observe_topology(self, name: str) -> None:
         """Look again at what waits, and at the gangs of a topology: they may be elsewhere in it now."""
@@ -204,7 +207,7 @@ class PlacementLoop(Supervised):
             if (
                 notice.kind is not ChangeType.MODIFIED
                 or not isinstance(previous, Queue)
-                or previous.spec != resource.spec
+                or asks_otherwise(previous, resource)
             ):
                 self.room.forget_queues()
                 self._dirty.update(dict.fromkeys(self.desk.waiting))
@@ -278,7 +281,7 @@ class PlacementLoop(Supervised):
 
     def _time_earmarks(self) -> None:
         """Bring gangs back when they have waited so long that a domain is set aside for them."""
-        due_at = self.room.set_asides.next_due_at
+        due_at = self.room.next_due_at
         if due_at is None or (self._timed_for is not None and self._timed_for <= due_at):
             return
         self._timed_for = due_at
@@ -287,28 +290,11 @@ class PlacementLoop(Supervised):
             await self._clock.sleep_until(due_at)
             if self._timed_for == due_at:
                 self._timed_for = None
-            for key in self.room.set_asides.take_due(self._clock.now()):
+            for key in self.room.take_due(self._clock.now()):
                 self._bring_back(key)
             self._time_earmarks()
 
         self.run_aside(wait())
-
-    def _tell_queues(self) -> None:
-        """Tell how queues stand, a moment later, so that what happens meanwhile is told with it."""
-        statuses = self.room.statuses
-        statuses.note_change()
-        if not statuses.is_stale or self._is_telling_queues:
-            return
-        self._is_telling_queues = True
-
-        async def tell() -> None:
-            try:
-                await self._clock.sleep(REST_S)
-                await statuses.show()
-            finally:
-                self._is_telling_queues = False
-
-        self.run_aside(tell())
 
     def _start_over(self) -> None:
         """Give back what a round that broke off had decided and not sent, and look at every gang again."""
@@ -347,7 +333,7 @@ class PlacementLoop(Supervised):
             self._submit(drafts.pop(key))
         self.desk.show_waiting()
         self._time_earmarks()
-        self._tell_queues()
+        self.afterwards.begin()
 
     def _helped(self) -> list[Key]:
         """Return the waiting gangs that what grew since the last look may help."""

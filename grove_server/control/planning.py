@@ -1,9 +1,9 @@
 """Questions to placement that change nothing: why a gang waits or runs where it does, and what would happen if.
 
 What-ifs run the real planner on a copy of the cluster with all that runs on it: the same passes make the same gangs,
-and the same placement answers, within the same queues and around what is set aside or promised. Waiting gangs of other
-sets get no places: the answer is about the capacity that is there. The copy is made at once, on the loop; the thinking
-is done in a thread, one question at a time, so that calls and loops go on meanwhile.
+and the same placement answers, in the same rounds, within the same queues and around what is set aside or promised. The
+copy is made at once, on the loop; the thinking is done in a thread, one question at a time, so that calls and loops go
+on meanwhile.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ from grove_server.placement.preemption import Preemption
 from grove_server.placement.relief import Relief, plan_relief
 from grove_server.placement.requests import DomainPath, GangRequest
 from grove_server.placement.results import Placement, ScopeKind, Verdict
+from grove_server.placement.rounds import AbandonedError
 from grove_server.placement.shapes import shape_of
-from grove_server.placement.trial import TrialAnswer
-from grove_server.placement.whatif import NO_CHANGE, AbandonedError, ClusterChange, WhatIf, WhatIfAnswer, ask_what_if
+from grove_server.placement.trial_answer import Refused, TrialAnswer
+from grove_server.placement.whatif import NO_CHANGE, ClusterChange, WhatIf, WhatIfAnswer, ask_what_if
 from grove_server.resources.cluster import ClusterTopologyBinding
 from grove_server.resources.manifest import TopologyLevel
 from grove_server.resources.meta import Key, Kind, key_of
@@ -308,6 +309,7 @@ class Planning:
             earmarks=room.set_asides.earmarks,
         )
         refused = room.precedence.waiting()
+        decisions = list(self._loop.desk.waiting.items())
 
         def sort() -> Moment:
             running = [
@@ -316,13 +318,15 @@ class Planning:
                 if pod.node and (holding := held.get(Key(Kind.POD, pod.metadata.namespace, pod.metadata.name)))
             ]
             pending = [pod for pod in pods if not pod.node and pod.is_active]
-            priority_of = {key_of(gang): gang.priority for gang in gangs}
+            ranks = {key_of(gang): rank(gang) for gang in gangs}
             waiting = [
-                Waiting(full_name(*key[1:]), queue, priority_of[key], request)
+                Waiting(full_name(*key[1:]), queue, ranks[key], request)
                 for key, queue, request in refused
-                if key in priority_of
+                if key in ranks
             ]
-            return Moment(cluster, gangs, running, known, replace(standing, pending=pending, waiting=waiting))
+            why = {full_name(*key[1:]): _refused(decision) for key, decision in decisions}
+            there = replace(standing, pending=pending, waiting=waiting, refused=why)
+            return Moment(cluster, gangs, running, known, there)
 
         return sort
 
@@ -375,6 +379,15 @@ def _told(answer: TrialAnswer, levels: TopologyLevels, now: float, *, is_displac
             evaluated_at=now,
         ),
     )
+
+
+def _refused(decision: Decision) -> Refused:
+    """Return what a waiting gang was refused, part by part."""
+    return [
+        (each.request, each.outcome)
+        for each in (decision, *decision.others)
+        if each.request is not None and isinstance(each.outcome, Verdict)
+    ]
 
 
 def _while_wanted(request_of: RequestOf, is_abandoned: Callable[[], bool]) -> RequestOf:

@@ -19,12 +19,16 @@ from grove_server.control.decisions import Decision
 from grove_server.control.nominations import Nominations
 from grove_server.control.queue_book import QueueBook
 from grove_server.control.seats import Seats
-from grove_server.placement.allowances import amounts_of_pod
+from grove_server.placement.allowances import amounts_of_pod, surplus_of
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.fair_share import fair_shares
 from grove_server.placement.gang_facts import full_name
+from grove_server.placement.queues import QueueTree
 from grove_server.placement.reclaim import amounts_of
-from grove_server.placement.requests import GangRequest, PodShape
+from grove_server.placement.requests import GangRequest, PodShape, minimum_of
+from grove_server.placement.results import Verdict
+from grove_server.placement.thresholds import Way, ways_within_guarantee, ways_within_limits
+from grove_server.placement.topology import IntArray
 from grove_server.placement.turns import HeadsOfLine, WaitingGang, order_gangs, placement_order
 from grove_server.placement.waiting import QUEUE_BLOCKED, QUEUE_LIMIT
 from grove_server.placement.wake_ups import signature_of
@@ -59,6 +63,7 @@ class Precedence:
         self._in_line: dict[Key, tuple[str, Hashable, _InLine]] = {}
         self._fair: dict[str, dict[str, float]] | None = None
         self._waiting: dict[Key, tuple[str, GangRequest]] = {}
+        self._totals: tuple[tuple[int, int, QueueTree], IntArray] | None = None
 
     # A round.
 
@@ -97,6 +102,35 @@ class Precedence:
             used.setdefault(name, Counter()).update(kept)
         return used
 
+    @property
+    def version(self) -> tuple[int, int]:
+        """Changes whenever what queues use may have changed."""
+        return self._seats.version, self._nominations.version
+
+    def total(self, queue: str, resource: str) -> int:
+        """Return what a queue of the tree has now, with all below it, of a resource that some queue bounds."""
+        tree = self._queues.tree
+        if self._totals is None or self._totals[0] != (*self.version, tree):
+            self._totals = (*self.version, tree), tree.totals(self.used(), tree.resources)
+        return int(self._totals[1][tree.resources[resource], tree.numbers[queue]])
+
+    def ways(self, gang: PodGang, decision: Decision) -> list[Way]:
+        """Return what has to hold of queues' use so that a gang which waits is to be asked again."""
+        tree, queue, found = self._queues.tree, self._queues.name_of(gang), list[Way]()
+        if queue not in tree.numbers:
+            return found
+        for each in (decision, *decision.others):
+            if each.request is None:
+                continue
+            is_minimum = minimum_of(each.request) > 0
+            is_limited = each.waiting_reason == QUEUE_LIMIT
+            amounts = amounts_of(each.request) if is_minimum else amounts_of_pod(surplus_of(each.request.members)[0])
+            if is_limited:
+                found += ways_within_limits(tree, queue, amounts)
+            if is_minimum and (is_limited or isinstance(each.outcome, Verdict)):
+                found += ways_within_guarantee(tree, queue, amounts)
+        return found
+
     def fair(self) -> dict[str, dict[str, float]]:
         """Return what is fair for each queue now, by resource."""
         if self._fair is None:
@@ -133,6 +167,23 @@ class Precedence:
     def limit_reached(self, gang: PodGang, request: GangRequest, shape: PodShape) -> Decision | None:
         """Return that the limit of a gang's queue has no room for one more surplus pod; None if it has."""
         return self._over_limit(self._queues.name_of(gang), request, amounts_of_pod(shape))
+
+    def limit_on_arrival(self, gang: PodGang, request: GangRequest) -> str:
+        """Return which limits a gang would exceed that takes the places kept for it now; "" if none."""
+        allowances = self._queues.allowances
+        if not allowances.has_limits:
+            return ""
+        return allowances.over_limit(self._queues.name_of(gang), amounts_of(request), self._seats.used())
+
+    def is_limit_yielding(self, gang: PodGang) -> bool:
+        """Return whether pods leave that a limit of a gang's queue, or of one above it, counts."""
+        tree, queue = self._queues.tree, self._queues.name_of(gang)
+        if queue not in tree.numbers:
+            return False
+        return any(
+            name in tree.numbers and tree.lineage(name)[-1] == tree.lineage(queue)[-1]
+            for name in self._seats.leaving_of()
+        )
 
     def _over_limit(self, queue: str, request: GangRequest, amounts: Amounts) -> Decision | None:
         allowances = self._queues.allowances

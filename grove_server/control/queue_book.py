@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from grove_server.placement.allowances import Allowances
 from grove_server.placement.queues import QueueTree
+from grove_server.resources.duration import parse_duration
+from grove_server.resources.labels import PREEMPTION_DELAY
 from grove_server.resources.queues import DEFAULT_QUEUE, Queue, queue_of
 from grove_server.resources.workload import PodCliqueSet, PodGang
 from grove_server.store.interface import Store
@@ -16,17 +18,25 @@ from grove_server.store.interface import Store
 _SETS_MAX = 20_000
 
 
+def asks_otherwise(before: Queue, after: Queue) -> bool:
+    """Return whether anything that gangs have to keep to differs."""
+    delays = (each.metadata.annotations.get(PREEMPTION_DELAY) for each in (before, after))
+    return before.spec != after.spec or len(set(delays)) > 1
+
+
 class QueueBook:
     """The queues, and which set is in which."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._allowances: Allowances | None = None
+        self._delays_s: dict[str, float] = {}
         self._names: dict[str, tuple[PodCliqueSet, str]] = {}
 
     def forget(self) -> None:
         """Read the queues again when they are needed next."""
         self._allowances = None
+        self._delays_s.clear()
 
     @property
     def allowances(self) -> Allowances:
@@ -68,6 +78,17 @@ class QueueBook:
         name = queue_of(owner)
         self._names[owner.metadata.uid] = (owner, name)
         return name
+
+    def preemption_delay_s(self, name: str) -> float:
+        """Return how long gangs of a queue wait before others leave for them; 0.0 for an unknown queue."""
+        delay_s = self._delays_s.get(name)
+        if delay_s is None:
+            queue = self._store.read().get(Queue, "", name)
+            text = "" if queue is None else queue.metadata.annotations.get(PREEMPTION_DELAY, "")
+            delay_s = parse_duration(text) if text else 0.0
+            if queue is not None:
+                self._delays_s[name] = delay_s
+        return delay_s
 
     def problem_of(self, name: str) -> tuple[str, str] | None:
         """Return reason and sentence why no gang can run in a queue; None if gangs can."""

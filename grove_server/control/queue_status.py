@@ -15,8 +15,8 @@ from typing import Final
 
 from grove_server.control.precedence import Precedence
 from grove_server.control.queue_book import QueueBook
-from grove_server.placement.queues import QueueTree
-from grove_server.placement.requests import GPU_SHARE
+from grove_server.placement.queues import QueueTree, quota_amounts, scale_of
+from grove_server.placement.requests import GPU_RESOURCE
 from grove_server.resources.quantity import Form, Quantity
 from grove_server.resources.queues import Queue
 from grove_server.resources.workload import PodGang
@@ -30,7 +30,7 @@ _CAUSE: Final = "queues"
 _SLICE: Final = 500
 _MILLI: Final = 1000
 _NANO: Final = 10**9
-_IN_MILLI: Final = ("cpu", GPU_SHARE)
+_IN_MILLI: Final = ("cpu", GPU_RESOURCE)
 _IN_BYTES: Final = ("memory", "ephemeral-storage")
 
 
@@ -57,7 +57,8 @@ class QueueStatuses:
         used, fair = self._precedence.used(), self._precedence.fair()
         running, pending = _with_below(tree, running), _with_below(tree, pending)
         held = {resource: _with_below(tree, amounts) for resource, amounts in _by_resource(used).items()}
-        shares = {name: {r: _units(r, int(share)) for r, share in amounts.items()} for name, amounts in fair.items()}
+        due = {name: {r: int(share * scale_of(r)) for r, share in amounts.items()} for name, amounts in fair.items()}
+        shares = {name: {r: _units(r, share) for r, share in amounts.items()} for name, amounts in due.items()}
         uses = {name: {r: _units(r, amounts[name]) for r, amounts in held.items()} for name in tree.numbers}
         metrics.show_queues(used=uses, fair=shares, pending=pending)
         changes: list[Change] = []
@@ -69,7 +70,7 @@ class QueueStatuses:
                 queue.status,
                 observed_generation=queue.metadata.generation,
                 used=_quantities({resource: amounts[name] for resource, amounts in held.items()}),
-                fair_share=_quantities({resource: int(share) for resource, share in fair.get(name, {}).items()}),
+                fair_share=_quantities(due.get(name, {})),
                 running_gangs=running[name],
                 pending_gangs=pending[name],
             )
@@ -103,7 +104,7 @@ def _by_resource(used: Mapping[str, Mapping[str, int]]) -> dict[str, Counter[str
     """Return amounts by resource and queue."""
     found: dict[str, Counter[str]] = {}
     for queue, amounts in used.items():
-        for resource, amount in amounts.items():
+        for resource, amount in quota_amounts(amounts).items():
             if amount:
                 found.setdefault(resource, Counter())[queue] += amount
     return found

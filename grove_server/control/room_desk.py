@@ -19,21 +19,25 @@ from grove_server.control.events import EventRecorder
 from grove_server.control.evictions import Eviction, Evictions, OrdersOf
 from grove_server.control.nominations import Nominations
 from grove_server.control.notes import earmarked_note, eviction_notes
-from grove_server.control.precedence import Precedence
+from grove_server.control.patience import Patience
+from grove_server.control.precedence import Precedence, rank
 from grove_server.control.queue_book import QueueBook
 from grove_server.control.queue_status import QueueStatuses
 from grove_server.control.scenes import Scenes
 from grove_server.control.seats import Seats
 from grove_server.control.set_asides import SetAsides, domain_text
 from grove_server.control.stops import count_evictions
+from grove_server.lifecycle.gang_status import EARMARKED
 from grove_server.placement.allowances import surplus_of, without_surplus
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.earmarks import Earmark
 from grove_server.placement.gangs import Ask, ask_minimum, is_complete
+from grove_server.placement.preemption import over_limits
 from grove_server.placement.requests import GangRequest
 from grove_server.placement.results import Placement, Verdict
+from grove_server.placement.thresholds import Thresholds
 from grove_server.placement.waiting import QUEUE_BLOCKED, QUEUE_LIMIT, WAITING_FOR_VICTIMS
-from grove_server.resources.meta import Key, key_of
+from grove_server.resources.meta import Key, find_condition, key_of
 from grove_server.resources.workload import PodGang
 from grove_server.store.interface import Store
 
@@ -58,12 +62,22 @@ class RoomDesk:
         self._events = events
         self._bring_back = bring_back
         self.queues = QueueBook(store)
-        self.seats = Seats(store, holdings, self.queues)
+        self.seats = Seats(store, holdings, self.queues, scenes.counted)
         holdings.tell = self.seats.touch
-        self.nominations = Nominations(store, cluster, holdings)
+        self.nominations = Nominations(
+            store, cluster, holdings, peers=scenes.peers, counting=scenes.counted, leaving=self.seats.leaving
+        )
         self.precedence = Precedence(store, cluster, self.queues, self.seats, self.nominations, scenes.shape_of)
+        self.patience = Patience(self.queues)
         self.evictions = Evictions(
-            store, cluster, self.seats, self.queues, due=self.precedence.fair, orders_of=orders_of
+            store,
+            cluster,
+            self.seats,
+            self.queues,
+            used=self.precedence.used,
+            due=self.precedence.fair,
+            orders_of=orders_of,
+            patience=self.patience,
         )
         self.set_asides = SetAsides(cluster, self.queues)
         self.statuses = QueueStatuses(store, self.queues, self.precedence)
@@ -71,6 +85,9 @@ class RoomDesk:
         self._priorities: Counter[int] = Counter()
         self._has_opened = False
         self._has_unblocked = False
+        # Who waits for queues to use less, and the state of that when it was looked at last.
+        self._thresholds: Thresholds[Key] = Thresholds()
+        self._looked_at: tuple[int, int] | None = None
 
     # What changed.
 
@@ -90,13 +107,11 @@ class RoomDesk:
         """Read the queues again, and what gangs of them may do."""
         self.queues.forget()
         self.evictions.forget_answers()
+        self._thresholds = Thresholds()
 
-    def helped_by_release(self, waiting: Mapping[Key, Decision]) -> list[Key]:
-        """Return the gangs that wait for pods to go, or for their queue to use less, whatever was released."""
-        found = list(self.nominations)
-        if self.queues.has_limits:
-            found += [key for key, decision in waiting.items() if _waits_for(QUEUE_LIMIT, decision)]
-        return found
+    def helped_by_release(self) -> list[Key]:
+        """Return the gangs that wait for pods to go, whatever was released."""
+        return list(self.nominations)
 
     def forget(self, key: Key) -> None:
         """Keep nothing for a gang that is gone or waits no more."""
@@ -105,6 +120,9 @@ class RoomDesk:
 
     def wait_no_more(self, key: Key) -> None:
         """Set nothing aside for a gang that has its places, and hold back nobody for it; the next one may be due."""
+        self.evictions.forget(key)
+        if self._thresholds.drop(key):
+            self._looked_at = None
         self._has_unblocked |= self.precedence.wait_no_more(key)
         self._has_opened |= self.set_asides.of(key) is not None
         for following in self.set_asides.drop(key):
@@ -128,9 +146,24 @@ class RoomDesk:
     # Rounds.
 
     @property
+    def next_due_at(self) -> float | None:
+        """When a gang will next have waited long enough for something, in epoch seconds."""
+        return min(
+            (at for at in (self.set_asides.next_due_at, self.patience.next_due_at) if at is not None), default=None
+        )
+
+    def take_due(self, now: float) -> list[Key]:
+        """Return the gangs that have waited long enough for something."""
+        return [*self.set_asides.take_due(now), *self.patience.take_due(now)]
+
+    @property
     def has_more(self) -> bool:
         """Whether gangs are to be decided again although nothing else changed."""
-        return self._has_opened or self._has_unblocked or bool(self.evictions.postponed)
+        return self._has_opened or self._has_unblocked or bool(self.evictions.postponed) or self._may_cross
+
+    @property
+    def _may_cross(self) -> bool:
+        return bool(self._thresholds) and self._looked_at != self.precedence.version
 
     def begin_round(self, waiting: Mapping[Key, Decision]) -> dict[Key, None]:
         """Begin a round; return the gangs that the last one did not come to, or that nobody holds back any more."""
@@ -143,7 +176,17 @@ class RoomDesk:
         elif self._has_unblocked:
             again |= dict.fromkeys(k for k, decision in waiting.items() if _waits_for(QUEUE_BLOCKED, decision))
         self._has_opened = self._has_unblocked = False
+        if self._may_cross:
+            again |= dict.fromkeys(self._thresholds.woken(self.precedence.total))
+            self._looked_at = self.precedence.version
         return again
+
+    def file(self, gang: PodGang, decision: Decision) -> None:
+        """Note for which use of queues a gang waits."""
+        if self.queues.is_in_use and self.seats.is_on:
+            ways = self.precedence.ways(gang, decision)
+            if self._thresholds.file(key_of(gang), ways, self.precedence.total, order=rank(gang)):
+                self._looked_at = None
 
     @property
     def needs_seats(self) -> bool:
@@ -180,11 +223,14 @@ class RoomDesk:
         if nominated.part != ask.request.name:
             return None
         if self.nominations.answers(nominated, ask.request):
-            placement = self.nominations.take(key)
+            over = self.precedence.limit_on_arrival(gang, ask.request)
+            placement = None if over else self.nominations.take(key, ask.request)
             if placement is not None:
                 outcome = replace(placement, gang=ask.request.name)
                 return Decision(request=ask.request, outcome=outcome, nominated=placement)
-            if not self.nominations.is_hopeless(nominated):
+            if over and self.precedence.is_limit_yielding(gang):
+                return _waiting(ask.request, nominated.placement, f"waits until pods of its queue are gone: {over}")
+            if not over and not self.nominations.is_hopeless(nominated, ask.request):
                 return _waiting(
                     ask.request, nominated.placement, f"waits until pods on {nominated.on_nodes()} are gone"
                 )
@@ -204,6 +250,22 @@ class RoomDesk:
         if within:
             return replace(ask, request=request), self.precedence.refusal(gang, request, is_surplus=True)
         return ask, self.precedence.limit_reached(gang, ask.request, shape)
+
+    def make_within(self, gang: PodGang, draft: CopyDraft, ask: Ask, refusal: Decision, now: float) -> Decision:
+        """Return that others leave so that a gang's minimum keeps within a limit, or its refusal by the queue."""
+        if refusal.waiting_reason != QUEUE_LIMIT:
+            return refusal
+        key = key_of(gang)
+        self.precedence.wait(gang, ask.request)
+        if self.nominations.get(key) is not None:
+            return refusal
+        earmarks = self.around(ask, is_minimum=True)
+        found = self.evictions.plan(key, gang, ask.request, over_limits(self._cluster, ask.request), earmarks, now)
+        decision = self._nominate(gang, draft, ask, found, now) if isinstance(found, Eviction) else None
+        if decision is None:
+            return refusal
+        self._has_unblocked |= self.precedence.wait_no_more(key)
+        return decision
 
     def around(self, ask: Ask, *, is_minimum: bool) -> Sequence[Earmark]:
         """Return what is set aside and binds a question: what ran before gets its place back all the same."""
@@ -232,6 +294,15 @@ class RoomDesk:
             text = f"{domain_text(own)} is set aside for it"
             found = replace(found, detail=f"{found.detail}; {text}" if found.detail else text)
         return found
+
+    def tell_earmark(self, gang: PodGang, draft: CopyDraft) -> None:
+        """Have a waiting gang say what is set aside for it, if it says otherwise."""
+        earmark = self.set_asides.of(key_of(gang))
+        domain = "" if earmark is None else domain_text(earmark)
+        condition = find_condition(gang.status.conditions, EARMARKED)
+        message = condition.message if condition is not None and condition.status == "True" else ""
+        if message != (f"{domain} is set aside for it" if domain else ""):
+            draft.earmark(gang, domain)
 
     def let_go(self, draft: CopyDraft) -> None:
         """Ask nobody to leave for gangs that went while the round was under way."""
@@ -266,7 +337,7 @@ class RoomDesk:
     def _nominate(self, gang: PodGang, draft: CopyDraft, ask: Ask, eviction: Eviction, now: float) -> Decision | None:
         key = key_of(gang)
         placement = eviction.plan.placement
-        if not self.nominations.promise(key, ask.request.name, placement, self.queues.name_of(gang)):
+        if not self.nominations.promise(key, ask, placement, self.queues.name_of(gang)):
             return None
         nominated = self.nominations.get(key)
         draft.nominate(gang, nominated, now)

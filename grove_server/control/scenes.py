@@ -10,7 +10,7 @@ from grove_server.control.set_state import topology_levels
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.gangs import GangScene, split_pods
 from grove_server.placement.peers import PeerBook
-from grove_server.placement.requests import PodShape
+from grove_server.placement.requests import Counted, PodRule, PodShape
 from grove_server.placement.stage import Stage
 from grove_server.placement.standing import Standing, is_constrained, standing_of
 from grove_server.resources.reference import SharedTemplate
@@ -55,6 +55,10 @@ class Scenes:
     def shape_of(self, template: SharedTemplate) -> PodShape:
         """Return the request class of a template's pods."""
         return self._at.shape_of(template)
+
+    def counted(self, rule: PodRule) -> Mapping[str, Counted]:
+        """Return the pods with nodes, by full name, whom a rule between pods counts."""
+        return self._at.counted(rule)
 
     def level_names(self, topology_name: str) -> Mapping[str, str]:
         """Return the domain name of each level key."""

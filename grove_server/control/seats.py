@@ -17,9 +17,9 @@ from typing import Final
 
 from grove_server.control.decisions import Holdings
 from grove_server.control.queue_book import QueueBook
-from grove_server.placement.gang_facts import facts_of, facts_of_leaving, full_name
+from grove_server.placement.gang_facts import facts_of, facts_of_leaving, full_name, is_leaving
 from grove_server.placement.occupancy import GangFacts, Occupancy, Seat
-from grove_server.placement.requests import GPU_SHARE
+from grove_server.placement.requests import GPU_SHARE, Counting, nobody_counted
 from grove_server.resources.meta import Key, Kind
 from grove_server.resources.workload import Pod, PodGang
 from grove_server.store.interface import Reader, Store
@@ -37,12 +37,16 @@ def key_of_name(name: str, kind: Kind) -> Key:
 class Seats:
     """The occupancy and what is not in it yet."""
 
-    def __init__(self, store: Store, holdings: Holdings, queues: QueueBook) -> None:
+    def __init__(
+        self, store: Store, holdings: Holdings, queues: QueueBook, counting: Counting = nobody_counted
+    ) -> None:
         self._store = store
         self._holdings = holdings
         self._queues = queues
-        self.occupancy = Occupancy()
+        self.occupancy = Occupancy(counting)
         self.is_on = False
+        # Counts what may have changed what queues use.
+        self.version = 0
         self.leaving: set[Key] = set()
         self._stale: dict[Key, None] = {}
         self._stale_gangs: dict[Key, None] = {}
@@ -54,17 +58,20 @@ class Seats:
     def touch(self, keys: Iterable[Key]) -> None:
         """Note that what pods hold, or whether they leave, has changed."""
         if self.is_on:
+            self.version += 1
             self._stale.update(dict.fromkeys(keys))
 
     def touch_gang(self, key: Key) -> None:
         """Note that a gang, or the queue of its set, has changed."""
         if self.is_on:
+            self.version += 1
             self._stale_gangs[key] = None
 
     def begin(self) -> None:
         """Take in everything from now on."""
         if not self.is_on:
             self.is_on = True
+            self.version += 1
             self._stale = dict.fromkeys(self._holdings.keys())
 
     # Coming up to date.
@@ -104,6 +111,12 @@ class Seats:
         if self._used is None:
             self._used = {name: Counter(held) for name, held in self.occupancy.used_by_queue().items()}
         return self._used
+
+    def leaving_of(self) -> set[str]:
+        """Return the queues of which pods leave."""
+        occupancy = self.occupancy
+        rows = [row for name, row in occupancy.gangs.items() if is_leaving(name) and occupancy.pods_of(row)]
+        return {occupancy.gang(row).queue for row in rows}
 
     def has_lower(self, priority: int) -> bool:
         """Return whether any pod belongs to a gang of a lower priority: without, nobody can give way."""

@@ -85,7 +85,7 @@ class SetAsides:
             if closed_slots(self._cluster, [earmark], "", earmark.priority).any() and earmark.priority == gang.priority:
                 return None
             del self._by_gang[key]
-        due_at = _waits_since(gang, now) + after_s
+        due_at = waits_since(gang, now) + after_s
         if due_at > now:
             if self._timed.get(key) != due_at:
                 self._timed[key] = due_at
@@ -130,7 +130,7 @@ def domain_text(earmark: Earmark) -> str:
     return f"{short_level(key)} {value}"
 
 
-def _waits_since(gang: PodGang, now: float) -> float:
+def waits_since(gang: PodGang, now: float) -> float:
     """Return since when a gang has no places; a time to come, as after the clock was set back, counts as now."""
     scheduled = find_condition(gang.status.conditions, SCHEDULED)
     since = gang.metadata.created_at if scheduled is None else scheduled.last_transition_at

@@ -72,7 +72,11 @@ class SetPasses:
                 self._book.queue.add(set_key)
             else:
                 rest_ends_at = max(state.status_not_before, self._clock.steady() + _STATUS_REST_MIN_S)
-                self._book.queue.add_at(set_key, rest_ends_at)
+                if state.turns or state.removal_started or not summary.exists:
+                    # Something waits for this pass: the next copy's turn, or the end of the set.
+                    self._book.queue.add_at(set_key, rest_ends_at)
+                else:
+                    self._book.queue.add_calm(set_key, rest_ends_at, is_last=True)
 
     def run(self, key: WorkKey) -> None:
         """Bring the set up to date with its spec and its copies."""

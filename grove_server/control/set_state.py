@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from grove_server.control.indexes import CLIQUES_BY_COPY, PODS_BY_COPY, TEMPLATES_BY_SET
@@ -16,6 +16,7 @@ from grove_server.resources.cluster import ClusterTopologyBinding
 from grove_server.resources.manifest import PodCliqueSetTemplate, TopologyLevel
 from grove_server.resources.meta import Key, key_of
 from grove_server.resources.priority import PriorityClass
+from grove_server.resources.replacing import replace
 from grove_server.resources.workload import PodCliqueSet, PodTemplate
 from grove_server.store.interface import Change, Delete, Outcome, Put, Reader, Store
 

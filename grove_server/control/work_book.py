@@ -14,6 +14,10 @@ from grove_server.store.interface import Store
 
 # Changes of pods come in bursts (bound, running, ready): one pass serves them all.
 SOON_S: Final = 0.01
+# What only tells of places and counts waits for calm, and then it is told once; this long at the most.
+PATIENCE_S: Final = 1.0
+# Calm is when no more changes than these wait for the disk: about what two small copies make.
+_CALM_CHANGES_MAX: Final = 16
 
 
 class WorkBook:
@@ -24,10 +28,15 @@ class WorkBook:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.queue: WorkQueue[WorkKey] = WorkQueue(soon_s=SOON_S)
+        self.queue: WorkQueue[WorkKey] = WorkQueue(soon_s=SOON_S, patience_s=PATIENCE_S)
         self.sets: dict[str, SetState] = {}
         self.topology_epoch = 0
         self.wake = asyncio.Event()
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether few changes are on their way, so that what can be told now will hardly be told anew at once."""
+        return self._store.health().queued_changes <= _CALM_CHANGES_MAX
 
     def owner(self, key: WorkKey) -> PodCliqueSet | None:
         """Return the set of *key* as it is, None if it is gone."""

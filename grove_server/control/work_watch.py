@@ -11,6 +11,7 @@ from grove_server.control.node_troubles import NodeTroubles
 from grove_server.control.pace import Pace
 from grove_server.control.work_book import SOON_S, WorkBook
 from grove_server.control.workkeys import WorkKey, copy_key, set_key
+from grove_server.lifecycle.gang_status import is_displaced
 from grove_server.resources.cluster import ClusterTopologyBinding
 from grove_server.resources.priority import PriorityClass
 from grove_server.resources.routing import RouterRegistration
@@ -69,7 +70,10 @@ class WorkWatch:
             if notice.cause == CAUSE:
                 continue
             resource = notice.resource
-            if isinstance(resource, Pod):
+            if isinstance(resource, Pod | PodGang) and _has_got_its_place(resource, notice):
+                # That is only to be told; mostly the pods run a moment later, and that is told with it.
+                queue.add_calm(copy_key(resource), now + SOON_S)
+            elif isinstance(resource, Pod):
                 self._observe_pod(resource, notice, now)
             elif isinstance(resource, PodGang):
                 queue.add_soon(copy_key(resource), now)
@@ -120,3 +124,12 @@ class WorkWatch:
 def _has_begun_to_serve(pod: Pod, notice: Notice) -> bool:
     previous = notice.previous
     return pod.is_ready and not (isinstance(previous, Pod) and previous.is_ready)
+
+
+def _has_got_its_place(resource: Pod | PodGang, notice: Notice) -> bool:
+    """Return whether placement gave a pod its node, or a gang's minimum its nodes, and nothing else came with it."""
+    previous = notice.previous
+    if isinstance(resource, Pod):
+        return isinstance(previous, Pod) and bool(resource.node) and not previous.node and resource.is_active
+    is_placed = isinstance(previous, PodGang) and previous.status.scheduled_at is None
+    return is_placed and resource.status.scheduled_at is not None and not is_displaced(resource)

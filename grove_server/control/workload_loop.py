@@ -111,7 +111,7 @@ class WorkloadLoop(Supervised):
         while True:
             self.book.wake.clear()
             await self._watch.queue_nodes(self._pace)
-            key = self.book.queue.take(self._clock.steady())
+            key = self.book.queue.take(self._clock.steady(), is_calm=self.book.is_calm)
             if key is None or self._changes_in_flight > _CHANGES_IN_FLIGHT_MAX:
                 if key is not None:
                     self.book.queue.done(key)
@@ -125,7 +125,7 @@ class WorkloadLoop(Supervised):
 
     async def _rest(self) -> None:
         """Wait until something changes or is due."""
-        due_at = self.book.queue.next_due_at()
+        due_at = self.book.queue.next_due_at(is_calm=self.book.is_calm)
         if due_at is None or self._changes_in_flight > _CHANGES_IN_FLIGHT_MAX:
             await self.book.wake.wait()
             return

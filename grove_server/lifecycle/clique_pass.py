@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from grove_server.lifecycle.availability import PodCounts, clique_conditions, count_pods
@@ -22,6 +22,7 @@ from grove_server.resources.labels import SET_REVISION, clique_labels, pod_label
 from grove_server.resources.meta import Kind, Metadata, with_condition
 from grove_server.resources.names import pod_name
 from grove_server.resources.reference import SharedTemplate
+from grove_server.resources.replacing import replace
 from grove_server.resources.workload import (
     CliqueIdentity,
     Pod,

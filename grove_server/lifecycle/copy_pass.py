@@ -7,7 +7,6 @@ knows of the set's level comes as orders.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from grove_server.lifecycle.availability import PodCounts
 from grove_server.lifecycle.blueprint import Blueprint, CliqueBlueprint, GroupBlueprint
@@ -34,6 +33,7 @@ from grove_server.resources.names import (
     scaled_gang,
     standalone_clique,
 )
+from grove_server.resources.replacing import replace
 from grove_server.resources.workload import (
     CliqueIdentity,
     GangSummary,

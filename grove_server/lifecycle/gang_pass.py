@@ -7,7 +7,7 @@ group and clique add up, in scaled gangs too.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from grove_server.lifecycle.blueprint import Blueprint, GroupBlueprint
 from grove_server.lifecycle.copy import CliqueState, CopyView
@@ -20,6 +20,7 @@ from grove_server.resources.gang_parts import PodGroup, TopologyGroup
 from grove_server.resources.labels import gang_annotations, gang_labels
 from grove_server.resources.meta import Metadata
 from grove_server.resources.names import base_gang, scaled_gang, scaling_group, topology_group
+from grove_server.resources.replacing import replace
 from grove_server.resources.workload import NO_GROUP_REPLICA, Pod, PodGang
 
 DEFAULT_SCHEDULER = "grove-scheduler"

@@ -7,16 +7,18 @@ placed. Grove declares these fields and never fills them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from grove_server.lifecycle.machine import GangObservation, next_gang_phase
 from grove_server.resources.meta import Condition, find_condition, with_condition
+from grove_server.resources.replacing import replace
 from grove_server.resources.workload import GangPhase, PodGang, PodGangStatus
 
 INITIALIZED = "Initialized"
 SCHEDULED = "Scheduled"
 READY = "Ready"
 DISRUPTION_TARGET = "DisruptionTarget"
+EARMARKED = "Earmarked"
 REASON_PENDING = "Pending"
 
 
@@ -67,6 +69,8 @@ def with_gang_status(gang: PodGang, counts: Sequence[PodGroupCounts], *, now: fl
     if scheduled and is_displaced(gang):
         over = _condition(gang, DISRUPTION_TARGET, False, "", "PlacedAgain", now)  # noqa: FBT003 -- a status
         conditions = with_condition(conditions, over)
+    if scheduled and is_earmarked(gang):
+        conditions = with_condition(conditions, _condition(gang, EARMARKED, False, "", "Placed", now))  # noqa: FBT003 -- a status
     status = PodGangStatus(
         phase=phase,
         conditions=conditions,
@@ -93,6 +97,19 @@ def displaced(gang: PodGang, reason: str, message: str, *, now: float) -> PodGan
 def is_displaced(gang: PodGang) -> bool:
     """Return whether the gang had to leave for another one and is not placed again yet."""
     condition = find_condition(gang.status.conditions, DISRUPTION_TARGET)
+    return condition is not None and condition.status == "True"
+
+
+def with_earmark(gang: PodGang, domain: str, *, now: float) -> PodGang:
+    """Return *gang* with the condition that a domain is set aside for it, or, without one, that none is any more."""
+    condition = _condition(gang, EARMARKED, bool(domain), "DomainSetAside", "NothingSetAside", now)
+    condition = replace(condition, message=f"{domain} is set aside for it" if domain else "")
+    return replace(gang, status=replace(gang.status, conditions=with_condition(gang.status.conditions, condition)))
+
+
+def is_earmarked(gang: PodGang) -> bool:
+    """Return whether the gang says that a domain is set aside for it."""
+    condition = find_condition(gang.status.conditions, EARMARKED)
     return condition is not None and condition.status == "True"
 
 

@@ -11,12 +11,12 @@ repeat.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from grove_server.lifecycle.blueprint import Blueprint
 from grove_server.lifecycle.copy import CliqueState
 from grove_server.lifecycle.environment import group_pod_index
 from grove_server.lifecycle.plan import Plan
+from grove_server.resources.replacing import replace
 from grove_server.resources.workload import Pod
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from grove_server.lifecycle.availability import MIN_AVAILABLE_BREACHED, UPDATE_IN_PROGRESS
 from grove_server.lifecycle.blueprint import GroupBlueprint
@@ -15,6 +14,7 @@ from grove_server.lifecycle.termination import NO_TERMINATION, RecycledUnit, Ter
 from grove_server.resources.labels import scaling_group_labels, selector_of_group
 from grove_server.resources.meta import Condition, Kind, Metadata, find_condition, with_condition
 from grove_server.resources.names import scaling_group
+from grove_server.resources.replacing import replace
 from grove_server.resources.workload import (
     PodCliqueScalingGroup,
     PodCliqueSet,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Final, TypeVar
 
 from grove_server.lifecycle.orders import CopyOrders
@@ -18,6 +17,7 @@ from grove_server.lifecycle.stuck import stuck_at
 from grove_server.resources.duration import DurationError, parse_duration
 from grove_server.resources.labels import DRAIN_TIMEOUT, DRAIN_TIMEOUT_MAX_S
 from grove_server.resources.meta import Kind
+from grove_server.resources.replacing import replace
 from grove_server.resources.workload import Pod, PodClique, PodCliqueScalingGroup, PodGang
 
 DRAIN_DEADLINE_PASSED: Final = "DrainDeadlinePassed"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Final
 
 from grove_server.lifecycle.availability import AVAILABLE
@@ -15,6 +14,7 @@ from grove_server.lifecycle.rollout.progress import Advance
 from grove_server.resources.labels import selector_of_set
 from grove_server.resources.manifest import CliqueTemplate
 from grove_server.resources.meta import Condition, Metadata, with_condition
+from grove_server.resources.replacing import replace
 from grove_server.resources.revision import restart_hash
 from grove_server.resources.workload import GangPhase, PodCliqueSet, PodCliqueSetStatus, PodTemplate
 

@@ -13,7 +13,6 @@ again. Grove's init container asks once and never again.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 from grove_server.lifecycle.blueprint import Blueprint, CliqueBlueprint
@@ -22,6 +21,7 @@ from grove_server.lifecycle.plan import Note, Plan
 from grove_server.resources.manifest import STARTUP_EXPLICIT, STARTUP_IN_ORDER
 from grove_server.resources.meta import Condition, Kind, find_condition, with_condition
 from grove_server.resources.names import member_clique, scaling_group, standalone_clique
+from grove_server.resources.replacing import replace
 from grove_server.resources.workload import CRASH_LOOP_BACK_OFF, WAITING_FOR_PARENTS, Pod, PodPhase
 
 START_ORDER_SATISFIED: Final = "StartOrderSatisfied"

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Final, TypeAlias
 
 from grove_server.placement.queue_objects import queue_specs
-from grove_server.placement.queues import UNLIMITED, Blocking, QueueTree
+from grove_server.placement.queues import UNLIMITED, Blocking, QueueTree, quota_amounts
 from grove_server.placement.requests import GPU_SHARE, CliqueRequest, GangRequest, GroupRequest, PodShape
 from grove_server.resources.queues import DEFAULT_QUEUE, Queue, queue_problem
 
@@ -64,7 +64,7 @@ class Allowances:
         if not self.has_limits or queue not in tree.numbers:
             return wanted
         totals = tree.totals(used, tree.resources)
-        each = amounts_of_pod(shape)
+        each = quota_amounts(amounts_of_pod(shape))
         for name in tree.lineage(queue):
             number = tree.numbers[name]
             for resource, row in tree.resources.items():

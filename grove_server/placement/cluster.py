@@ -325,7 +325,8 @@ class Cluster:
         other._slots = dict(self._slots)
         other._vacant = list(self._vacant)
         other._layouts = OrderedDict(self._layouts)
-        other._growth_floor = self.generation
+        other._growth = self._growth.copy()
+        other._growth_floor = self._growth_floor
         if self.stranding is not None:
             other.pack_for(self.stranding.mix)
         return other

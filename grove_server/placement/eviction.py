@@ -5,8 +5,9 @@ do (levels, selectors, GPU ids), evictions can do. First the cheapest tier is fo
 go (binary search: what fits without few pods fits without more). Where the gang requires a level, the domains in which
 least would have to go are tried by themselves. Then units of that tier are spared, half of them at a time, the longest
 running first, as long as it costs no more (delta debugging, Zeller 1999). Of every plan all units that need not go are
-given back (`reprieve`): that is what makes every eviction count. Steps are bounded; fewer steps make a dearer plan,
-never a wrong one.
+given back (`reprieve`): that is what makes every eviction count. Rules between pods are asked as they are without those
+that would go (`outsiders`); pods that the request has to be near go only if nothing else makes room. Steps are bounded;
+fewer steps make a dearer plan, never a wrong one.
 
 Not here: who may ask for whose eviction (`preemption`, `reclaim`).
 """
@@ -20,8 +21,10 @@ from typing import Final
 import numpy as np
 
 from grove_server.placement.cluster import Cluster
+from grove_server.placement.excess import Excess, Freeing
 from grove_server.placement.ledger import GPU_ROW, PODS_ROW
 from grove_server.placement.occupancy import Occupancy
+from grove_server.placement.outsiders import Outsiders, Returns
 from grove_server.placement.place import place
 from grove_server.placement.reprieve import laid_out, need_of, needed_units
 from grove_server.placement.requests import (
@@ -35,7 +38,7 @@ from grove_server.placement.requests import (
 )
 from grove_server.placement.results import Placement, PodBinding, Verdict
 from grove_server.placement.topology import BoolArray, IntArray
-from grove_server.placement.units import WHOLE_TIER, Units
+from grove_server.placement.units import LEAVING_TIER, WHOLE_TIER, Units
 from grove_server.placement.vacating import Vacating
 
 GENERATION_UNBOUND: Final = -1
@@ -48,11 +51,15 @@ _YOUNGER_MAX: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvictionLimits:
-    """Bounds of one plan: pods that may go, alternatives tried to make it cheaper, domains tried by themselves."""
+    """Bounds of one plan: pods that may go, alternatives tried to make it cheaper, domains tried by themselves.
+
+    `excess`: what has to come free of queues' limits as well.
+    """
 
     pods_max: int = 30_000
     alternatives_max: int = 16
     domains_max: int = 4
+    excess: Excess | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,21 +106,39 @@ class EvictionSearch:
         self.refusal: Verdict | None = None
         self.vacating = Vacating(cluster, self.occupancy, units.pods)
         self._unit_of = units.unit_of[self.vacating.order]
+        self.outsiders = Outsiders(request, self.occupancy, self.vacating)
+        self.freeing = None if limits.excess is None else Freeing(units, limits.excess)
 
     def run(self, allowed: BoolArray) -> Eviction | None:
         """Return the cheapest plan found among allowed units (closed under what they take along); None if none fits.
 
         `refusal` then says what is missing even without all of them.
         """
-        widest = self._attempt(allowed, self.request)
+        widest, allowed = self._widest(allowed)
         if widest is None:
             return None
+        if self.freeing is not None:
+            # Where there is room, nobody has to go but for the limit.
+            enough = self.freeing.completed(self.units.none(), allowed)
+            widest = self._cheaper(widest, self._attempt(enough, self.request))
         tier, found = self._cheapest_tier(allowed, widest)
         up_to = allowed & (self.units.tier <= tier)
         for request in self._by_domain(up_to):
             found = self._cheaper(found, self._attempt(up_to, request))
         found = self._spare(found, up_to, tier)
         return self._bound(found)
+
+    def _widest(self, allowed: BoolArray) -> tuple[Eviction | None, BoolArray]:
+        """Return a plan that may use all allowed units, and which these are: those to be near stay if that will do."""
+        anchors = self.outsiders.anchors()
+        if anchors.any():
+            stays = self.units.none()
+            stays[self._unit_of[anchors]] = True
+            others = self.units.without_takers(allowed & ~stays)
+            found = self._attempt(others, self.request)
+            if found is not None:
+                return found, others
+        return self._attempt(allowed, self.request), allowed
 
     # -- tiers and domains -----------------------------------------------------------------------------------------
 
@@ -216,17 +241,31 @@ class EvictionSearch:
 
     def _attempt(self, allowed: BoolArray, request: GangRequest) -> Eviction | None:
         """Return the plan with the places that `place` chooses if all allowed units were gone."""
-        cluster = self.vacating.cluster_without(allowed[self._unit_of])
-        result = place(cluster, request, budget=self.budget)
+        if self.freeing is not None and not self.freeing.covers(allowed):
+            return None
+        going = allowed[self._unit_of]
+        cluster = self.vacating.cluster_without(going)
+        result = place(cluster, self.outsiders.without(request, going), budget=self.budget)
         if isinstance(result, Verdict):
             self.refusal = result
             return None
-        units = needed_units(cluster, self.units, self.vacating, result, allowed)
+        returns = Returns(self.outsiders, cluster, result, going) if self.outsiders else None
+        units = needed_units(cluster, self.units, self.vacating, result, allowed, returns)
+        if self.freeing is not None:
+            units = self.freeing.completed(units, allowed)
         return Eviction(units=units, placement=result, cost=self.cost(units))
 
+    def request_without(self, units: BoolArray) -> GangRequest:
+        """Return the request as its rules are once some units are gone."""
+        return self.outsiders.without(self.request, self.going(units))
+
+    def going(self, units: BoolArray) -> BoolArray:
+        """Return which pods of `vacating` go with some units."""
+        return units[self._unit_of]
+
     def cost(self, units: BoolArray) -> Disruption:
-        """Return what it costs to evict some units (closed under what they take along)."""
-        going = units[self.units.unit_of]
+        """Return what it costs to evict some units (closed under what they take along); who leaves already is free."""
+        going = units[self.units.unit_of] & (self.units.tier[self.units.unit_of] > LEAVING_TIER)
         mine = self.units.unit_of[going]
         gangs = np.unique(mine[mine < self.units.gang_count])
         broken = np.isin(self.occupancy.pod_gang[self.units.pods[going]], gangs)

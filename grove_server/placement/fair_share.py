@@ -1,7 +1,8 @@
 """How much of a cluster is fair for each queue right now: water-filling over the tree of queues.
 
-Rules: what a queue gets is divided among those below it. Each gets its guarantee first, as far as it wants it; what is
-left is poured over those that want more, by weight, until their wish or limit is reached. So what one does not use
+Rules: what a queue gets is divided among those below it. Each gets its guarantee first, as far as it wants it, and what
+is guaranteed below it where that is more; nobody wants more than limits allow it or those below it. What is left is
+poured over those that want more, by weight, until their wish or limit is reached. So what one does not use
 others may borrow, and nobody gets more than it wants. Per level all queues and resources are done in vector steps:
 O(queues log queues) per level. Method: weighted max-min fairness, with the water level found by sorting
 (Ghodsi et al., NSDI 2011, for dominant shares; progressive filling in Bertsekas and Gallager).
@@ -17,7 +18,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from grove_server.placement.queues import QueueTree
+from grove_server.placement.queues import UNLIMITED, QueueTree, scale_of
 from grove_server.placement.topology import IntArray
 
 FloatArray = npt.NDArray[np.float64]
@@ -34,19 +35,32 @@ def fair_shares(
     `wanted`: what the gangs of each queue hold and wait for, without those of queues below it.
     """
     resources = {name: row for row, name in enumerate(sorted(capacity))}
-    wishes = tree.totals(wanted, resources)
+    wishes = tree.own_amounts(wanted, resources)
     shares: FloatArray = np.zeros((len(resources), len(tree.specs)), dtype=np.float64)
     for resource, row in resources.items():
         own = tree.resources.get(resource)
-        limit = None if own is None else tree.limit[own]
-        guarantee = None if own is None else tree.guarantee[own]
-        caps = wishes[row] if limit is None else np.minimum(wishes[row], limit)
-        floors = np.zeros_like(caps) if guarantee is None else np.minimum(guarantee, caps)
-        shares[row] = _poured(tree, capacity[resource], floors, caps)
+        limit = np.full_like(wishes[row], UNLIMITED) if own is None else tree.limit[own]
+        guarantee = np.zeros_like(wishes[row]) if own is None else tree.guarantee[own]
+        floors, caps = _bounds(tree, wishes[row], guarantee, limit)
+        scale = scale_of(resource)
+        shares[row] = _poured(tree, capacity[resource] * scale, floors, caps) / scale
     return {
         spec.name: {resource: float(shares[row, number]) for resource, row in resources.items()}
         for number, spec in enumerate(tree.specs)
     }
+
+
+def _bounds(tree: QueueTree, wishes: IntArray, guarantee: IntArray, limit: IntArray) -> tuple[IntArray, IntArray]:
+    """Return by queue what of one resource it gets first, and the most that it and those below it can use."""
+    floors, caps = np.zeros_like(wishes), wishes.copy()
+    for level in reversed(tree.levels):
+        numbers = np.array(level, dtype=np.int64)
+        caps[numbers] = np.minimum(caps[numbers], limit[numbers])
+        floors[numbers] = np.minimum(np.maximum(floors[numbers], guarantee[numbers]), caps[numbers])
+        parents = tree.parents[numbers]
+        np.add.at(caps, parents[parents >= 0], caps[numbers[parents >= 0]])
+        np.add.at(floors, parents[parents >= 0], floors[numbers[parents >= 0]])
+    return floors, caps
 
 
 def _poured(tree: QueueTree, amount: int, floors: IntArray, caps: IntArray) -> FloatArray:

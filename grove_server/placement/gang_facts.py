@@ -41,7 +41,8 @@ def facts_of(gang: PodGang, queue: str) -> GangFacts:
 
 def facts_of_leaving(facts: GangFacts) -> GangFacts:
     """Return what a gang's pods count as once they leave."""
-    return GangFacts(name=f"{LEAVING}{facts.queue}/{facts.priority}", priority=facts.priority, queue=facts.queue)
+    name = f"{LEAVING}{facts.queue}/{facts.priority}"
+    return GangFacts(name=name, priority=facts.priority, queue=facts.queue, is_leaving=True)
 
 
 def is_leaving(gang: str) -> bool:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from grove_server.placement.nearness import near_cliques, path_around
 from grove_server.placement.peers import PeerBook, Spread
 from grove_server.placement.requests import CliqueRequest, DomainPath, GangRequest, GroupRequest, PodShape
 from grove_server.resources.gang_parts import LevelConstraint, PodGroup
 from grove_server.resources.reference import SharedTemplate
+from grove_server.resources.replacing import replace
 from grove_server.resources.workload import Pod, PodGang
 
 NodeLabels = Callable[[str], Mapping[str, str] | None]

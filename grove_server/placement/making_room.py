@@ -2,8 +2,9 @@
 
 Rules: a gang takes from lower priorities of its own queue, then takes back from queues that use more than their due.
 A surplus pod goes within the availability budget of its clique, unless that would end a whole gang instead: a budget is
-there to keep something serving. Budgets are looked up only for gangs that a plan asks something of. No place of a plan
-lies where nodes are set aside for another gang.
+there to keep something serving. Budgets are looked up only for gangs that a plan asks something of. Where limits are
+exceeded others leave for these as well, even if there is room. No place of a plan lies where nodes are set aside for
+another gang.
 
 Not here: the plans themselves (`preemption`, `reclaim`), whether to ask at all, carrying a plan out.
 """
@@ -16,11 +17,19 @@ from typing import Final, NamedTuple, TypeAlias
 
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.earmarks import Earmark, closed_slots
+from grove_server.placement.excess import excess_of
 from grove_server.placement.gang_facts import is_leaving
 from grove_server.placement.occupancy import Occupancy
-from grove_server.placement.preemption import Preemption, PreemptionPolicy, VictimKind, noted, plan_preemption
+from grove_server.placement.preemption import (
+    DEFAULT_LIMITS,
+    Preemption,
+    PreemptionPolicy,
+    VictimKind,
+    noted,
+    plan_preemption,
+)
 from grove_server.placement.queues import QueueTree
-from grove_server.placement.reclaim import plan_reclaim
+from grove_server.placement.reclaim import QueueShares, amounts_of, plan_reclaim
 from grove_server.placement.requests import GangRequest
 from grove_server.placement.results import Verdict
 from grove_server.resources.workload import PodGang
@@ -28,10 +37,21 @@ from grove_server.resources.workload import PodGang
 Due: TypeAlias = Callable[[], Mapping[str, Mapping[str, float]]]
 """Returns what is fair for each queue now, by queue and resource."""
 
+UsedNow: TypeAlias = Callable[[], Mapping[str, Mapping[str, int]]]
+"""Returns what each queue has now, by resource; places that are kept for its gangs and pods that leave count."""
+
 BudgetsOf: TypeAlias = Callable[[str], tuple[tuple[str, int], ...]]
 """Returns by clique of a gang, by its full name, how many surplus pods may be taken now."""
 
 _BUDGET_ROUNDS_MAX: Final = 4
+
+
+class QueueBounds(NamedTuple):
+    """The queues, what each has, and what is fair for each."""
+
+    tree: QueueTree
+    used: UsedNow
+    due: Due
 
 
 class RoomPlan(NamedTuple):
@@ -48,20 +68,24 @@ def plan_room(
     *,
     gang: PodGang,
     queue: str,
-    tree: QueueTree,
-    due: Due,
+    bounds: QueueBounds,
     budgets_of: BudgetsOf,
 ) -> RoomPlan:
     """Return who would have to go. Budgets that are looked up stay in the occupancy."""
-    several = len(tree.specs) > 1
+    several = len(bounds.tree.specs) > 1
+    excess = excess_of(bounds.tree, queue, amounts_of(request), bounds.used())
+    limits = DEFAULT_LIMITS if excess is None else replace(DEFAULT_LIMITS, excess=excess)
     policy = PreemptionPolicy(gang.preemption_policy)
 
     def preempt() -> Preemption | Verdict:
         own = queue if several else None
-        return plan_preemption(cluster, occupancy, request, priority=gang.priority, policy=policy, queue=own)
+        return plan_preemption(
+            cluster, occupancy, request, priority=gang.priority, policy=policy, queue=own, limits=limits
+        )
 
     def reclaim() -> Preemption | Verdict:
-        return plan_reclaim(cluster, occupancy, request, queue=queue, tree=tree, due=due())
+        shares = QueueShares(bounds.used(), bounds.due())
+        return plan_reclaim(cluster, occupancy, request, queue=queue, tree=bounds.tree, shares=shares, limits=limits)
 
     found = _within_budgets(occupancy, budgets_of, preempt)
     if isinstance(found, Preemption) or not several:

@@ -29,7 +29,9 @@ from grove_server.placement.requests import CliqueRequest, GangRequest, GroupReq
 from grove_server.placement.results import PodBinding
 from grove_server.placement.stage import Stage
 from grove_server.placement.stranding import Mix
-from grove_server.placement.trial import Surroundings, Trial
+from grove_server.placement.trial import Trial
+from grove_server.placement.trial_answer import Refused, Surroundings
+from grove_server.placement.work import Work
 from grove_server.resources.queues import DEFAULT_QUEUE, Queue, queue_of
 from grove_server.resources.workload import Pod, PodClique, PodCliqueSet, PodGang
 
@@ -54,7 +56,8 @@ class Standing:
 
     `sets` and `cliques` are those that gangs and pods belong to, `pending` the pods without nodes, `queues` all queues.
     `leaving`: full names of pods that were told to go and do not show it yet. `kept` by queue what is promised to
-    gangs, `waiting` the gangs without places, `earmarks` what is set aside for them.
+    gangs, `waiting` the gangs without places, `earmarks` what is set aside for them. `refused`: by full name of a gang
+    that lacks places what it was refused.
     """
 
     sets: Sequence[PodCliqueSet] = ()
@@ -65,6 +68,7 @@ class Standing:
     kept: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     waiting: Sequence[Waiting] = ()
     earmarks: Sequence[Earmark] = ()
+    refused: Mapping[str, Refused] = field(default_factory=dict)
 
 
 class PodMove(NamedTuple):
@@ -100,9 +104,15 @@ class Moment:
         self.stage = Stage(cluster, levels)
         self.levels = levels
         self.gangs = {name_of(gang): gang for gang in gangs}
+        self._copies: dict[tuple[str, int, str], list[str]] = {}
+        for name, gang in self.gangs.items():
+            self._copies.setdefault((gang.set_uid, gang.copy, gang.metadata.namespace), []).append(name)
         self._there = standing if standing is not None else Standing()
         self._sets = {name_of(owner): owner for owner in self._there.sets}
         self._cliques = {name_of(clique): clique for clique in self._there.cliques}
+        self._pending: dict[str, list[Pod]] = {}
+        for pod in self._there.pending:
+            self._pending.setdefault(_gang_of(pod), []).append(pod)
         self._gone: set[str] = set()
         self._running: dict[str, Running] = {}
         self._of_gang: dict[str, dict[str, None]] = {}
@@ -152,9 +162,8 @@ class Moment:
             if pod.is_active:
                 displaced.setdefault(_gang_of(pod), []).append(_unbound(pod))
         self.take_away(gone)
-        for pod in self._there.pending:
-            if _gang_of(pod) in displaced:
-                displaced[_gang_of(pod)].append(pod)
+        for name in displaced:
+            displaced[name] += self._pending.get(name, ())
         planned = []
         for name, pods in sorted(displaced.items()):
             gang = self.gangs.get(name)
@@ -175,8 +184,8 @@ class Moment:
 
     # -- views -------------------------------------------------------------------------------------------------------
 
-    def trial(self) -> Trial:
-        """Return a trial on this moment, which it changes."""
+    def trial(self, *, now: float = 0.0, work: Work | None = None) -> Trial:
+        """Return a trial on this moment, which it changes; *now* is in epoch seconds."""
         waiting = [each for each in self._there.waiting if each.name in self.gangs and each.name not in self._gone]
         queueing = Queueing(
             allowances=Allowances(self._there.queues), queue_of=self.queue_of, kept=self._there.kept, waiting=waiting
@@ -186,8 +195,26 @@ class Moment:
             queueing=queueing,
             earmarks=[each for each in self._there.earmarks if each.gang not in self._gone],
             budgets_of=self.budgets_of,
+            gang_of=self.gang_of,
+            waiting=self.waiting,
+            refused=self._there.refused,
+            now=now,
         )
-        return Trial(self.stage, self.occupancy(), around)
+        return Trial(self.stage, self.occupancy(), around, work=work)
+
+    def gang_of(self, name: str) -> PlannedGang | None:
+        """Return a gang that is there with all its pods, also those without nodes; None if it is not there."""
+        gang = self.gangs.get(name)
+        if gang is None or name in self._gone:
+            return None
+        pods = [*self._pods(name), *self._pending.get(name, ())]
+        return PlannedGang(gang=gang, pods=pods, copy_bound=self._copy(gang))
+
+    def waiting(self) -> list[PlannedGang]:
+        """Return the gangs that lack places, but for those for which some are kept."""
+        names = (name for name in sorted(self._pending) if name not in self._gone and name in self.gangs)
+        gangs = (self.gang_of(name) for name in names if self.gangs[name].status.nomination is None)
+        return [gang for gang in gangs if gang is not None and gang.gang.metadata.deleted_at is None]
 
     def queue_of(self, gang: PodGang) -> str:
         """Return the queue that a gang's set is in; the default one once the set is gone."""
@@ -199,7 +226,7 @@ class Moment:
 
         Pods that leave already stand by themselves, to be counted on first; without them they are nobody's victims.
         """
-        occupancy = Occupancy()
+        occupancy = Occupancy(self.stage.counted)
         facts = {name: facts_of(self.gangs[name], self.queue_of(self.gangs[name])) for name in self._seated()}
         seats = []
         for name, each in self._running.items():
@@ -249,15 +276,26 @@ class Moment:
         return Mix(shapes=tuple(common)) if common else None
 
     def moved(self, move: Move) -> list[PodMove]:
-        """Return where each pod of a move goes; pods of a clique are equal, so they go in the order of their index."""
+        """Return where each pod of a move goes; pods of a clique are equal, so they go in the order of their index.
+
+        A pod on whose node one of its clique will be stays there, and is no move.
+        """
         by_clique: dict[str, list[str]] = {}
         for name in sorted(move.pods, key=lambda each: (self._running[each].pod.index, each)):
             by_clique.setdefault(self._running[name].pod.identity.name, []).append(name)
-        return [
-            PodMove(name, self._running[name].node, binding.node, binding.gpu_ids)
-            for clique in move.placement.cliques
-            for name, binding in zip(by_clique.get(clique.name, ()), clique.bindings, strict=False)
-        ]
+        moves = []
+        for clique in move.placement.cliques:
+            pods, places = by_clique.get(clique.name, []), list(clique.bindings)
+            for name in list(pods):
+                here = next((each for each in places if each.node == self._running[name].node), None)
+                if here is not None:
+                    places.remove(here)
+                    pods.remove(name)
+            moves += [
+                PodMove(name, self._running[name].node, binding.node, binding.gpu_ids)
+                for name, binding in zip(pods, places, strict=False)
+            ]
+        return moves
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -289,15 +327,18 @@ class Moment:
     def _owner_of(self, gang: PodGang) -> PodCliqueSet | None:
         return self._sets.get(full_name(gang.metadata.namespace, gang.set_name))
 
-    def budgets_of(self, name: str) -> tuple[tuple[str, int], ...]:
-        """Return by standalone clique of a gang how many of its surplus pods may go now."""
+    def budgets_of(self, name: str, told: Collection[str] = ()) -> tuple[tuple[str, int], ...]:
+        """Return by standalone clique of a gang how many of its surplus pods may go, once some, by name, were told."""
         gang = self.gangs.get(name)
         if gang is None:
             return ()
         namespace = gang.metadata.namespace
-        pods = [*self._pods(name), *(pod for pod in self._there.pending if _gang_of(pod) == name)]
+        pods = [_unready(pod) if name_of(pod) in told else pod for pod in self._pods(name)]
         return surplus_budgets(
-            gang, self._owner_of(gang), lambda clique: self._cliques.get(full_name(namespace, clique)), pods
+            gang,
+            self._owner_of(gang),
+            lambda clique: self._cliques.get(full_name(namespace, clique)),
+            [*pods, *self._pending.get(name, ())],
         )
 
     def _remove(self, gangs: Iterable[str]) -> int:
@@ -316,17 +357,18 @@ class Moment:
 
     def _copy(self, gang: PodGang) -> list[Pod]:
         """Return the bound pods of a gang's copy."""
-        of_copy = (
-            name
-            for name, each in self.gangs.items()
-            if (each.set_uid, each.copy, each.metadata.namespace) == (gang.set_uid, gang.copy, gang.metadata.namespace)
-        )
+        of_copy = self._copies.get((gang.set_uid, gang.copy, gang.metadata.namespace), ())
         return [pod for name in of_copy for pod in self._pods(name) if pod.is_active]
 
 
 def _unbound(pod: Pod) -> Pod:
     """Return a pod's successor after it lost its node: it goes back there, or near, if it can."""
     return replace(pod, node="", gpu_ids=(), previous_node=pod.node)
+
+
+def _unready(pod: Pod) -> Pod:
+    """Return the successor of a pod that was told to leave: it does not serve."""
+    return replace(pod, node="", ready_at=None)
 
 
 def _movable(pod: Pod) -> Pod:

@@ -17,7 +17,14 @@ from typing import Final
 import numpy as np
 
 from grove_server.placement import gpus
-from grove_server.placement.requests import GPU_RESOURCE, GPU_SHARE, PODS_RESOURCE, PodShape
+from grove_server.placement.requests import (
+    GPU_RESOURCE,
+    GPU_SHARE,
+    PODS_RESOURCE,
+    Counting,
+    PodShape,
+    nobody_counted,
+)
 from grove_server.placement.topology import BoolArray, IntArray
 
 PRIORITY_MIN: Final = -(2**31)
@@ -41,6 +48,7 @@ class GangFacts:
     `minimums`: (clique, pods that must run together). `base_gang` is the gang that a scaled gang depends on, "" for a
     base gang. `evictable_surplus`: (clique, surplus pods that may be evicted now): what is left of the clique's
     availability budget; a clique that is not listed has no such limit. `started_at_s`: when its minimum was placed.
+    `is_leaving`: it stands for pods that leave already, whoever asks for their places.
     """
 
     name: str
@@ -51,6 +59,7 @@ class GangFacts:
     started_at_s: float = 0.0
     is_preemptible: bool = True
     evictable_surplus: tuple[tuple[str, int], ...] = ()
+    is_leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +80,12 @@ class Occupancy:
 
     By pod row: `pod_node`, `pod_gang` (row, -1 = vacant), `amounts` int64[resource, pod], `masks` uint64[word, pod] of
     whole GPUs' ids, `milli` of a share of one GPU, `is_surplus`. By gang row: `priority`, `queue` (number),
-    `started_at_s`, `is_preemptible`, `base` (row of the base gang, -1 = none or gone), `is_present`.
+    `started_at_s`, `is_preemptible`, `is_leaving`, `base` (row of the base gang, -1 = none or gone), `is_present`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, counting: Counting = nobody_counted) -> None:
+        """Begin empty; `counting` tells whom rules between pods count, and so what these say without some."""
+        self.counting = counting
         self.resources: dict[str, int] = {PODS_RESOURCE: 0, GPU_RESOURCE: 1}
         self.nodes: dict[str, int] = {}
         self.queues: dict[str, int] = {"": 0}
@@ -91,6 +102,7 @@ class Occupancy:
         self.queue: IntArray = np.zeros(0, dtype=np.int64)
         self.started_at_s = np.zeros(0, dtype=np.float64)
         self.is_preemptible: BoolArray = np.zeros(0, dtype=np.bool_)
+        self.is_leaving: BoolArray = np.zeros(0, dtype=np.bool_)
         self.is_present: BoolArray = np.zeros(0, dtype=np.bool_)
         self._is_surplus: BoolArray = np.zeros(0, dtype=np.bool_)
         self._base: IntArray = np.zeros(0, dtype=np.int64)
@@ -127,6 +139,7 @@ class Occupancy:
         self.queue[row] = self.queues.setdefault(facts.queue, len(self.queues))
         self.started_at_s[row] = facts.started_at_s
         self.is_preemptible[row] = facts.is_preemptible
+        self.is_leaving[row] = facts.is_leaving
         self.is_present[row] = True
         self._count(pods, 1)
         self._unsorted[row] = None
@@ -231,9 +244,14 @@ class Occupancy:
                 total[: held.shape[0], : held.shape[1]] += held[:, :columns]
         return total
 
-    def used_by_queue(self) -> dict[str, dict[str, int]]:
-        """Return what the pods of each queue hold, by resource; shares of GPUs, in milli, under GPU_SHARE."""
+    def used_by_queue(self, *, is_leaving_counted: bool = True) -> dict[str, dict[str, int]]:
+        """Return what the pods of each queue hold, by resource; shares of GPUs, in milli, under GPU_SHARE.
+
+        Pods that leave already hold their places until they are gone; not `is_leaving_counted`: what will be left.
+        """
         rows = np.flatnonzero(self.pod_gang >= 0)
+        if not is_leaving_counted and self.is_leaving.any():
+            rows = rows[~self.is_leaving[self.pod_gang[rows]]]
         queues = self.queue[self.pod_gang[rows]]
         used: dict[str, dict[str, int]] = {name: {} for name in self.queues}
         held = {resource: self.amounts[at] for resource, at in self.resources.items()}
@@ -359,6 +377,7 @@ class Occupancy:
             self.queue = np.concatenate([self.queue, np.zeros(size, dtype=np.int64)])
             self.started_at_s = np.concatenate([self.started_at_s, np.zeros(size, dtype=np.float64)])
             self.is_preemptible = np.concatenate([self.is_preemptible, np.zeros(size, dtype=np.bool_)])
+            self.is_leaving = np.concatenate([self.is_leaving, np.zeros(size, dtype=np.bool_)])
             self.is_present = np.concatenate([self.is_present, np.zeros(size, dtype=np.bool_)])
             self._base = np.concatenate([self._base, np.full(size, -1, dtype=np.int64)])
         return row

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import takewhile
 from typing import Final, TypeAlias
 
@@ -32,6 +31,7 @@ from grove_server.placement.requests import (
     PodShape,
 )
 from grove_server.placement.results import DomainChoice, Placement, PodBinding, Reason, ScopeKind
+from grove_server.resources.replacing import replace
 
 # So many pods cost some milliseconds, a step of the event loop; larger asks keep what they can have by dealing.
 _PODS_MAX: Final = 250

@@ -64,6 +64,7 @@ class RuleBook:
         self._rules = request.rules
         self._made_of = rules, request
         self._check(request)
+        self._needed = {clique.name for clique in _cliques(request) if clique.minimum}
         self._domains: dict[str, _Domains] = {}
         self._outside: dict[int, IntArray] = {}
         self._placed: dict[str, IntArray] = {}
@@ -73,10 +74,10 @@ class RuleBook:
                 column = rules.column(rule.key)
                 domains = self._domains[rule.key] = _Domains(column.codes[layout.slots], column.values)
             outside = np.zeros(len(domains.values), dtype=np.int64)
-            known = {value: code for code, value in enumerate(domains.values)}
+            codes_of = rules.column(rule.key).codes_of if rule.counts else {}
             for value, pods in rule.counts:
-                if value in known:
-                    outside[known[value]] += pods
+                if value in codes_of:
+                    outside[codes_of[value]] += pods
             self._outside[number] = outside
 
     def _check(self, request: GangRequest) -> None:
@@ -92,6 +93,15 @@ class RuleBook:
     def concerns(self, clique: str) -> bool:
         """Return whether any rule is about a clique's pods."""
         return any(clique in rule.cliques or clique in rule.others for rule in self._rules)
+
+    def musts(self) -> list[PodRule]:
+        """Return all required rules."""
+        return [rule for rule in self._rules if not rule.weight]
+
+    def domains(self, rule: PodRule) -> tuple[IntArray, tuple[str, ...]]:
+        """Return each node's domain of a rule's label, int64[positions], -1 = none, and the values by code."""
+        found = self._domains[rule.key]
+        return found.codes, found.values
 
     def required(self, clique: str) -> list[PodRule]:
         """Return the required rules about a clique's pods."""
@@ -133,6 +143,9 @@ class RuleBook:
             if rule.kind == RuleKind.TOGETHER:
                 kind = QuotaKind.ONE_DOMAIN
                 if self._is_any_outside(number) or self._has(rule, rule.others).any():
+                    continue
+                if self._needed & set(_without(rule.others, rule.cliques)):
+                    # Others that are still to come may open further domains.
                     continue
             found[rule.key, kind] = Quota(kind, rule.key, self._domains[rule.key].codes)
         return sorted(found.values(), key=lambda quota: (-int(quota.codes.max(initial=-1)), quota.key, quota.kind))

@@ -12,6 +12,7 @@ Not here: victims of other queues (`reclaim`), the search itself (`eviction`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
@@ -20,6 +21,7 @@ import numpy as np
 
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.eviction import Disruption, Eviction, EvictionLimits, EvictionSearch
+from grove_server.placement.gang_facts import is_leaving
 from grove_server.placement.occupancy import Occupancy
 from grove_server.placement.place import DEFAULT_BUDGET, place
 from grove_server.placement.requests import (
@@ -30,11 +32,15 @@ from grove_server.placement.requests import (
     InvalidRequestError,
     minimum_of,
 )
-from grove_server.placement.results import Placement, Verdict
+from grove_server.placement.results import Placement, ScopeKind, Verdict, VerdictCode
 from grove_server.placement.topology import BoolArray
 from grove_server.placement.units import Units
+from grove_server.placement.violations import violations
 
 DEFAULT_LIMITS: Final = EvictionLimits()
+
+NAMES_SHOWN: Final = 10
+"""Most gangs and pods that a plan's sentence names."""
 
 _ROUNDS_MAX: Final = 8
 """Times a plan is made again because it asked too much of an availability budget or of a queue."""
@@ -103,7 +109,9 @@ def plan_preemption(
     request = without_optional(request)
     verdict = place(cluster, request, budget=budget)
     if isinstance(verdict, Placement):
-        return Preemption(gang=request.name, victims=(), placement=verdict, cost=Disruption(), reasons=())
+        if limits.excess is None:
+            return Preemption(gang=request.name, victims=(), placement=verdict, cost=Disruption(), reasons=())
+        verdict = over_limits(cluster, request)
     if policy == PreemptionPolicy.NEVER:
         return noted(verdict, "its priority class never preempts")
     may_go = occupancy.is_present & occupancy.is_preemptible & (occupancy.priority < priority)
@@ -148,6 +156,10 @@ class Displacement:
             forbidden = forbidden if strict is None else forbidden | strict
         else:
             return noted(verdict, f"no choice among the pods {who} was found that respects every budget")
+        # Searches know the rules between pods by what they count; this reads labels one by one, and is the last word.
+        after = search.vacating.cluster_without(search.going(found.units)) if self.request.rules else None
+        if after is not None and violations(after, search.request_without(found.units), found.placement):
+            return noted(verdict, f"no choice among the pods {who} was found that keeps the rules between pods")
         if found.cost.pods > self.limits.pods_max:
             return noted(verdict, f"{found.cost.pods} pods {who} would have to go, {self.limits.pods_max} may")
         return self._told(units, found)
@@ -160,6 +172,11 @@ class Displacement:
         """Return the units that must not go because others' rights would be hurt; None if the plan hurts none."""
         del units, found, allowed
         return None
+
+    def sentence(self, cost: Disruption, victims: Sequence[Victim]) -> str:
+        """Return for people who goes, and by what right."""
+        del victims
+        return sentence_of(cost, f" of priority {cost.priority_highest} or less")
 
     def _over_budgets(self, units: Units, found: Eviction, *, everywhere: bool) -> BoolArray:
         """Return by pod the surplus that must not go by itself, because its clique's availability budget is used up.
@@ -203,8 +220,18 @@ class Displacement:
             victims=tuple(victims),
             placement=found.placement,
             cost=found.cost,
-            reasons=(_sentence(found.cost),),
+            reasons=(self.sentence(found.cost, victims), _who(victims)) if found.cost.pods else (),
         )
+
+
+def _who(victims: Sequence[Victim]) -> str:
+    """Return who leaves, by name: gangs that end, and the single pods of others."""
+    names: list[str] = []
+    for victim in victims:
+        if not is_leaving(victim.gang):
+            names += [victim.gang] if victim.kind is VictimKind.GANG else victim.pods
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return f"who leaves: {', '.join(names[:NAMES_SHOWN]) or 'only pods that leave already'}{more}"
 
 
 def without_optional(request: GangRequest) -> GangRequest:
@@ -214,8 +241,28 @@ def without_optional(request: GangRequest) -> GangRequest:
     return replace(request, members=tuple(_minimum(member) for member in request.members))
 
 
+def over_limits(cluster: Cluster, request: GangRequest) -> Verdict:
+    """Return the verdict on a gang that has room, and may not have it because of limits."""
+    return Verdict(
+        gang=request.name,
+        code=VerdictCode.INSUFFICIENT_CAPACITY,
+        proof=True,
+        kind=ScopeKind.GANG,
+        scope=request.name,
+        pods_needed=minimum_of(request),
+        level="",
+        nodes_total=len(cluster.node_names()),
+        levels=(),
+        exclusions=(),
+        remedies=(),
+        generation=cluster.generation,
+    )
+
+
 def noted(verdict: Verdict, text: str) -> Verdict:
-    """Return a verdict with one more thing said."""
+    """Return a verdict with one more thing said, once: a verdict that equal gangs share may have been noted before."""
+    if text in verdict.detail.split("; "):
+        return verdict
     return replace(verdict, detail=f"{verdict.detail}; {text}" if verdict.detail else text)
 
 
@@ -225,11 +272,12 @@ def _minimum(member: CliqueRequest | GroupRequest) -> CliqueRequest | GroupReque
     return replace(member, members=tuple(_minimum(each) for each in member.members))
 
 
-def _sentence(cost: Disruption) -> str:
+def sentence_of(cost: Disruption, whose: str) -> str:
+    """Return for people what a plan costs; `whose` says what gangs these are, with a space before it."""
     parts = []
     if cost.gangs_broken:
         gangs = f"{cost.gangs_broken} gang{'s' if cost.gangs_broken != 1 else ''}"
-        parts.append(f"{gangs} of priority {cost.priority_highest} or less end{'' if cost.gangs_broken != 1 else 's'}")
+        parts.append(f"{gangs}{whose} end{'' if cost.gangs_broken != 1 else 's'}")
     if cost.surplus_pods:
         parts.append(f"{cost.surplus_pods} surplus pod{'s' if cost.surplus_pods != 1 else ''} go")
-    return f"{' and '.join(parts)}: {cost.pods} pods in all"
+    return f"{' and '.join(parts)}: {cost.pods} pod{'s' if cost.pods != 1 else ''} in all"

@@ -3,7 +3,8 @@
 Rules: a queue has per resource a guarantee (what nobody may take from it), a limit (what it never exceeds, with all
 queues below it) and a weight for what others leave. Without a limit there is none; without a guarantee it is 0. What a
 queue uses counts for every queue above it. Queues are built from specs, all problems told at once; a tree that has
-errors is not built. A gang names a leaf.
+errors is not built. A gang names a leaf. Of GPUs the tree counts in thousandths, so that a share of one counts as the
+fraction that it is (`quota_amounts`); specs and whoever asks count whole ones, and shares beside them.
 
 Not here: how much is fair now (`fair_share`), in which order gangs come (`turns`), who gives way (`reclaim`).
 """
@@ -18,7 +19,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from grove_server.placement.requests import GPU_RESOURCE, GPU_SHARE
 from grove_server.placement.topology import IntArray
+from grove_server.resources.gpu_annotations import GPU_MILLI
 
 QUEUES_MAX: Final = 10_000
 """Most queues of one tree."""
@@ -31,6 +34,18 @@ WEIGHT_MAX: Final = 10_000.0
 
 UNLIMITED: Final = 2**62
 """Stands for a limit where there is none."""
+
+
+def quota_amounts(amounts: Mapping[str, int]) -> dict[str, int]:
+    """Return what amounts count as in a tree: GPUs in thousandths, with the shares of them (`GPU_SHARE`)."""
+    counted = {name: amount for name, amount in amounts.items() if name not in (GPU_RESOURCE, GPU_SHARE)}
+    gpu_milli = amounts.get(GPU_RESOURCE, 0) * GPU_MILLI + amounts.get(GPU_SHARE, 0)
+    return counted | {GPU_RESOURCE: gpu_milli} if gpu_milli else counted
+
+
+def scale_of(resource: str) -> int:
+    """Return how many of a tree's units one unit of a resource is."""
+    return GPU_MILLI if resource == GPU_RESOURCE else 1
 
 
 class Blocking(StrEnum):
@@ -80,7 +95,10 @@ class InvalidQueuesError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """Why a queue does not admit a gang: of which queue's limit, and by how much of which resource it is exceeded."""
+    """Why a queue does not admit a gang: of which queue's limit, and by how much of which resource it is exceeded.
+
+    Amounts are in the units of the tree.
+    """
 
     queue: str
     resource: str
@@ -89,7 +107,8 @@ class Refusal:
 
     def sentence(self) -> str:
         """Return the refusal as a sentence."""
-        return f"queue {self.queue} would use {self.would_use} of {self.resource}, its limit is {self.limit}"
+        would_use, limit = (f"{each / scale_of(self.resource):.15g}" for each in (self.would_use, self.limit))
+        return f"queue {self.queue} would use {would_use} of {self.resource}, its limit is {limit}"
 
 
 class QueueTree:
@@ -136,19 +155,31 @@ class QueueTree:
             number = int(self.parents[number])
         return names
 
+    def below(self, name: str) -> frozenset[str]:
+        """Return a queue and all that are below it; KeyError if there is none."""
+        inside = {self.numbers[name]}
+        for level in self.levels[1:]:
+            inside.update(number for number in level if int(self.parents[number]) in inside)
+        return frozenset(self.specs[number].name for number in inside)
+
     def totals(self, amounts: Mapping[str, Mapping[str, int]], resources: Mapping[str, int]) -> IntArray:
         """Return int64[R, Q]: what each queue has together with all below it. Unknown queues count nowhere."""
-        totals: IntArray = np.zeros((len(resources), len(self.specs)), dtype=np.int64)
-        for name, held in amounts.items():
-            number = self.numbers.get(name)
-            if number is not None:
-                for resource, amount in held.items():
-                    if resource in resources:
-                        totals[resources[resource], number] += amount
+        totals = self.own_amounts(amounts, resources)
         for level in reversed(self.levels[1:]):
             for row in totals:
                 np.add.at(row, self.parents[level], row[level])
         return totals
+
+    def own_amounts(self, amounts: Mapping[str, Mapping[str, int]], resources: Mapping[str, int]) -> IntArray:
+        """Return int64[R, Q]: what each queue has without those below it. Unknown queues count nowhere."""
+        own: IntArray = np.zeros((len(resources), len(self.specs)), dtype=np.int64)
+        for name, held in amounts.items():
+            number = self.numbers.get(name)
+            if number is not None:
+                for resource, amount in quota_amounts(held).items():
+                    if resource in resources:
+                        own[resources[resource], number] += amount
+        return own
 
     def admits(
         self, queue: str, request: Mapping[str, int], used: Mapping[str, Mapping[str, int]]
@@ -157,7 +188,7 @@ class QueueTree:
 
         `used` is what the gangs of each queue hold, those of queues below it not counted in.
         """
-        totals = self.totals(used, self.resources)
+        totals, request = self.totals(used, self.resources), quota_amounts(request)
         refusals = []
         for name in self.lineage(queue):
             number = self.numbers[name]
@@ -175,7 +206,7 @@ class QueueTree:
 
         A guarantee has to cover every resource that the gang asks for and guarantees speak of.
         """
-        totals = self.totals(used, self.resources)
+        totals, request = self.totals(used, self.resources), quota_amounts(request)
         asked = [(row, request[name]) for name, row in self.resources.items() if request.get(name)]
         asked = [(row, amount) for row, amount in asked if self.guarantee[row].any()]
         if not asked:
@@ -188,7 +219,10 @@ class QueueTree:
 
     @staticmethod
     def _rows(names: list[str], amounts: list[Mapping[str, int]], missing: int) -> IntArray:
-        rows = [[min(each.get(name, missing), UNLIMITED) for each in amounts] for name in names]
+        rows = [
+            [min(each[name] * scale_of(name), UNLIMITED) if name in each else missing for each in amounts]
+            for name in names
+        ]
         return np.array(rows, dtype=np.int64).reshape(len(names), len(amounts))
 
 

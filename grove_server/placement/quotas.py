@@ -101,7 +101,8 @@ def _first_of_each(codes: IntArray, fits: IntArray, known: BoolArray) -> BoolArr
     """Return which known node of each code is the tightest, the first of equals."""
     first = np.zeros(len(codes), dtype=np.bool_)
     nodes = np.flatnonzero(known)
-    order = nodes[np.lexsort((nodes, fits[nodes], codes[nodes]))]
+    # One stable sort of joined keys; nodes are ascending to begin with.
+    order = nodes[np.argsort(codes[nodes] * (int(fits.max(initial=0)) + 1) + fits[nodes], kind="stable")]
     heads = np.ones(len(order), dtype=np.bool_)
     heads[1:] = codes[order][1:] != codes[order][:-1]
     first[order[heads]] = True

@@ -17,8 +17,9 @@ from grove_server.placement.cluster import Cluster, ClusterError
 from grove_server.placement.consolidation import ConsolidationLimits, Moves, RequestOf, plan_consolidation
 from grove_server.placement.making_room import BudgetsOf
 from grove_server.placement.occupancy import Occupancy, Seat
+from grove_server.placement.outsiders import without_gone
 from grove_server.placement.preemption import Preemption, Victim, VictimKind, without_optional
-from grove_server.placement.requests import GangRequest
+from grove_server.placement.requests import Counting, GangRequest, nobody_counted
 from grove_server.placement.results import Verdict
 from grove_server.placement.violations import violations
 
@@ -31,13 +32,18 @@ class Relief:
     plan: Preemption
     seats: tuple[Seat, ...]
 
-    def still_holds(self, cluster: Cluster) -> bool:
-        """Return whether the gang would have its places on the present state once the pods are gone."""
+    def still_holds(self, cluster: Cluster, counting: Counting = nobody_counted) -> bool:
+        """Return whether the gang would have its places on the present state once the pods are gone.
+
+        `counting` tells whom rules between pods count now.
+        """
+        moving = {seat.pod for seat in self.seats}
+        request = without_gone(without_optional(self.request), counting, moving.__contains__)
         after = cluster.fork()
         try:
             for seat in self.seats:
                 after.release_pod(seat.node, seat.shape, seat.gpu_ids)
-            return not violations(after, without_optional(self.request), self.plan.placement)
+            return not violations(after, request, self.plan.placement)
         except ClusterError:
             return False
 
@@ -83,7 +89,7 @@ def _victims(found: Moves, movable: Occupancy) -> list[Victim]:
 
 def _surplus_alone(occupancy: Occupancy, budgets_of: BudgetsOf) -> Occupancy:
     """Return an occupancy of the pods that may move: nothing of a minimum is in it."""
-    movable = Occupancy()
+    movable = Occupancy(occupancy.counting)
     surplus = occupancy.is_surplus
     for name in sorted(occupancy.gangs):
         gang = occupancy.gangs[name]

@@ -16,7 +16,8 @@ from typing import Final
 import numpy as np
 
 from grove_server.placement.cluster import Cluster, GpuConflictError
-from grove_server.placement.occupancy import Occupancy
+from grove_server.placement.occupancy import Occupancy, Seat
+from grove_server.placement.outsiders import Returns
 from grove_server.placement.requests import GPU_RESOURCE, PodShape
 from grove_server.placement.results import Placement
 from grove_server.placement.topology import BoolArray, IntArray
@@ -28,37 +29,79 @@ _PLENTY: Final = 2**62
 
 
 def needed_units(
-    cluster: Cluster, units: Units, vacating: Vacating, placement: Placement, allowed: BoolArray
+    cluster: Cluster,
+    units: Units,
+    vacating: Vacating,
+    placement: Placement,
+    allowed: BoolArray,
+    returns: Returns | None = None,
 ) -> BoolArray:
     """Return the units that have to go for a placement found on `cluster`, from which all allowed units are gone.
 
-    The set is closed under what units take along. `cluster` is a copy that the caller does not need any more.
+    The set is closed under what units take along. `returns` says who may come back by rules between pods. `cluster` is
+    a copy that the caller does not need any more.
     """
-    need, slots = need_of(cluster, placement)
-    slack = np.where(need > 0, cluster.ledger.free[: len(need), slots] - need, _PLENTY)
     unit_of = units.unit_of[vacating.order]
-    at = np.minimum(np.searchsorted(slots, vacating.slots), len(slots) - 1)
-    rows = np.flatnonzero(allowed[unit_of] & (slots[at] == vacating.slots))
-    amounts, columns, owners = vacating.amounts[:, rows], at[rows], unit_of[rows]
+    room = _Room(cluster, units.occupancy, vacating, placement, np.flatnonzero(allowed[unit_of]))
+    owners = unit_of[room.rows]
     victims, undecided = units.none(), units.none()
     victims[owners] = undecided[owners] = True
-    undecided[owners[(amounts > slack[:, columns]).any(axis=0)]] = False
+    if returns is not None:
+        bearing = unit_of[returns.bearing]
+        victims[bearing] = undecided[bearing] = True
+        undecided[unit_of[returns.barred]] = False
+    undecided[owners[room.is_too_much()]] = False
     by_unit = np.argsort(owners, kind="stable")
     sorted_owners = owners[by_unit]
-    has_shares = vacating.has_shares or any(clique.shape.gpu_milli for clique in placement.cliques)
-    trial = ShareTrial(cluster, units.occupancy, placement) if has_shares else None
-    for unit in units.dearest_first(np.flatnonzero(undecided)).tolist():
-        if _is_taken(units, victims, unit):
-            continue
-        first, end = np.searchsorted(sorted_owners, (unit, unit + 1)).tolist()
-        pods = by_unit[first:end]
-        held = np.zeros_like(slack)
-        for total, amount in zip(held, amounts, strict=True):
-            np.add.at(total, columns[pods], amount[pods])
-        if (held <= slack).all() and (trial is None or trial.admits(vacating.pods[rows[pods]].tolist())):
-            slack -= held
-            victims[unit] = False
+    left, is_again = units.dearest_first(np.flatnonzero(undecided)).tolist(), True
+    while left and is_again:
+        # Who comes back may be what others, refused before, have to be near: these are asked once more.
+        is_again, refused = False, []
+        for unit in left:
+            if _is_taken(units, victims, unit):
+                continue
+            counted = np.flatnonzero(returns.bearing & (unit_of == unit)) if returns is not None else by_unit[:0]
+            if returns is not None and not returns.admits(counted):
+                refused.append(unit)
+                continue
+            first, end = np.searchsorted(sorted_owners, (unit, unit + 1)).tolist()
+            if room.takes_back(by_unit[first:end]):
+                victims[unit] = False
+                if returns is not None:
+                    returns.take_back(counted)
+                    is_again = True
+        left = refused
     return units.with_taken(victims)
+
+
+class _Room:
+    """What is left over on the nodes of some places, and the pods (`rows` of a vacating) that would take of it."""
+
+    def __init__(
+        self, cluster: Cluster, occupancy: Occupancy, vacating: Vacating, placement: Placement, allowed: IntArray
+    ) -> None:
+        need, slots = need_of(cluster, placement)
+        self.slack = np.where(need > 0, cluster.ledger.free[: len(need), slots] - need, _PLENTY)
+        at = np.minimum(np.searchsorted(slots, vacating.slots), len(slots) - 1)
+        self.rows: IntArray = allowed[np.equal(slots[at], vacating.slots)[allowed]]
+        self._amounts, self._columns = vacating.amounts[:, self.rows], at[self.rows]
+        self._pods = vacating.pods[self.rows]
+        has_shares = vacating.has_shares or any(clique.shape.gpu_milli for clique in placement.cliques)
+        self._trial = ShareTrial(cluster, occupancy, placement) if has_shares else None
+
+    def is_too_much(self) -> BoolArray:
+        """Return by row whether that pod alone is more than is left over."""
+        return np.logical_or.reduce(self._amounts > self.slack[:, self._columns], axis=0)  # type: ignore[no-any-return]  # numpy's reduce is untyped
+
+    def takes_back(self, pods: IntArray) -> bool:
+        """Return whether there is room for some of the pods (places in `rows`), and take it if so."""
+        held = np.zeros_like(self.slack)
+        for total, amount in zip(held, self._amounts, strict=True):
+            np.add.at(total, self._columns[pods], amount[pods])
+        if (held > self.slack).any() or (self._trial is not None and not self._trial.admits(self._pods[pods].tolist())):
+            return False
+        self.slack -= held
+        return True
 
 
 def need_of(cluster: Cluster, placement: Placement) -> tuple[IntArray, IntArray]:
@@ -108,11 +151,17 @@ class ShareTrial:
         nodes = sorted({seat.node for seat in seats})
         if any(node in self.rigid for node in nodes):
             return False
-        for seat in seats:
-            self.cluster.bind_pod(seat.node, seat.shape, seat.gpu_ids)
-        if all(self._holds(node) for node in nodes):
-            return True
-        for seat in seats:
+        back: list[Seat] = []
+        try:
+            for seat in seats:
+                self.cluster.bind_pod(seat.node, seat.shape, seat.gpu_ids)
+                back.append(seat)
+            if all(self._holds(node) for node in nodes):
+                return True
+        except GpuConflictError:
+            # It leaves already, and its GPU is promised to somebody who gets all of it once it is gone.
+            pass
+        for seat in back:
             self.cluster.release_pod(seat.node, seat.shape, seat.gpu_ids)
         return False
 

@@ -10,9 +10,10 @@ Not here: what a node is (`nodes`), what comes back (`results`), how it is decid
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 GPU_RESOURCE: Final = "nvidia.com/gpu"
 """The one resource whose units have identities: each pod gets concrete GPU ids of its node."""
@@ -120,7 +121,8 @@ class PodRule:
 
     `others` are cliques of the same request (no pod is its own neighbour), `counts` pods outside it: (value of the
     label, how many). A node without the label is in no domain: pods that keep together may not go there, and those that
-    keep apart only unless `needs_key`. `weight` 0 is a must, 1 to 100 a wish. `text` says for people what it is about.
+    keep apart only unless `needs_key`. `weight` 0 is a must, 1 to 100 a wish. `text` says for people what it is about,
+    `origin` to whoever made the rule whom it counts; rules that say the same are equal whatever they come from.
     """
 
     kind: RuleKind
@@ -131,11 +133,28 @@ class PodRule:
     weight: int = 0
     needs_key: bool = False
     text: str = ""
+    origin: Hashable = field(default=None, compare=False)
 
     def about(self) -> str:
         """Return what the rule is about, for people: "pods of app=x (anti-affinity on rack)"."""
         word = "anti-affinity" if self.kind == RuleKind.APART else "affinity"
         return f"{self.text or 'other pods'} ({word} on {self.key.rpartition('/')[2]})"
+
+
+class Counted(NamedTuple):
+    """A pod that a rule counts: the domain it is in, and the token with which it counts there once."""
+
+    value: str
+    token: Hashable
+
+
+Counting: TypeAlias = Callable[[PodRule], Mapping[str, Counted]]
+"""Returns the pods outside a request that a rule counts, by full name."""
+
+
+def nobody_counted(_rule: PodRule) -> Mapping[str, Counted]:
+    """Return nobody: then what a rule counts stays as it is, whoever leaves."""
+    return {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,14 +8,15 @@ free. Twins are put in order. Amounts are divided by their greatest common divis
 regions infeasible is a proof if no region was left out. Questions and answers are plain numbers that survive a change
 of process; an answer becomes a placement only if `violations` finds nothing wrong with it on the state as it is then.
 
-Not here: the program's form (`solver_program`), solving (`control.solver_worker`), when it is worth asking (the
-placement loop). Preferred levels are no goal of the program: what no heuristic found may be anywhere.
+Not here: the program's form (`solver_program`), rules between pods (`solver_rules`), solving
+(`control.solver_worker`), when it is worth asking (the placement loop). Preferred levels are no goal of the program:
+what no heuristic found may be anywhere.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, NamedTuple
@@ -26,12 +27,14 @@ from grove_server.placement.candidates import WHOLE
 from grove_server.placement.choice import Region, Runs
 from grove_server.placement.cluster import Cluster, UnknownNodeError
 from grove_server.placement.counts import RequestClass
-from grove_server.placement.place import placement_of
-from grove_server.placement.requests import GangRequest, PodShape
+from grove_server.placement.place import compiled, placement_of
+from grove_server.placement.requests import GangRequest
 from grove_server.placement.results import Placement
-from grove_server.placement.scopes import LevelUnknownError, Scope, compile_request
+from grove_server.placement.ruled_counts import RuledClass
+from grove_server.placement.scopes import LevelUnknownError, Scope
 from grove_server.placement.search import Search
 from grove_server.placement.solver_program import Program, SolverAnswer, SolverQuestion
+from grove_server.placement.solver_rules import add_rules
 from grove_server.placement.topology import Layout
 from grove_server.placement.violations import violations
 
@@ -46,10 +49,10 @@ COEFFICIENT_MAX: Final = 10_000_000
 
 
 class Cell(NamedTuple):
-    """What a column of pods stands for: pods of a shape that are bound to a scope (by index), on a node."""
+    """What a column of pods stands for: pods of one kind that are bound to a scope (by index), on a node."""
 
     home: int
-    shape: PodShape
+    kind: Hashable
     node: str
 
 
@@ -66,14 +69,11 @@ def solver_model(cluster: Cluster, request: GangRequest) -> SolverModel | None:
     """Return the question for a gang that no search placed; None if it cannot be asked.
 
     It cannot if one shape is all there is to it (then the search is exact), if pods cost more than whole amounts per
-    node (shares of GPUs), if rules between pods bind them, if nothing passes the necessary tests, or if the question
-    would be too large.
+    node (shares of GPUs), if nothing passes the necessary tests, or if the question would be too large.
     """
-    if request.rules:
-        return None
     layout = cluster.layout(request.topology)
     try:
-        root = compile_request(request, layout.level_of, lambda shape: cluster.request_class(shape, layout))
+        root = compiled(cluster, layout, request)
     except LevelUnknownError:
         return None
     search = Search(cluster, layout, root, 0)
@@ -94,7 +94,7 @@ def solved_placement(cluster: Cluster, model: SolverModel, answer: SolverAnswer)
     """Return the placement that an answer describes; None if it does not hold on the present state (any more)."""
     layout = cluster.layout(model.request.topology)
     try:
-        root = compile_request(model.request, layout.level_of, lambda shape: cluster.request_class(shape, layout))
+        root = compiled(cluster, layout, model.request)
         counts = _counts(cluster, layout, model, answer)
     except (LevelUnknownError, UnknownNodeError):
         return None
@@ -128,29 +128,34 @@ def is_home(scope: Scope, home: Scope) -> bool:
     return scope is not home and ((scope.required or 0) > (home.required or 0) or bool(scope.within))
 
 
+def _kind_of(request_class: RequestClass) -> Hashable:
+    """Return what makes pods alike for the program: their shape, or their clique if rules are about it."""
+    return request_class.name if isinstance(request_class, RuledClass) else request_class.shape
+
+
 def _counts(
     cluster: Cluster, layout: Layout, model: SolverModel, answer: SolverAnswer
-) -> dict[tuple[int, PodShape], dict[int, int]]:
-    """Return by home and shape how many pods are on which position; UnknownNodeError for a node that is gone."""
+) -> dict[tuple[int, Hashable], dict[int, int]]:
+    """Return by home and kind how many pods are on which position; UnknownNodeError for a node that is gone."""
     chosen = [(cell, answer.values[column]) for column, cell in model.cells[answer.program].items()]
     chosen = [(cell, pods) for cell, pods in chosen if pods]
     slots = cluster.slots_at(cell.node for cell, _ in chosen)
     if (slots < 0).any():
         raise UnknownNodeError("a node of the answer is gone")
-    counts: dict[tuple[int, PodShape], dict[int, int]] = {}
+    counts: dict[tuple[int, Hashable], dict[int, int]] = {}
     for (cell, pods), position in zip(chosen, layout.positions[slots].tolist(), strict=True):
-        counts.setdefault((cell.home, cell.shape), {})[position] = pods
+        counts.setdefault((cell.home, cell.kind), {})[position] = pods
     return counts
 
 
 def _dealt(
-    root: Scope, homes: dict[int, int], counts: dict[tuple[int, PodShape], dict[int, int]]
+    root: Scope, homes: dict[int, int], counts: dict[tuple[int, Hashable], dict[int, int]]
 ) -> Iterator[tuple[Scope, Runs]]:
     """Yield each clique with its nodes, consecutive ones first come first served."""
     left = {key: sorted(places.items(), reverse=True) for key, places in counts.items()}
     for clique in root.demanding():
         assert clique.request_class is not None
-        places = left.get((homes[clique.index], clique.request_class.shape), [])
+        places = left.get((homes[clique.index], _kind_of(clique.request_class)), [])
         wanted, mine = clique.minimum, []
         while wanted and places:
             position, pods = places.pop()
@@ -182,11 +187,14 @@ class _RegionProgram:
         self._use: dict[tuple[int, int], dict[int, int]] = {}
         self._demand: dict[tuple[int, RequestClass], int] = {}
         self._homes: dict[int, _Home] = {}
+        self._ruled: dict[str, list[tuple[int, int]]] = {}
         self._visit(search.root, self._home(search.root, {region: None}))
         self._order_twins()
         for (index, request_class), pods in self._demand.items():
             self._pods(self._homes[index], request_class, pods)
         self._capacities()
+        if search.book is not None:
+            add_rules(self.program, search.book, self._ruled)
 
     def _home(self, scope: Scope, regions: dict[Region, int | None]) -> _Home:
         home = self._homes[scope.index] = _Home(scope, regions)
@@ -255,7 +263,9 @@ class _RegionProgram:
                 state = states[int(self._layout.slots[position])]
                 assert state is not None
                 own = self.program.column(room)
-                self.cells[own] = Cell(home.scope.index, request_class.shape, state.name)
+                self.cells[own] = Cell(home.scope.index, _kind_of(request_class), state.name)
+                if isinstance(request_class, RuledClass):
+                    self._ruled.setdefault(request_class.name, []).append((position, own))
                 entries[own] = 1
                 if column is not None and room < pods:
                     self.program.row(None, {own: 1, column: -room}, 0)

@@ -17,7 +17,7 @@ from grove_server.placement.cluster import Cluster, UnknownNodeError
 from grove_server.placement.gangs import GangPods, GangScene
 from grove_server.placement.nearness import wanted_near
 from grove_server.placement.peers import PeerBook, Spread
-from grove_server.placement.requests import PodShape
+from grove_server.placement.requests import Counted, PodRule, PodShape
 from grove_server.placement.shapes import shape_of
 from grove_server.resources.labels import SPREAD_COPIES, SPREAD_COPIES_REQUIRED
 from grove_server.resources.reference import SharedTemplate
@@ -91,6 +91,10 @@ class Stage:
             return self.cluster.node(node).labels
         except UnknownNodeError:
             return None
+
+    def counted(self, rule: PodRule) -> Mapping[str, Counted]:
+        """Return the pods that have nodes, by full name, whom a rule counts."""
+        return self.peers.counted(rule, self.labels_of)
 
     def _any_topology(self) -> str:
         return min(self.levels, default="")

@@ -1,27 +1,28 @@
-"""What would happen to gangs that are not there yet: planned, then placed one after the other on a copy of the cluster.
+"""What would happen to gangs that are not there yet: one decision at a time on a copy of the cluster.
 
 Rules: the same passes make the gangs as in the workload loop, the same scenes, questions, queues and `place` answer
-them, so a trial cannot promise what the server would not do. Minimums come first, surplus pods after all of them. The
-copy of the cluster (and of who sits where) belongs to the trial and is changed by it; nothing else is. A gang that does
-not fit and may preempt or take back says who would have to go; its victims are gone for the gangs after it.
+them, so a trial cannot promise what the server would not do. The copy of the cluster (and of who sits where) belongs to
+the trial and is changed by it; nothing else is. A gang that does not fit and may preempt or take back is promised its
+places; its victims hold theirs until the caller lets them leave, as on the server, and ask for new ones then.
 
-Not here: where sets and nodes come from (`moment`), limits and lines (`admittance`), the exact solver.
+Not here: when which gang is decided (`rounds`), where sets and nodes come from (`moment`), limits and lines
+(`admittance`), the exact solver.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from grove_server.placement.admittance import Admittance, Queueing
+from grove_server.placement.admittance import Admittance
 from grove_server.placement.allowances import amounts_of_pod, surplus_of, without_surplus
 from grove_server.placement.cluster import ClusterError
 from grove_server.placement.earmarks import Earmark, place_around
-from grove_server.placement.gang_facts import facts_of
+from grove_server.placement.gang_facts import facts_of, full_name
 from grove_server.placement.gangs import (
     Ask,
     GangScene,
@@ -31,147 +32,187 @@ from grove_server.placement.gangs import (
     is_placed,
     split_pods,
 )
-from grove_server.placement.making_room import BudgetsOf, is_open, plan_room
-from grove_server.placement.occupancy import Occupancy, Seat
+from grove_server.placement.lines import rank
+from grove_server.placement.occupancy import Occupancy
 from grove_server.placement.old_places import taken
 from grove_server.placement.place import DEFAULT_BUDGET
 from grove_server.placement.planned import Held, PlannedGang, seat_of
-from grove_server.placement.preemption import Preemption, PreemptionPolicy, noted
-from grove_server.placement.reclaim import amounts_of
-from grove_server.placement.requests import Budget, GangRequest, minimum_of
+from grove_server.placement.preemption import Preemption
+from grove_server.placement.requests import Budget, minimum_of
 from grove_server.placement.results import Placement, Verdict
 from grove_server.placement.stage import Stage
+from grove_server.placement.trial_answer import Surroundings, TrialAnswer, TrialPart
+from grove_server.placement.trial_room import TrialRoom
 from grove_server.placement.turns import placement_order
-from grove_server.placement.waiting import QUEUE_LIMIT, TOPOLOGY_UNAVAILABLE, WAITING_FOR_BASE, WAITING_FOR_PODS
-from grove_server.placement.wake_ups import renamed, signature_of
-from grove_server.resources.workload import Pod, PodCliqueSet, PodGang
+from grove_server.placement.waiting import (
+    QUEUE_LIMIT,
+    TOPOLOGY_UNAVAILABLE,
+    WAITING_FOR_BASE,
+    WAITING_FOR_PODS,
+)
+from grove_server.placement.wake_ups import WakeUps
+from grove_server.placement.work import Work
+from grove_server.resources.workload import Pod, PodGang
 
-EVICTIONS_MAX: Final = 32
-"""Gangs of one trial for which evictions are planned; the others only hear that they do not fit."""
+SUCCESSOR: Final = "~"
+"""What the names of pods end in that would be made in the place of others; no pod is called so."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrialPart:
-    """One question of a gang and the answer."""
-
-    request: GangRequest
-    outcome: Placement | Verdict
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrialAnswer:
-    """What would happen to one gang.
-
-    `parts`: the minimum, or what of it was lost; for a gang whose minimum stands, its surplus. A reason says why the
-    gang, or the part of it in `refused`, was not asked for at all. `eviction` is who would have to go so that the first
-    part that does not fit gets places, None if nobody could. `surplus_count`: pods beyond the minimum that wait,
-    `surplus_placed`: those of them that get places after all minimums.
-    """
-
-    planned: PlannedGang
-    parts: tuple[TrialPart, ...] = ()
-    waiting_reason: str = ""
-    waiting_message: str = ""
-    refused: GangRequest | None = None
-    eviction: Preemption | None = None
-    surplus_count: int = 0
-    surplus_placed: int = 0
-
-    @property
-    def telling(self) -> TrialPart | None:
-        """Return the part to explain: the first that does not fit, else the first."""
-        return next((part for part in self.parts if isinstance(part.outcome, Verdict)), next(iter(self.parts), None))
-
-    @property
-    def fits(self) -> bool:
-        """Return whether all that was asked for has its places, without evictions; surplus of new gangs apart."""
-        return not self.waiting_reason and all(isinstance(part.outcome, Placement) for part in self.parts)
-
-
-def no_budgets(_gang: str) -> tuple[tuple[str, int], ...]:
-    """Return that a gang's surplus may go without bounds, where nothing is known of its set."""
-    return ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What bounds a trial beside nodes and pods. `owner_of`: a gang's set, `budgets_of`: what its surplus spares."""
-
-    owner_of: Callable[[PodGang], PodCliqueSet | None]
-    queueing: Queueing = field(default_factory=Queueing)
-    earmarks: Sequence[Earmark] = ()
-    budgets_of: BudgetsOf = no_budgets
+_ASK_US: Final = 250
+_NODES_PER_US: Final = 25
+_POD_US: Final = 6
+"""What a decision is charged: at least so much, one microsecond for so many nodes, so much for each pod."""
 
 
 class Trial:
-    """One what-if, gang after gang on the same copy.
+    """Decisions about gangs, one after the other on the same copy.
 
     With an `occupancy` (in step with the cluster, the trial's own) gangs preempt and take back.
     """
 
     def __init__(
-        self, stage: Stage, occupancy: Occupancy | None, around: Surroundings, *, budget: Budget = DEFAULT_BUDGET
+        self,
+        stage: Stage,
+        occupancy: Occupancy | None,
+        around: Surroundings,
+        *,
+        work: Work | None = None,
+        budget: Budget = DEFAULT_BUDGET,
     ) -> None:
         self.stage = stage
         self.occupancy = occupancy
         self.budget = budget
+        self.work = work
+        self.around = around
         self.queues = Admittance(stage.cluster, occupancy, around.queueing)
-        self._around = around
+        self.room = TrialRoom(stage, occupancy, self.queues, around.budgets_of, work)
+        self.earmarks = list(around.earmarks)
+        self.placed_now: set[str] = set()
+        self.has_unblocked = self.has_opened = False
         self._pods: dict[str, dict[str, Pod]] = {}
-        self._bound: dict[tuple[str, int], list[Pod]] = {}
-        self._placed: set[tuple[str, str]] = set()
-        self._evictions = 0
-        self._known: dict[Hashable, tuple[GangRequest, Verdict]] = {}
+        self._bound: dict[tuple[str, int], dict[str, Pod]] = {}
+        self._placed: set[str] = set()
+        self.wake_ups: WakeUps[str] = WakeUps(stage.cluster)
 
-    # -- questions ---------------------------------------------------------------------------------------------------
+    # -- rounds ------------------------------------------------------------------------------------------------------
 
-    def in_order(self, planned: Sequence[PlannedGang]) -> list[PlannedGang]:
+    def enter(self, planned: PlannedGang) -> None:
+        """Take a gang's pods as they are."""
+        self.room.priorities.add(planned.gang.priority)
+        self._pods[planned.name] = {pod.metadata.name: pod for pod in planned.pods}
+        copy = self._bound.setdefault((planned.gang.set_uid, planned.gang.copy), {})
+        for pod in planned.copy_bound:
+            if not self.room.leaving.has(_name_of(pod)):
+                copy.setdefault(_name_of(pod), pod)
+
+    def in_order(self, planned: Iterable[PlannedGang]) -> list[PlannedGang]:
         """Return gangs in the order in which the loop would take them."""
         by_name = {each.name: each for each in planned}
         names = self.queues.in_order(
-            (each.name, each.gang, placement_order(each.gang), partial(self._needed, each)) for each in planned
+            (each.name, each.gang, placement_order(each.gang), partial(self._needed, each)) for each in by_name.values()
         )
         return [by_name[name] for name in names]
 
-    def ask(self, planned: PlannedGang) -> TrialAnswer:
+    def begin_round(self) -> None:
+        """Allow so many plans again, and forget what was fair."""
+        self.room.begin_round()
+        self.placed_now = set()
+        self.has_unblocked = self.has_opened = False
+        self.queues.begin_round()
+
+    def tell(self) -> list[str]:
+        """Tell those who have to leave, as the commits of a round do; return their gangs, which ask for new places."""
+        self._start_fresh()
+        gangs: dict[str, None] = {}
+        for gang, pod in self.room.leaving.tell():
+            gangs[gang] = None
+            if gang not in self._pods:
+                known = self.around.gang_of(gang)
+                if known is None:
+                    continue
+                self.enter(known)
+            name = pod.rpartition("/")[2]
+            before = self._pods[gang].pop(name, None)
+            if before is not None:
+                after = _successor(before)
+                self._pods[gang][after.metadata.name] = after
+                self._bound[before.identity.set_uid, before.identity.copy].pop(pod, None)
+        for gang in gangs:
+            if gang in self._pods and not any(pod.node for pod in self._pods[gang].values()):
+                self._placed.discard(gang)
+        return list(gangs)
+
+    def file(self, answer: TrialAnswer) -> None:
+        """Note what a gang lacks, so that it is asked again when that may be there."""
+        planned = answer.planned
+        failed = [(part.request, part.outcome) for part in answer.parts if isinstance(part.outcome, Verdict)]
+        if not self.lacks(planned.name):
+            self.wake_ups.drop(planned.name)
+        else:
+            self.wake_ups.file(planned.name, failed, order=rank(planned.gang), lane=self.lane(planned))
+
+    def enter_waiting(self) -> list[str]:
+        """Take in the gangs that wait on the server; return those of which nothing says what they lack."""
+        others = []
+        for planned in self.around.waiting():
+            if planned.name in self._pods:
+                continue
+            self.enter(planned)
+            failed = self.around.refused.get(planned.name, ())
+            self.wake_ups.file(planned.name, failed, order=rank(planned.gang), lane=self.lane(planned))
+            if not failed:
+                others.append(planned.name)
+        return others
+
+    def lacks(self, name: str) -> bool:
+        """Return whether a gang has pods without nodes."""
+        return any(not pod.node and pod.is_active for pod in self._pods[name].values())
+
+    # -- one gang ----------------------------------------------------------------------------------------------------
+
+    def decide_minimum(self, planned: PlannedGang, before: TrialAnswer | None = None) -> TrialAnswer:
         """Place one gang's minimum, or what of it has no node, if that can be; say what happened.
 
-        A gang whose minimum stands is asked about with `ask_surplus`.
+        *before* is what was last said of it. A gang whose minimum stands is asked about with `decide_surplus`.
         """
+        if planned.name not in self._pods:
+            self.enter(planned)
         gang = planned.gang
-        self._pods[planned.name] = {pod.metadata.name: pod for pod in planned.pods}
-        self._bound.setdefault((gang.set_uid, gang.copy), list(planned.copy_bound))
+        answer = TrialAnswer(planned=planned, surplus_placed=0 if before is None else before.surplus_placed)
         scene = self._scene(planned)
         if is_placed(gang, scene.pods) and any(scene.pods.bound.values()):
-            self._placed.add((gang.set_uid, gang.metadata.name))
-            return TrialAnswer(planned=planned)
+            self._placed.add(planned.name)
+            return answer if before is None else before
         reason, message = self._obstacle(planned, scene)
         if reason:
-            return TrialAnswer(planned=planned, waiting_reason=reason, waiting_message=message)
-        with contextlib.suppress(ClusterError):
-            # What is kept for it, if anything is, is its own.
-            self.stage.cluster.withdraw(planned.name)
-        return self._ask_parts(planned)
+            return replace(answer, waiting_reason=reason, waiting_message=message)
+        if planned.name not in self.room.kept:
+            with contextlib.suppress(ClusterError):
+                # What is kept for it, if anything is, is its own.
+                self.stage.cluster.withdraw(planned.name)
+        return self._ask_parts(planned, answer)
 
-    def ask_surplus(self, answer: TrialAnswer) -> TrialAnswer:
+    def decide_surplus(self, answer: TrialAnswer) -> TrialAnswer:
         """Place what a gang has beyond its minimum, after the minimums of all; return the answer with it."""
         planned = answer.planned
-        if not answer.fits or (planned.gang.set_uid, planned.gang.metadata.name) not in self._placed:
+        if planned.name not in self._placed:
             return answer
         count = sum(map(len, self._scene(planned).pods.unbound.values()))
-        if not count:
-            return answer
         parts = []
-        if not planned.gang.topology_error:
+        if count and not planned.gang.topology_error:
             for ask in ask_surplus(self._scene(planned)):
                 parts += self._ask_more(planned, ask)
         left = sum(map(len, self._scene(planned).pods.unbound.values()))
-        found = replace(answer, surplus_count=count, surplus_placed=count - left)
-        if answer.parts:
+        if not left:
+            self._wait_no_more(planned.name)
+        if not count and not answer.surplus_placed:
+            return answer
+        placed = answer.surplus_placed + count - left
+        found = replace(answer, surplus_count=placed + left, surplus_placed=placed)
+        if any(minimum_of(part.request) for part in answer.parts):
             return found
         if not parts and left:
             return replace(found, waiting_reason=QUEUE_LIMIT, waiting_message="its queue's limit leaves no room for it")
-        return replace(found, parts=tuple(parts))
+        return replace(found, parts=tuple(parts) or answer.parts, waiting_reason="", waiting_message="")
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -182,16 +223,22 @@ class Trial:
             return TOPOLOGY_UNAVAILABLE, gang.topology_error
         if not is_complete(gang, scene.pods):
             return WAITING_FOR_PODS, "not all pods of its minimum exist yet"
-        # A gang that runs in part has had its base.
-        is_new = (gang.set_uid, gang.base_gang) not in self._placed and not any(scene.pods.bound.values())
-        if gang.base_gang and is_new:
+        if gang.base_gang and not any(scene.pods.bound.values()) and not self._has_base(gang):
+            # A gang that runs in part has had its base.
             return WAITING_FOR_BASE, f"its base gang {gang.base_gang} would not be placed"
         return self.queues.obstacle(gang) or ("", "")
 
-    def _ask_parts(self, planned: PlannedGang) -> TrialAnswer:
+    def _has_base(self, gang: PodGang) -> bool:
+        """Return whether the base of a scaled gang has its places."""
+        name = full_name(gang.metadata.namespace, gang.base_gang)
+        if name in self._pods:
+            return name in self._placed
+        base = self.around.gang_of(name)
+        return base is not None and is_placed(base.gang, split_pods(list(base.pods)))
+
+    def _ask_parts(self, planned: PlannedGang, answer: TrialAnswer) -> TrialAnswer:
         """Ask part by part; a part without room holds nothing back from the others, as in the loop."""
         gang = planned.gang
-        answer = TrialAnswer(planned=planned)
         parts: list[TrialPart] = []
         tried: set[tuple[str, ...]] = set()
         while True:
@@ -199,46 +246,61 @@ class Trial:
             if ask is None or not minimum_of(ask.request):
                 break
             tried.add(tuple(ask.pods))
+            kept, part = self.room.take(planned, ask)
+            if part is not None:
+                self._seat(planned, ask, part)
+            if kept is not None:
+                answer = replace(answer, eviction=answer.eviction or kept.plan)
+                parts.append(TrialPart(request=ask.request, outcome=kept.verdict))
+                continue
             refusal = self.queues.refusal(gang, ask.request, is_whole=ask.is_whole)
             if refusal is not None:
-                if not answer.waiting_reason:
+                made = self.room.make_within(planned, ask, self.earmarks) if refusal[0] == QUEUE_LIMIT else None
+                if made is not None:
+                    answer = replace(answer, eviction=answer.eviction or made.plan)
+                    parts.append(TrialPart(request=ask.request, outcome=made.verdict))
+                elif not answer.waiting_reason:
                     answer = replace(answer, waiting_reason=refusal[0], waiting_message=refusal[1], refused=ask.request)
                 continue
-            earmarks = self._around.earmarks if ask.is_whole else ()
+            earmarks = self.earmarks if ask.is_whole else ()
             outcome = self._place(planned, ask, earmarks)
             if isinstance(outcome, Verdict):
                 self.queues.wait(gang, planned.name, ask.request)
-                found = self._evict(planned, ask, outcome, earmarks)
+                found = self.room.make(planned, ask, outcome, earmarks)
                 outcome = outcome if isinstance(found, Preemption) else found
                 if isinstance(found, Preemption) and answer.eviction is None:
                     answer = replace(answer, eviction=found)
             else:
-                self._take(planned, ask, outcome)
+                self._take(planned, ask, taken(self.stage.cluster, ask, outcome))
             parts.append(TrialPart(request=ask.request, outcome=outcome))
-        answer = replace(answer, parts=tuple(parts))
-        if is_placed(gang, self._scene(planned).pods):
-            self._placed.add((gang.set_uid, gang.metadata.name))
-        return answer
+        scene = self._scene(planned)
+        if is_placed(gang, scene.pods):
+            self._placed.add(planned.name)
+            self.placed_now.add(planned.name)
+            if not scene.pods.unbound:
+                self._wait_no_more(planned.name)
+        return replace(answer, parts=tuple(parts))
 
     def _ask_more(self, planned: PlannedGang, ask: Ask) -> list[TrialPart]:
         """Ask for surplus pods of one clique, as many as limits allow; nothing is returned if they allow none."""
-        shape, wanted = surplus_of(ask.request.members)
-        within = self.queues.within_limit(planned.gang, shape, wanted)
-        request = ask.request if within == wanted else without_surplus(ask.request, within)
+        shape, count = surplus_of(ask.request.members)
+        within = self.queues.within_limit(planned.gang, shape, count)
+        request = ask.request if within == count else without_surplus(ask.request, within)
         if not within or self.queues.refusal(planned.gang, request, is_whole=False, is_surplus=True) is not None:
             return []
         ask = replace(ask, request=request)
-        outcome = self._place(planned, ask, self._around.earmarks)
+        outcome = self._place(planned, ask, self.earmarks)
         if isinstance(outcome, Placement):
-            self._take(planned, ask, outcome)
+            self._take(planned, ask, taken(self.stage.cluster, ask, outcome))
         return [TrialPart(request=request, outcome=outcome)]
 
     def _place(self, planned: PlannedGang, ask: Ask, earmarks: Sequence[Earmark]) -> Placement | Verdict:
-        key = (signature_of(ask.request), self.stage.cluster.generation)
-        known = None if earmarks else self._known.get(key)
+        known = self.wake_ups.known(ask.request, self.lane(planned))
         if known is not None:
-            return renamed(known[1], known[0], ask.request)
-        outcome = place_around(
+            return known
+        pods = sum(map(len, ask.pods.values()))
+        self._spend(_ASK_US + len(self.stage.cluster.rules.states) // _NODES_PER_US + _POD_US * pods)
+        return place_around(
             self.stage.cluster,
             ask.request,
             earmarks,
@@ -246,21 +308,28 @@ class Trial:
             gang=planned.name,
             budget=self.budget,
         )
-        if isinstance(outcome, Verdict) and not earmarks:
-            # Of many equal gangs that do not fit one is decided, as in the loop; only the latest state is of use.
-            self._known = {key: (ask.request, outcome)}
-        return outcome
+
+    def lane(self, planned: PlannedGang) -> Hashable:
+        """Return with whom a gang may share a verdict: its queue's gangs that are bound alike by what is set aside."""
+        queue = self.queues.queue_of(planned.gang)
+        bound = (each for each in self.earmarks if each.gang != planned.name and planned.gang.priority <= each.priority)
+        return queue, tuple((each.path, each.gang) for each in bound)
+
+    def _spend(self, micros: int) -> None:
+        if self.work is not None:
+            self.work.spend(micros)
 
     def _scene(self, planned: PlannedGang) -> GangScene:
         gang = planned.gang
         pods = split_pods(list(self._pods[planned.name].values()))
-        bound = self._bound.get((gang.set_uid, gang.copy), [])
-        return self.stage.scene(gang, pods, self._around.owner_of(gang), lambda: bound)
+        bound = self._bound.get((gang.set_uid, gang.copy), {})
+        return self.stage.scene(gang, pods, self.around.owner_of(gang), bound.values)
 
     def _needed(self, planned: PlannedGang) -> Mapping[str, int]:
         """Return what the minimum of a gang without places needs."""
         total: Counter[str] = Counter()
-        if planned.gang.status.scheduled_at is not None:
+        own = self._pods.get(planned.name)
+        if any(pod.node for pod in (planned.pods if own is None else own.values())):
             return total
         pods = {pod.identity.name: pod for pod in planned.pods}
         for group in planned.gang.pod_groups:
@@ -270,11 +339,16 @@ class Trial:
                     total[resource] += amount * group.min_replicas
         return total
 
-    def _take(self, planned: PlannedGang, ask: Ask, placement: Placement) -> None:
-        """Take the places of one part: as many of each clique as are meant to be taken now."""
-        gang = planned.gang
-        part = taken(self.stage.cluster, ask, placement)
+    def _take(self, planned: PlannedGang, ask: Ask, part: Placement) -> None:
+        """Take the places of one part."""
         self.stage.cluster.reserve(part)
+        for clique in part.cliques:
+            self.queues.take(self.queues.queue_of(planned.gang), clique.shape, len(clique.bindings))
+        self._seat(planned, ask, part)
+
+    def _seat(self, planned: PlannedGang, ask: Ask, part: Placement) -> None:
+        """Let the pods of one part have places that are reserved and counted."""
+        gang = planned.gang
         facts = facts_of(gang, self.queues.queue_of(gang))
         seats = []
         bound = (
@@ -285,59 +359,40 @@ class Trial:
         for pod, binding, shape in bound:
             placed = replace(pod, node=binding.node, gpu_ids=binding.gpu_ids)
             self._pods[planned.name][pod.metadata.name] = placed
-            self._bound[gang.set_uid, gang.copy].append(placed)
+            self._bound[gang.set_uid, gang.copy][_name_of(placed)] = placed
             self.stage.peers.note(placed)
-            self.queues.take(facts.queue, shape, 1)
+            self.room.fresh.add(_name_of(placed))
             seats.append(seat_of(placed, facts.name, Held(binding.node, shape, binding.gpu_ids)))
         if self.occupancy is not None and seats:
+            self.room.is_stale = True
             self.occupancy.set_gang(facts)
             self.occupancy.add_pods(seats)
 
-    def _evict(
-        self, planned: PlannedGang, ask: Ask, verdict: Verdict, earmarks: Sequence[Earmark]
-    ) -> Preemption | Verdict:
-        """Plan who would have to go for a part that does not fit, and let them go; the verdict with why if nobody."""
-        occupancy, gang, queues = self.occupancy, planned.gang, self.queues
-        if occupancy is None or not self._may_evict(occupancy, gang, ask.request):
-            return verdict
-        if self._evictions >= EVICTIONS_MAX:
-            return noted(verdict, f"who would have to go was asked for {EVICTIONS_MAX} gangs, and no further")
-        self._evictions += 1
-        found, _ = plan_room(
-            self.stage.cluster,
-            occupancy,
-            ask.request,
-            gang=gang,
-            queue=queues.queue_of(gang),
-            tree=queues.allowances.tree,
-            due=queues.fair,
-            budgets_of=self._around.budgets_of,
-        )
-        if isinstance(found, Verdict):
-            return found
-        if not is_open(self.stage.cluster, found, earmarks, planned.name, gang.priority):
-            return noted(verdict, "evictions would make room only where nodes are set aside for another gang")
-        for pod in found.pods:
-            self._let_go(occupancy, occupancy.seat(occupancy.pods[pod]))
-        occupancy.remove_pods(found.pods)
-        self._take(planned, ask, found.placement)
-        return found
+    def _start_fresh(self) -> None:
+        """Let what was placed in a round count as started now."""
+        if self.occupancy is not None:
+            seats = (
+                self.occupancy.seat(row) for pod in self.room.fresh if (row := self.occupancy.pods.get(pod)) is not None
+            )
+            for gang in sorted({seat.gang for seat in seats}):
+                facts = self.occupancy.gang(self.occupancy.gangs[gang])
+                if not facts.started_at_s:
+                    self.occupancy.set_gang(replace(facts, started_at_s=self.around.now))
+        self.room.fresh.clear()
 
-    def _may_evict(self, occupancy: Occupancy, gang: PodGang, request: GangRequest) -> bool:
-        """Return whether anybody is there who might have to give way; cheap, since most gangs have nobody."""
-        if gang.preemption_policy != PreemptionPolicy.NEVER and bool(
-            (occupancy.is_present & occupancy.is_preemptible & (occupancy.priority < gang.priority)).any()
-        ):
-            return True
-        queue, tree = self.queues.queue_of(gang), self.queues.allowances.tree
-        return (
-            self.queues.allowances.has_several
-            and queue in tree.numbers
-            and tree.is_within_guarantee(queue, amounts_of(request), occupancy.used_by_queue())
-        )
+    def _wait_no_more(self, name: str) -> None:
+        """Hold nobody back for a gang that has all its places, and set nothing aside for it."""
+        self.has_unblocked |= self.queues.wait_no_more(name)
+        left = [each for each in self.earmarks if each.gang != name]
+        self.has_opened |= len(left) < len(self.earmarks)
+        self.earmarks = left
 
-    def _let_go(self, occupancy: Occupancy, seat: Seat) -> None:
-        self.stage.cluster.release_pod(seat.node, seat.shape, seat.gpu_ids)
-        namespace, _, name = seat.pod.partition("/")
-        self.stage.peers.release(namespace, name)
-        self.queues.take(occupancy.gang(occupancy.gangs[seat.gang]).queue, seat.shape, -1)
+
+def _successor(pod: Pod) -> Pod:
+    """Return the pod that is made when one was told to leave; its name is not the one that the server will give it."""
+    metadata = replace(pod.metadata, name=f"{pod.metadata.name}{SUCCESSOR}")
+    return replace(pod, metadata=metadata, node="", gpu_ids=(), previous_node=pod.node, ready_at=None)
+
+
+def _name_of(pod: Pod) -> str:
+    return full_name(pod.metadata.namespace, pod.metadata.name)

@@ -19,7 +19,7 @@ from typing import TypeAlias
 import numpy as np
 
 from grove_server.placement.cluster import Cluster, shapes_of
-from grove_server.placement.queues import Blocking, QueueTree
+from grove_server.placement.queues import Blocking, QueueTree, quota_amounts, scale_of
 from grove_server.placement.requests import GangRequest
 from grove_server.placement.topology import BoolArray
 from grove_server.resources.workload import PodGang
@@ -65,7 +65,9 @@ class _Turns:
         self.fair = fair
         resources = sorted({name for shares in fair.values() for name in shares})
         totals = tree.totals(used, {name: row for row, name in enumerate(resources)})
-        self.used = [dict(zip(resources, totals[:, at].tolist(), strict=True)) for at in range(len(tree.specs))]
+        scales = np.array([scale_of(name) for name in resources], dtype=np.int64)[:, None]
+        rows = (totals / scales).T.tolist()
+        self.used: list[dict[str, float]] = [dict(zip(resources, row, strict=True)) for row in rows]
         self.waiting: dict[int, list[WaitingGang]] = {}
         self.others: list[WaitingGang] = []
         for gang in sorted(gangs, key=_place_in_queue, reverse=False):
@@ -91,8 +93,8 @@ class _Turns:
         # A queue with queues below it may have gangs of its own; they come first.
         line = self.waiting.get(number)
         gang = line.pop() if line else self._serve(number)
-        for resource, amount in gang.amounts.items():
-            self.used[number][resource] = self.used[number].get(resource, 0) + amount
+        for resource, amount in quota_amounts(gang.amounts).items():
+            self.used[number][resource] = self.used[number].get(resource, 0) + amount / scale_of(resource)
         if self.waiting.get(number) or self.children.get(number):
             heapq.heappush(self.children[parent], self._entry(number))
         return gang
@@ -111,7 +113,7 @@ class _Turns:
         return dominant_share(self.used[number], self.fair.get(spec.name, {})), -spec.priority, spec.name, number
 
 
-def dominant_share(used: Mapping[str, int], fair: Mapping[str, float]) -> float:
+def dominant_share(used: Mapping[str, float], fair: Mapping[str, float]) -> float:
     """Return the largest of use / fair share over resources; what has no fair share counts only if it is used."""
     shares = [used.get(resource, 0) / share if share > 0 else float("inf") for resource, share in fair.items()]
     pairs = zip(fair, shares, strict=True)

@@ -3,8 +3,9 @@
 Rules: a surplus pod is a unit: it can go alone and its gang stays whole. The minimum of a gang is one unit: it goes as
 a whole and takes the gang's surplus pods along. A scaled gang depends on the base gang of its copy, so the unit of a
 base gang takes along the units of its scaled gangs. A unit may go only if all that it takes along may. Units lie in
-tiers, cheapest first: surplus pods by priority, then whole gangs by priority, where a base gang counts with the highest
-priority it takes along. Method: Volcano's safe and whole bundles (`gangpreempt`), with dependants added.
+tiers, cheapest first: pods that leave already, surplus pods by priority, then whole gangs by priority, where a base
+gang counts with the highest priority it takes along. Method: Volcano's safe and whole bundles (`gangpreempt`), with
+dependants added.
 
 Not here: which units are worth evicting (`eviction`), who may ask for it (`preemption`, `reclaim`).
 """
@@ -20,6 +21,9 @@ from grove_server.placement.topology import BoolArray, IntArray
 
 WHOLE_TIER: Final = 1 << 33
 """Tiers of whole gangs start here; below it are those of surplus pods."""
+
+LEAVING_TIER: Final = -1
+"""The tier of pods that leave whatever is decided: they cost nothing."""
 
 
 class Units:
@@ -53,7 +57,10 @@ class Units:
         self.tier: IntArray = np.zeros(self.count, dtype=np.int64)
         self.tier[: self.gang_count] = WHOLE_TIER + highest - PRIORITY_MIN
         lone = self.pods[alone]
-        self.tier[self.gang_count + lone] = occupancy.priority[occupancy.pod_gang[lone]] - PRIORITY_MIN
+        mine = occupancy.pod_gang[lone]
+        self.tier[self.gang_count + lone] = np.where(
+            occupancy.is_leaving[mine], LEAVING_TIER, occupancy.priority[mine] - PRIORITY_MIN
+        )
         self.taker: IntArray = np.full(self.count, -1, dtype=np.int64)
         self.taker[dependents] = base[dependents]
         self.taker[self.gang_count + lone] = occupancy.pod_gang[lone]

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from grove_server.placement.fragmentation import SHAPES_MAX, Fragmentation, LargestGang, fragmentation, largest_gangs
 from grove_server.placement.moment import Moment
 from grove_server.placement.nodes import NodeState
 from grove_server.placement.planned import PlannedGang, planned_gangs
-from grove_server.placement.requests import PodShape
+from grove_server.placement.requests import Budget, PodShape
+from grove_server.placement.rounds import Rounds
 from grove_server.placement.shapes import shape_of
-from grove_server.placement.trial import TrialAnswer
+from grove_server.placement.trial_answer import TrialAnswer
+from grove_server.placement.work import STEP_US, Work
 from grove_server.resources.priority import PriorityClass
 from grove_server.resources.queues import Queue
 from grove_server.resources.workload import PodCliqueSet
@@ -44,12 +47,15 @@ class ClusterChange:
 
 NO_CHANGE = ClusterChange()
 
+QUESTION_BUDGET: Final = Budget(steps_max=20_000)
+"""What one question may cost: two seconds of calibrated work."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhatIf:
     """One question. `classes` are all there are by name, `queues` those that come with it.
 
-    `keys` is the topology to tell figures by; times are epoch seconds.
+    `keys` is the topology to tell figures by; times are epoch seconds; `budget` bounds the work.
     """
 
     sets: Sequence[PodCliqueSet]
@@ -58,6 +64,7 @@ class WhatIf:
     queues: Sequence[Queue] = ()
     keys: tuple[str, ...] = ()
     now: float = 0.0
+    budget: Budget = QUESTION_BUDGET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +72,7 @@ class WhatIfAnswer:
     """What would happen: gangs in the order of placement, the first `displaced_count` of them run now.
 
     `largest` are the largest gangs of the sets' own shapes before any was placed, `figures` hold after all were.
+    `is_cut`: the budget was used up before everything was answered.
     """
 
     answers: tuple[TrialAnswer, ...]
@@ -72,10 +80,7 @@ class WhatIfAnswer:
     pods_displaced: int
     largest: tuple[LargestGang, ...]
     figures: Fragmentation
-
-
-class AbandonedError(Exception):
-    """Nobody waits for the answer any more."""
+    is_cut: bool = False
 
 
 def ask_what_if(moment: Moment, question: WhatIf, is_abandoned: Callable[[], bool] = lambda: False) -> WhatIfAnswer:
@@ -94,24 +99,21 @@ def ask_what_if(moment: Moment, question: WhatIf, is_abandoned: Callable[[], boo
     moment.bring_queues(question.queues)
     pods_displaced = moment.pods_on(change.nodes_drained)
     displaced = moment.drain(change.nodes_drained) if change.nodes_drained else []
-    trial = moment.trial()
     planned = _planned(question, moment)
     found = largest_gangs(moment.cluster, question.keys, _shapes(planned))
-    answers = []
-    for gang in (*trial.in_order(displaced), *trial.in_order(planned)):
-        if is_abandoned():
-            raise AbandonedError
-        answers.append(trial.ask(gang))
-    for number, answer in enumerate(answers):
-        if is_abandoned():
-            raise AbandonedError
-        answers[number] = trial.ask_surplus(answer)
+    rounds = Rounds(
+        moment.trial(now=question.now, work=Work(question.budget.steps_max * STEP_US)), is_abandoned=is_abandoned
+    )
+    first = rounds.run(displaced, with_waiting=change.is_any or bool(question.queues), is_all_new=bool(question.queues))
+    asked = rounds.run(planned)
+    answers = [*rounds.told_again(first), *asked]
     return WhatIfAnswer(
         answers=tuple(answers),
         displaced_count=len(displaced),
         pods_displaced=pods_displaced,
         largest=found,
         figures=fragmentation(moment.cluster, question.keys, moment.mix()),
+        is_cut=rounds.is_cut,
     )
 
 

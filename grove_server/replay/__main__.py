@@ -37,6 +37,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"grove-replay: {line}", file=sys.stderr)
         return EXIT_INPUT
+    try:
+        _show(options, found)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (`head`, say) has enough. Python must not try to flush into the closed pipe at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_OK if found.fits else EXIT_MISFIT
+
+
+def _show(options: argparse.Namespace, found: Replay) -> None:
+    """Print picture and report."""
     if not options.no_map:
         shown = found.after or found.before
         width = shutil.get_terminal_size((_WIDTH_DEFAULT, 0)).columns if sys.stdout.isatty() else _WIDTH_DEFAULT
@@ -44,7 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print()
     for line in report_lines(found):
         print(_printable(line))
-    return EXIT_OK if found.fits else EXIT_MISFIT
 
 
 def _parser() -> argparse.ArgumentParser:

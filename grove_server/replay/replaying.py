@@ -29,9 +29,11 @@ from grove_server.placement.nodes import NodeState
 from grove_server.placement.picture import ClusterMap, map_of
 from grove_server.placement.planned import PlannedGang, gang_count, planned_gangs
 from grove_server.placement.requests import PodShape
+from grove_server.placement.rounds import Rounds
 from grove_server.placement.stage import Stage
 from grove_server.placement.stranding import Mix
-from grove_server.placement.trial import Surroundings, Trial, TrialAnswer
+from grove_server.placement.trial import Trial
+from grove_server.placement.trial_answer import Surroundings, TrialAnswer
 from grove_server.replay.manifests import Wanted, read_wanted
 from grove_server.replay.nodes import check_topology, guess_topology, read_nodes
 from grove_server.replay.objects import Findings, Objects, ReplayError
@@ -96,10 +98,9 @@ def replay(
     keep_apart(stage.peers, stay)
     sets = {(owner.metadata.namespace, owner.metadata.name): owner for owner in wanted.sets}
     around = Surroundings(owner_of=lambda gang: sets.get((gang.metadata.namespace, gang.set_name)))
-    trial = Trial(stage, occupancy, around)
+    rounds = Rounds(Trial(stage, occupancy, around))
     generation = cluster.generation
-    asked = [trial.ask(planned) for planned in trial.in_order(_planned(wanted))]
-    answers = tuple(trial.ask_surplus(answer) for answer in asked)
+    answers = tuple(rounds.run(_planned(wanted)))
     return Replay(
         levels=levels,
         is_guessed=not given,

@@ -16,7 +16,7 @@ from typing import Final
 from grove_server.placement.fragmentation import Fragmentation, LargestGang
 from grove_server.placement.requests import GPU_RESOURCE, PodShape
 from grove_server.placement.results import Placement, Verdict, short_level
-from grove_server.placement.trial import TrialAnswer
+from grove_server.placement.trial_answer import TrialAnswer
 from grove_server.replay.objects import Json
 from grove_server.replay.replaying import ClusterPicture, Replay
 

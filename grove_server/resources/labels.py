@@ -41,6 +41,7 @@ GPU_FRACTION: Final = "grove.io/gpu-fraction"
 GPU_ISLANDS: Final = "grove.io/gpu-islands"
 NEAR: Final = "grove.io/near"
 SPREAD_COPIES: Final = "grove.io/spread-copies"
+PREEMPTION_DELAY: Final = "grove.io/preemption-delay"
 SPREAD_COPIES_REQUIRED: Final = "grove.io/spread-copies-required"
 DRAIN_TIMEOUT: Final = "grove.io/drain-timeout"
 DRAIN_TIMEOUT_MAX_S: Final = 86_400.0

@@ -12,7 +12,6 @@ default left out; quantities in their canonical spelling.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -21,6 +20,7 @@ import orjson
 from grove_server.resources.manifest import CliqueTemplate, PodCliqueSetTemplate
 from grove_server.resources.names import safe_digest
 from grove_server.resources.quantity import TEXT_LENGTH_MAX, QuantityError, parse_quantity
+from grove_server.resources.replacing import replace
 from grove_server.resources.rollout import RESTARTED_AT
 from grove_server.resources.workload import Revision
 

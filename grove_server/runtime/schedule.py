@@ -29,10 +29,10 @@ Not here: who replaces pods that are gone (lifecycle), and how long a stopping p
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 from grove_server.resources.cluster import Node
+from grove_server.resources.replacing import replace
 from grove_server.resources.workload import CRASH_LOOP_BACK_OFF, NODE_NOT_READY, Pod, PodPhase
 from grove_server.runtime.behaviour import Behaviour
 

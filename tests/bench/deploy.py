@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 import grpc
+import psutil
 
 from grove.v1 import (
     pod_clique_set_pb2,
@@ -34,7 +35,7 @@ apiVersion: grove.io/v1alpha1
 kind: NodePool
 metadata: {name: bench}
 spec:
-  count: 200
+  count: %d
   allocatable: {cpu: "128", memory: 2Ti, pods: "110"}
 """
 _IN_FLIGHT: Final = 64
@@ -114,12 +115,14 @@ def quantile(before: dict[float, float], after: dict[float, float], share: float
 
 
 @asynccontextmanager
-async def server() -> AsyncIterator[tuple[ServerProcess, pod_clique_set_pb2_grpc.PodCliqueSetServiceAsyncStub]]:
+async def server(
+    *, nodes: int = 200
+) -> AsyncIterator[tuple[ServerProcess, pod_clique_set_pb2_grpc.PodCliqueSetServiceAsyncStub]]:
     """Run a durable server with room for everything, and a channel to it."""
     folder = Path(tempfile.mkdtemp(prefix="bench-", dir=_scratch()))
     try:
         cluster = folder / "cluster.yaml"
-        cluster.write_text(CLUSTER, encoding="utf-8")
+        cluster.write_text(CLUSTER % nodes, encoding="utf-8")
         with ServerProcess(folder / "data", cluster=cluster) as process:
             async with grpc.aio.insecure_channel(process.address) as channel:
                 yield process, pod_clique_set_pb2_grpc.PodCliqueSetServiceStub(channel)
@@ -201,6 +204,27 @@ async def _ten_thousand() -> list[Figure]:
             )
         )
     return figures
+
+
+async def _eighty_thousand() -> list[Figure]:
+    """Restart with 80,000 pods in the store: wall and CPU until it serves."""
+    sets = [manifest(f"set-{number}", copies=1, pods=100) for number in range(800)]
+    async with server(nodes=1_000) as (process, stub):
+        await _deploy(stub, sets)
+        process.kill()
+        started_s = time.perf_counter()
+        process.start(within_s=_DEADLINE_S)
+        ready_s = time.perf_counter() - started_s
+        times = psutil.Process(process.pid).cpu_times()
+    return [
+        figure("restart.80k", ready_s, "s", better="lower"),
+        figure("restart.80k.cpu", times.user + times.system, "s CPU", better="lower"),
+    ]
+
+
+def restart_80k() -> list[Figure]:
+    """Measure how long a start takes with a large store."""
+    return asyncio.run(_eighty_thousand())
 
 
 async def _restart(process: ServerProcess) -> Figure:

@@ -24,6 +24,7 @@ import psutil
 
 from grove.v1 import pod_clique_set_pb2, pod_clique_set_pb2_grpc, pod_gang_pb2, pod_gang_pb2_grpc
 from grove_server.control.decisions import Holding, Holdings
+from grove_server.control.work_book import PATIENCE_S
 from grove_server.placement import CliqueRequest, Cluster, Placement, place
 from grove_server.resources.cluster import Node
 from grove_server.resources.meta import Key, Kind, Metadata
@@ -32,6 +33,7 @@ from tests.bench.figures import Figure, Target, figure
 from tests.bench.placement import ONE_GPU, TOPOLOGY, gang
 from tests.server import ServerProcess
 from tests.tidy.sources import ROOT
+from tests.waiting import until
 
 NODES: Final = """\
 apiVersion: grove.io/v1alpha1
@@ -43,6 +45,7 @@ spec:
 """
 _GANGS: Final = 2_000
 _ROUNDS: Final = 3
+_MARGIN_S: Final = 0.3
 
 
 def run() -> Iterator[Figure]:
@@ -65,6 +68,7 @@ async def _service() -> list[Figure]:
                 for number in range(_ROUNDS):
                     before_s = _cpu_s(server)
                     rates.append(_GANGS / await _deploy_s(channel, f"round-{number}"))
+                    await _until_told(process.data_dir)
                     cpu_rates.append(_GANGS / (_cpu_s(server) - before_s))
     finally:
         shutil.rmtree(folder)
@@ -97,6 +101,16 @@ async def _until_placed(stub: pod_gang_pb2_grpc.PodGangServiceAsyncStub, missing
             missing.discard(response.object.metadata.name)
             if not missing:
                 return
+
+
+async def _until_told(data_dir: Path) -> None:
+    """Return when the server has written nothing for longer than any status waits."""
+
+    def is_told() -> bool:
+        written_at = max(path.stat().st_mtime for path in data_dir.iterdir())
+        return time.time() - written_at > PATIENCE_S + _MARGIN_S
+
+    await until(is_told, "everything is told", within_s=120)
 
 
 def _slow(name: str) -> pod_clique_set_pb2.PodCliqueSet:

@@ -34,6 +34,15 @@ CLASSES: Final = """\
 """
 
 
+UNDER_A_LIMIT: Final = """\
+{apiVersion: grove.io/v1alpha1, kind: Queue, metadata: {name: top}, spec: {limit: {cpu: 2}}}
+---
+{apiVersion: grove.io/v1alpha1, kind: Queue, metadata: {name: a}, spec: {parent: top, guarantee: {cpu: 1}}}
+---
+{apiVersion: grove.io/v1alpha1, kind: Queue, metadata: {name: b}, spec: {parent: top}}
+"""
+
+
 def wanted(
     name: str,
     pods: int,
@@ -183,6 +192,49 @@ async def test_queues_limit_lend_and_take_back(stage: Stage) -> None:
         return str(json.loads("\n".join(answer.lines)).get("status", {}).get("used", {}).get("cpu", ""))
 
     await until_seen(used, lambda seen: seen == "2", lambda seen: f"lender uses 2 cpu: {seen}")
+
+
+async def test_queues_that_take_back_at_once_keep_each_others_guarantees(stage: Stage) -> None:
+    """Four owners come while the first victims still stop: both queues end with what they are guaranteed."""
+    await stage.apply(
+        "{apiVersion: grove.io/v1alpha1, kind: Queue, metadata: {name: borrower}, spec: {guarantee: {cpu: 1}}}"
+    )
+    for number in range(4):
+        await stage.apply(slow(wanted(f"guest{number}", 1, queue="borrower")))
+    for number in range(4):
+        await stage.runs(f"guest{number}", 1)
+    owners = [wanted(f"owner{number}", 1, queue="lender") for number in range(4)]
+    await stage.apply(owners[0])
+    told = await stage.waits("owner0-0", "WaitingForVictims")
+    assert "queue lender takes back from queue borrower" in told["message"]
+    await stage.apply("\n---\n".join(owners[1:]))
+
+    async def staying() -> dict[str, int]:
+        return {name: sum([len(await stage.pods(f"{name}{at}")) for at in range(4)]) for name in ("owner", "guest")}
+
+    await until_seen(staying, lambda seen: seen["owner"] == 2, lambda seen: f"the owner has what is guaranteed: {seen}")
+    assert await staying() == {"owner": 2, "guest": 2}
+    await stage.waits("owner3-0", "InsufficientCapacity")
+
+
+async def test_a_guarantee_holds_where_the_limit_above_is_reached(stage: Stage) -> None:
+    """A sibling that borrows gives up what a queue is guaranteed, though nodes are free."""
+    await stage.apply(UNDER_A_LIMIT)
+    for number in range(2):
+        await stage.apply(slow(wanted(f"guest{number}", 1, queue="b")))
+        await stage.runs(f"guest{number}", 1)
+    await stage.apply(wanted("mine", 1, queue="a"))
+    await stage.waits("mine-0", "WaitingForVictims")
+    await stage.runs("mine", 1)
+    assert [len(await stage.pods(f"guest{number}")) for number in range(2)] in ([1, 0], [0, 1])
+
+
+def slow(text: str) -> str:
+    """Return a set whose pods take a moment to stop."""
+    document = json.loads(text)
+    for clique in document["spec"]["template"]["cliques"]:
+        clique["annotations"] = {"fake.grove.io/stop-delay": "8s"}
+    return json.dumps(document)
 
 
 async def test_a_large_gang_outwaits_a_stream_of_small_ones(stage: Stage) -> None:

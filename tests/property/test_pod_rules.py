@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grove_server.control.solver_worker import solve
 from grove_server.placement import (
     Budget,
     CliquePlacement,
@@ -23,6 +25,8 @@ from grove_server.placement import (
     Verdict,
     place,
 )
+from grove_server.placement.solver_model import solved_placement, solver_model
+from grove_server.placement.solver_program import SolverOutcome
 from grove_server.placement.violations import violations
 from tests.placement_cases import HOST, RACK, ZONE
 
@@ -152,3 +156,77 @@ def test_one_clique_under_one_rule_is_decided_exactly(
     if isinstance(result, Verdict):
         assert result.proof
         assert not _is_possible(cluster, request), result.sentence()
+
+
+@settings(max_examples=150, deadline=None)
+@given(_clusters(), _gangs(cliques_max=3))
+def test_the_solver_decides_exactly_under_rules_between_pods(cluster: Cluster, request: GangRequest) -> None:
+    """Asked about gangs that rules bind, the program has a point exactly if brute force finds a way, and it holds."""
+    model = solver_model(cluster, request)
+    if model is None:
+        return
+    answer = solve(model.question, 60)
+    is_possible = _is_possible(cluster, request)
+    if answer.outcome is not SolverOutcome.FOUND:
+        assert not is_possible or not model.question.covers_all
+        return
+    assert is_possible
+    placement = solved_placement(cluster, model, answer)
+    assert placement is not None
+    assert violations(cluster, request, placement) == []
+
+
+def test_what_the_search_misses_under_rules_the_solver_finds() -> None:
+    """Of gangs that a straight pass does not place the solver places some, and none that was proven impossible."""
+    found = 0
+    for seed in range(150):
+        cluster, request = tangled(seed)
+        if isinstance(place(cluster, request, budget=Budget(steps_max=0)), Placement):
+            continue
+        verdict, model = place(cluster, request), solver_model(cluster, request)
+        answer = None if model is None else solve(model.question, 60)
+        if model is None or answer is None or answer.outcome is not SolverOutcome.FOUND:
+            continue
+        assert isinstance(verdict, Placement) or not verdict.proof, f"seed {seed}"
+        placement = solved_placement(cluster, model, answer)
+        assert placement is not None, f"seed {seed}"
+        assert violations(cluster, request, placement) == []
+        found += 1
+    assert found > 0
+
+
+def test_others_that_are_still_to_come_open_domains() -> None:
+    """Pods that go with their own kind or with others of the gang may be in several domains; no proof denies it."""
+    cluster, request = tangled(24)
+    result, model = place(cluster, request), solver_model(cluster, request)
+    assert isinstance(result, Placement) or not result.proof, result.sentence()
+    assert model is not None
+    assert solved_placement(cluster, model, solve(model.question, 60)) is not None
+
+
+def tangled(seed: int) -> tuple[Cluster, GangRequest]:
+    """Return a gang of three cliques that keep apart from each other crosswise, on few nodes, by seed."""
+    chance = random.Random(seed)
+    nodes = [
+        NodeState(
+            name=f"n{at}",
+            labels={HOST: f"n{at}", RACK: str(at // 2), ZONE: "0", SIDE: str(chance.randint(0, 2))},
+            allocatable={"cpu": chance.randint(1, 3), "pods": 4},
+        )
+        for at in range(6)
+    ]
+    names = ["c0", "c1", "c2"]
+    members = tuple(
+        CliqueRequest(name=n, shape=PodShape(requests=(("cpu", chance.randint(1, 2)),)), minimum=2) for n in names
+    )
+    rules = tuple(
+        PodRule(
+            kind=chance.choice([RuleKind.APART, RuleKind.APART, RuleKind.TOGETHER]),
+            key=chance.choice([HOST, RACK, SIDE]),
+            cliques=(chance.choice(names),),
+            others=tuple(sorted(chance.sample(names, chance.randint(1, 2)))),
+            text="app=x",
+        )
+        for _ in range(2)
+    )
+    return Cluster(nodes), GangRequest(name="gang", members=members, topology=LEVELS, rules=rules)

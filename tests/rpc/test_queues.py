@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 import pytest
 
@@ -188,3 +190,20 @@ async def test_a_set_with_an_unknown_queue_is_told_so(rpc: Harness, text: str) -
     await rpc.apply_text(text)
     warnings = (await rpc.apply("demo", labels={"kai.scheduler/queue": "search"})).warnings
     assert any("QueueUnknown" in warning for warning in warnings) == ("search" not in text)
+
+
+async def test_two_moves_at_once_make_no_circle(rpc: Harness) -> None:
+    """Of two changes at the same moment that would make a circle together one is refused, as if it came later."""
+    for name in ("one", "two", "three"):
+        await rpc.queues.Apply(queue_pb2.QueueServiceApplyRequest(queue=queue(name)))
+    below = queue("three", parent="two")
+    await rpc.queues.Apply(queue_pb2.QueueServiceApplyRequest(queue=below))
+    moves = [queue("one", parent="three"), queue("two", parent="one")]
+    answers = await asyncio.gather(
+        *(rpc.queues.Apply(queue_pb2.QueueServiceApplyRequest(queue=each)) for each in moves), return_exceptions=True
+    )
+    assert sum(isinstance(each, BaseException) for each in answers) == 1
+    parents = {}
+    for name in ("one", "two"):
+        parents[name] = (await rpc.queues.Get(queue_pb2.QueueServiceGetRequest(name=name))).spec.parent
+    assert sorted(parents.values()) in (["", "three"], ["", "one"])

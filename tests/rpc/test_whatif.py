@@ -147,6 +147,8 @@ async def test_nodes_added_take_what_did_not_fit(turning: Harness) -> None:
     answer = await simulated(turning, text, added_nodes=pool)
     assert answer.fits
     assert {each.node for each in answer.gangs[0].explanation.assignments} == {"n1", "more-0"}
+    # The new node may be drained, too, in the same question.
+    assert not (await simulated(turning, text, added_nodes=pool, drained_nodes=["more-0"])).fits
 
 
 @pytest.mark.parametrize("gone", ["pcs/a", "pg/a-0"])

@@ -235,6 +235,11 @@ class Books:
             if version > seen and (pod.metadata.namespace, pod.identity.gang) == key
         ]
 
+    def all_lost_unseen(self, decided_at_s: float) -> list[Pod]:
+        """Return bound pods of all gangs that were lost, but not yet so for whoever decided at that time."""
+        seen = self.seen_at(decided_at_s)
+        return [pod for version, pod in self._losses if version > seen]
+
     def seen_at(self, decided_at_s: float) -> int:
         """Return the version that whoever decided at that time saw for certain."""
         at = bisect_left(self._seen, (decided_at_s, -1))

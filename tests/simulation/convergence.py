@@ -57,7 +57,7 @@ def differences(server: SimServer, books: Books) -> Iterator[str]:
         # Back-offs, deadlines of updates, clocks of broken units.
         yield f"the workload loop has plans in {due_s - server.loop.time():.1f} s"
         return
-    if server.plane.placement._is_telling_queues:
+    if server.plane.placement.afterwards.is_telling:
         yield "queues are told how they stand in a moment"
         return
     yield from _memory_is_the_disk(server, books)

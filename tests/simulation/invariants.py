@@ -71,7 +71,7 @@ def check_commit(books: Books, commit: Commit, previous: Previous, decided_at_s:
     for node in sorted(nodes):
         yield from check_node(books, node)
     yield from note_placed(books, previous, decided_at_s)
-    yield from check_evictions(books, commit.cause, previous)
+    yield from check_evictions(books, commit.cause, previous, decided_at_s)
     if bound:
         if commit.cause != PLACEMENT:
             yield f"{bound[0].metadata.name} got its node from {commit.cause}"

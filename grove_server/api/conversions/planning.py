@@ -15,6 +15,7 @@ from grove_server.control.planning import PlannedMoves
 from grove_server.placement.alternatives import Alternative
 from grove_server.placement.fragmentation import Fragmentation, LargestGang
 from grove_server.placement.gang_facts import is_leaving
+from grove_server.placement.trial import SUCCESSOR
 
 _MILLI = 1_000
 
@@ -37,7 +38,10 @@ def simulated_gang(gang: SimulatedGang) -> pb.SimulatedGang:
             # They go without being told to.
             continue
         namespace, _, name = victim.gang.partition("/")
-        pods = [pod.partition("/")[2] for pod in victim.pods]
+        # Those that would only be made in the course of it have no names yet.
+        pods = [pod.partition("/")[2] for pod in victim.pods if not pod.endswith(SUCCESSOR)]
+        if not pods:
+            continue
         message.evictions.add(
             namespace=namespace, name=name, kind=victim.kind.value, priority=victim.priority, pods=pods
         )

@@ -19,6 +19,7 @@ from grove_server.placement.picture_svg import svg_of
 from grove_server.placement.picture_text import text_of
 from grove_server.placement.results import Placement
 from grove_server.placement.shapes import node_state
+from grove_server.placement.waiting import NOT_ANSWERED
 from grove_server.placement.whatif import ClusterChange
 from grove_server.resources.cluster import ClusterTopologyBinding, Node
 from grove_server.resources.meta import Kind
@@ -87,10 +88,14 @@ class PlacementService:
                 metadata={"gang_count": str(answer.gang_count), "limit": str(limit)},
             )
         gangs = [simulated_gang(gang) for gang in answer.gangs]
+        warnings = [warning for result in results for warning in result.warnings]
+        cut = sum(gang.decision.waiting_reason == NOT_ANSWERED for gang in answer.gangs)
+        if cut:
+            warnings.append(f"{cut} of {len(gangs)} gangs were not answered within the budget of one question")
         return pb.PlacementServiceSimulateResponse(
             gangs=gangs,
             fits=all(gang.fits for gang in gangs),
-            warnings=[warning for result in results for warning in result.warnings],
+            warnings=warnings,
             resource_version=str(version),
             largest_gangs=largest_messages(answer.largest),
             figures=None if answer.figures is None else cluster_figures(answer.figures),
@@ -160,7 +165,9 @@ class PlacementService:
         if len(request.drained_nodes) + len(request.without) > NAMES_MAX:
             raise invalid_request("drained_nodes", f"one question may change at most {NAMES_MAX} nodes, sets and gangs")
         reader = self._backend.shared.store.read()
-        missing = [name for name in request.drained_nodes if reader.get(Node, "", name) is None]
+        added = await self._added(request.added_nodes) if request.added_nodes else ()
+        known = {state.name for state in added}
+        missing = [name for name in request.drained_nodes if name not in known and reader.get(Node, "", name) is None]
         if missing:
             raise not_found(Kind.NODE.value, "", missing)
         gone: dict[Kind, list[tuple[str, str]]] = {Kind.POD_CLIQUE_SET: [], Kind.POD_GANG: []}
@@ -173,7 +180,7 @@ class PlacementService:
                 raise not_found(kind.value, namespace, [name])
             gone[kind].append((namespace, name))
         return ClusterChange(
-            nodes_added=await self._added(request.added_nodes) if request.added_nodes else (),
+            nodes_added=added,
             nodes_drained=tuple(request.drained_nodes),
             sets_gone=tuple(gone[Kind.POD_CLIQUE_SET]),
             gangs_gone=tuple(gone[Kind.POD_GANG]),

@@ -12,12 +12,12 @@ stopped, is not decided here.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 from grove_server.lifecycle.availability import PodCounts
 from grove_server.lifecycle.copy import CliqueState
 from grove_server.resources.labels import SET_REVISION
+from grove_server.resources.replacing import replace
 from grove_server.resources.rollout import CliqueUpdate, GroupUpdate
 from grove_server.resources.workload import Pod, PodClique, PodCliqueScalingGroup
 

@@ -13,13 +13,14 @@ current revision. While a set is paused nobody gets or keeps a turn.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from grove_server.lifecycle.copy import CopySummary
 from grove_server.lifecycle.copy_totals import CopySums, CopyTotals
 from grove_server.lifecycle.orders import UpdateOrder
 from grove_server.resources.manifest import ON_DELETE, ROLLING_RECREATE, UpdateStrategy
+from grove_server.resources.replacing import replace
 from grove_server.resources.rollout import UpdateProgress, UpdatingCopy
 from grove_server.resources.workload import PodCliqueSet
 

@@ -13,13 +13,13 @@ when it is replaced, is not decided here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from fractions import Fraction
 from typing import Final
 
 from grove_server.lifecycle.copy import CliqueState
 from grove_server.lifecycle.plan import Plan
 from grove_server.resources.labels import SET_REVISION, pod_labels
+from grove_server.resources.replacing import replace
 from grove_server.resources.workload import Pod
 
 _ALL: Final = Fraction(1)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from grove_server.admission.findings import InvalidResourceError
+from grove_server.resources.labels import PREEMPTION_DELAY
 from grove_server.resources.queues import QueueSpec
 from grove_server.resources.schema import SchemaError
 from tests.manifest_cases import Json, admit, changed, clique, pod_clique_set, setting, told, violations_of
@@ -154,3 +155,16 @@ def test_all_of_a_set_is_in_one_queue() -> None:
     assert [v.path for v in violations_of(manifest)] == ["spec.template.cliques[1].annotations[grove.io/queue]"]
     named = changed(manifest, setting("metadata.annotations", {"grove.io/queue": "Not One"}))
     assert "metadata.annotations[grove.io/queue]" in [v.path for v in violations_of(named)]
+
+
+@pytest.mark.parametrize("delay", ["2m", "0s", "24h"])
+def test_a_preemption_delay_of_a_day_at_most_is_fine(delay: str) -> None:
+    """The annotation is taken as it is."""
+    assert refusals(changed(queue("a"), setting("metadata.annotations", {PREEMPTION_DELAY: delay}))) == {}
+
+
+@pytest.mark.parametrize("delay", ["25h", "-1s", "soon"])
+def test_other_preemption_delays_are_refused(delay: str) -> None:
+    """What is no duration, less than nothing or more than a day is refused with the annotation's path."""
+    document = changed(queue("a"), setting("metadata.annotations", {PREEMPTION_DELAY: delay}))
+    assert set(refusals(document)) == {f"metadata.annotations[{PREEMPTION_DELAY}]"}

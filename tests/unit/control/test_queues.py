@@ -187,6 +187,8 @@ async def test_a_large_gang_is_not_starved(plane: Plane) -> None:
     await plane.until(lambda: bool(plane.control.placement.room.set_asides.earmarks), "a rack is set aside")
     await plane.until_quiet()
     [earmark] = plane.control.placement.room.set_asides.earmarks
+    assert earmarked(plane, "large-0")[0] == "True"
+    assert "is set aside for it" in earmarked(plane, "large-0")[1]
     rack = dict(earmark.path)["example.com/rack"]
     await plane.until(lambda: any(each.reason == "Earmarked" for each in plane.all(Event)), "told")
     inside = [
@@ -201,12 +203,34 @@ async def test_a_large_gang_is_not_starved(plane: Plane) -> None:
     assert "set aside for default/large-0" in plane.one(PodGang, "small-0").status.message
     await plane.delete_set(inside[1])
     await runs(plane, "large", 2)
+    assert earmarked(plane, "large-0") == ("False", "")
+    assert earmarked(plane, "small-0") == ("", "")
     assert not plane.control.placement.room.set_asides.earmarks
     [other, *_] = [pod.identity.set_name for pod in plane.pods() if pod.identity.set_name not in ("large", "small")]
     await plane.delete_set(other)
     await runs(plane, "small", 1)
     condition = find_condition(plane.one(PodGang, "small-0").status.conditions, "Scheduled")
     assert condition is not None
+
+
+def earmarked(plane: Plane, gang: str) -> tuple[str, str]:
+    """Return what a gang says of a domain that is set aside for it."""
+    condition = find_condition(plane.one(PodGang, gang).status.conditions, "Earmarked")
+    return ("", "") if condition is None else (condition.status, condition.message)
+
+
+async def test_an_earmark_that_is_given_up_is_told(plane: Plane) -> None:
+    """A queue that sets nothing aside any more has its gang say so."""
+    await plane.put(binding(), *(worker(i) for i in range(2)))
+    await plane.put(queue("q", earmark_after="5m0s"))
+    await plane.apply(in_queue("a", "q", 1), uid="a")
+    await plane.until_ready(1)
+    await plane.apply(in_queue("large", "q", 2, topologyConstraint=pack("rack")), uid="large")
+    await waits(plane, "large-0", "InsufficientCapacity")
+    plane.clock.advance(301.0)
+    await plane.until(lambda: earmarked(plane, "large-0")[0] == "True", "a rack is set aside")
+    await plane.put(queue("q", earmark_after="never"))
+    await plane.until(lambda: earmarked(plane, "large-0")[0] == "False", "and is not any more")
 
 
 async def test_a_queue_shows_how_it_stands(plane: Plane) -> None:

@@ -11,9 +11,14 @@ import pytest
 
 from grove_server.control.planning import PlannedSets, _while_wanted
 from grove_server.placement.clearing import plan_clearing
+from grove_server.placement.consolidation import Move
 from grove_server.placement.moment import Moment, Running
-from grove_server.placement.waiting import QUEUE_BLOCKED, QUEUE_LIMIT, WAITING_FOR_PODS
-from grove_server.placement.whatif import NO_CHANGE, AbandonedError, ClusterChange
+from grove_server.placement.preemption import VictimKind
+from grove_server.placement.requests import Budget
+from grove_server.placement.results import CliquePlacement, Placement, PodBinding
+from grove_server.placement.rounds import AbandonedError
+from grove_server.placement.waiting import NOT_ANSWERED, QUEUE_BLOCKED, QUEUE_LIMIT, WAITING_FOR_PODS
+from grove_server.placement.whatif import NO_CHANGE, ClusterChange, WhatIf, ask_what_if
 from grove_server.resources.meta import Metadata, key_of
 from grove_server.resources.priority import PriorityClass
 from grove_server.resources.queues import QUEUE, QUEUE_UNKNOWN, STRICT, Queue, QueueSpec
@@ -161,9 +166,11 @@ async def test_a_limit_holds_in_what_ifs(plane: Plane) -> None:
     [gang] = (await asked(plane, in_queue("u", "q", 3, 1))).gangs
     assert (gang.fits, gang.surplus_placed, gang.surplus_count) == (True, 0, 2)
     assert gang.decision.message == ""
-    raised = a_queue("q", limit={"pods": "5"})
-    [gang] = (await asked(plane, in_queue("u", "q", 3, 1), queues=(raised,))).gangs
-    assert (gang.fits, gang.surplus_placed) == (True, 2)
+    for limit, placed in (("5", 0), ("7", 1)):
+        # The one that waits is before it.
+        raised = a_queue("q", limit={"pods": limit})
+        [gang] = (await asked(plane, in_queue("u", "q", 3, 1), queues=(raised,))).gangs
+        assert (gang.fits, gang.surplus_placed) == (True, placed)
 
 
 async def test_an_unknown_queue_takes_no_gangs(plane: Plane) -> None:
@@ -229,7 +236,7 @@ async def test_a_drained_gang_whose_other_pod_leaves_waits_for_it(plane: Plane) 
     moment = Moment(plane.control.placement.cluster.fork(), plane.all(PodGang), running, {})
     assert [seat.gang[0] for seat in moment.occupancy().seats if seat] == ["d", "~"]
     [displaced] = moment.drain([a.node])
-    assert moment.trial().ask(displaced).waiting_reason == WAITING_FOR_PODS
+    assert moment.trial().decide_minimum(displaced).waiting_reason == WAITING_FOR_PODS
 
 
 async def test_a_class_that_comes_with_the_question_counts(plane: Plane) -> None:
@@ -278,3 +285,42 @@ async def test_a_plan_of_moves_ends_when_nobody_waits(plane: Plane) -> None:
     request_of = _while_wanted(moment.request_of, lambda: True)
     with pytest.raises(AbandonedError):
         plan_clearing(moment.cluster, moment.occupancy(), (HOST,), HOST, request_of=request_of)
+
+
+async def test_a_question_without_work_left_says_so(plane: Plane) -> None:
+    """Gangs that the budget did not reach are told to be unanswered, and those before them as they are."""
+    await plane.put(*(worker(i) for i in range(4)))
+    take = plane.control.planning._moment()
+    owners = [admitted(manifest([clique("a")], name=f"s{n}"), uid=f"s{n}") for n in range(4)]
+    answer = ask_what_if(take(), WhatIf(sets=owners, budget=Budget(steps_max=4)))
+    assert answer.is_cut
+    assert [each.fits for each in answer.answers] == [True, True, False, False]
+    assert {each.waiting_reason for each in answer.answers if not each.fits} == {NOT_ANSWERED}
+    whole = ask_what_if(take(), WhatIf(sets=owners))
+    assert not whole.is_cut
+
+
+async def test_who_waits_takes_the_room_that_a_question_frees(plane: Plane) -> None:
+    """A what-if that frees a place does not promise it to a new set when an older one waits for it."""
+    await plane.put(worker(0))
+    await same(plane, manifest([clique("a")], name="first"))
+    await same(plane, manifest([clique("a")], name="second"))
+    without = ClusterChange(sets_gone=(("default", "first"),))
+    assert not told(await asked(plane, manifest([clique("a")], name="third"), change=without))["third-0"][0]
+
+
+async def test_a_pod_that_may_stay_is_no_move(plane: Plane) -> None:
+    """Of a gang that moves, pods whose node is among the new places stay there and are not listed."""
+    await plane.put(*(worker(i) for i in range(3)))
+    await plane.apply(manifest([clique("a", 2)]))
+    await plane.until_ready(2)
+    moment = plane.control.planning._moment()()
+    pods = tuple(f"default/{pod.metadata.name}" for pod in plane.pods())
+    there = [pod.node for pod in plane.pods()]
+    (free,) = {"n0", "n1", "n2"} - set(there)
+    shape = moment.stage.shape_of(plane.pods()[0].template)
+    bindings = (PodBinding(free, ()), PodBinding(there[0], ()))
+    places = CliquePlacement(name=plane.pods()[0].identity.name, shape=shape, minimum=2, bindings=bindings)
+    placement = Placement(gang="s-0", cliques=(places,), domains=(), score=1.0, reasons=(), generation=0)
+    move = Move(gang="default/s-0", kind=VictimKind.GANG, pods=pods, placement=placement)
+    assert [(each.from_node, each.to_node) for each in moment.moved(move)] == [(there[1], free)]

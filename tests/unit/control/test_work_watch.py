@@ -9,7 +9,7 @@ import pytest
 
 from grove_server.control.indexes import store_indexes
 from grove_server.control.node_troubles import NodeTroubles
-from grove_server.control.work_book import SOON_S, WorkBook
+from grove_server.control.work_book import PATIENCE_S, SOON_S, WorkBook
 from grove_server.control.work_watch import WorkWatch
 from grove_server.control.workkeys import WorkKey
 from grove_server.lifecycle.blueprint import draw_blueprint
@@ -85,5 +85,27 @@ async def test_an_update_that_waits_for_a_pod_hears_of_it(
     assert due_at is not None
     assert max(due_at, NOW) == pytest.approx(NOW + wait_s)
     assert book.queue.take(NOW + wait_s) == COPY
+    watch.stop()
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("is_leaving", "wait_s"), [(False, SOON_S + PATIENCE_S), (True, SOON_S)], ids=["placed", "told to leave"]
+)
+async def test_that_a_pod_has_its_place_is_told_when_it_is_calm(is_leaving: bool, wait_s: float) -> None:
+    """While much waits for the disk a place is told later and with what follows; a pod that has to leave is not."""
+    store = VolatileStore(indexes=store_indexes())
+    await store.open()
+    pod = first_pod(admitted(manifest([clique("a")])))
+    await store.commit([Put(pod)], cause="test")
+    book = WorkBook(store)
+    watch = WorkWatch(store, StillClock(), book, NodeTroubles(store, StillClock()))
+    watch.start()
+    while (key := book.queue.take(NOW)) is not None:
+        book.queue.done(key)
+    changed = replace(pod, node="n0", scheduled_at=NOW, draining_at=NOW if is_leaving else None)
+    await store.commit([Put(changed)], cause="placement")
+    assert book.queue.next_due_at(is_calm=False) == pytest.approx(NOW + wait_s)
+    assert book.queue.take(NOW + SOON_S, is_calm=True) == COPY
     watch.stop()
     await store.close()

@@ -12,7 +12,7 @@ from grove_server.control.workqueue import WorkQueue
 @pytest.fixture
 def queue() -> WorkQueue[str]:
     """Return an empty queue with a delay of one second."""
-    return WorkQueue(soon_s=1.0)
+    return WorkQueue(soon_s=1.0, patience_s=3.0)
 
 
 def drain(queue: WorkQueue[str], now: float) -> list[str]:
@@ -110,7 +110,7 @@ def test_nothing_is_lost_and_nothing_runs_twice_at_a_time(queue: WorkQueue[str],
     for step in range(400):
         now += dice.choice((0.0, 0.0, 0.3, 2.0))
         key = dice.choice("abcde")
-        match dice.randrange(6):
+        match dice.randrange(7):
             case 0:
                 queue.add(key)
                 changed[key] = step
@@ -120,12 +120,15 @@ def test_nothing_is_lost_and_nothing_runs_twice_at_a_time(queue: WorkQueue[str],
             case 2:
                 queue.add_at(key, now + dice.random() * 5)
                 changed[key] = step
-            case 3 if working:
+            case 3:
+                queue.add_calm(key, now + dice.random(), is_last=dice.random() < 0.5)
+                changed[key] = step
+            case 4 if working:
                 done = dice.choice(sorted(working))
                 working.discard(done)
                 queue.done(done)
             case _:
-                taken = queue.take(now)
+                taken = queue.take(now, is_calm=dice.random() < 0.5)
                 if taken is not None:
                     assert taken not in working
                     working.add(taken)
@@ -159,3 +162,31 @@ def test_waits_that_are_over_take_no_room() -> None:
         queue.done("a")
     assert len(queue._timed) < 2_000
     assert queue.take(59_999.0) == "a"
+
+
+def test_what_waits_for_calm_waits_no_longer_than_a_bound() -> None:
+    """It is due at its time when it is calm, and otherwise when its patience is over; those behind come after it."""
+    queue: WorkQueue[str] = WorkQueue(soon_s=1.0, patience_s=10.0)
+    queue.add_calm("set", 1.0, is_last=True)
+    queue.add_calm("copy", 2.0)
+    assert queue.next_due_at() == 1.0
+    assert queue.next_due_at(is_calm=False) == 11.0
+    assert queue.take(10.9, is_calm=False) is None
+    assert queue.take(11.0, is_calm=False) == "set"
+    queue.done("set")
+    queue.add_calm("set", 2.0, is_last=True)
+    assert drain(queue, 2.0) == ["copy", "set"]
+    assert queue.next_due_at() is None
+
+
+def test_what_waits_for_calm_is_overtaken() -> None:
+    """A change that does not wait for calm takes what waits with it, once."""
+    queue: WorkQueue[str] = WorkQueue(soon_s=1.0, patience_s=10.0)
+    queue.add_calm("a", 0.0)
+    queue.add_soon("a", 0.0)
+    assert not queue.is_idle
+    assert queue.take(1.0, is_calm=False) == "a"
+    queue.done("a")
+    assert queue.take(100.0) is None
+    assert queue.next_due_at() is None
+    assert queue.is_idle

@@ -57,6 +57,7 @@ def test_surplus_goes_before_gangs_of_lower_priority() -> None:
     assert isinstance(plan, Preemption)
     assert [(victim.kind, victim.pods) for victim in plan.victims] == [(VictimKind.SURPLUS, ("rich-w-1",))]
     assert (plan.cost.gangs_broken, plan.cost.surplus_pods) == (0, 1)
+    assert plan.reasons[1] == "who leaves: rich-w-1"
 
 
 def test_surplus_beyond_its_budget_stays() -> None:

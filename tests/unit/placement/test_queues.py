@@ -15,6 +15,7 @@ from grove_server.placement.queues import (
     QueueTree,
     check_queues,
 )
+from grove_server.placement.requests import GPU_SHARE
 from grove_server.placement.turns import HeadsOfLine, WaitingGang, order_gangs
 from tests.placement_cases import clique, gang
 
@@ -173,3 +174,35 @@ def test_a_strict_queue_blocks_only_what_competes_for_the_same_nodes() -> None:
     assert heads.blocker_of("strict", gang(clique("w", 1, wants("b200")))) is None
     assert heads.blocker_of("strict", gang(clique("w", 1, wants("b300", 0)))) is None
     assert heads.blocker_of("loose", gang(clique("w", 1, wants("b300")))) is None
+
+
+def test_a_share_of_a_gpu_counts_as_the_fraction_that_it_is() -> None:
+    """Limits, guarantees and fair shares speak of GPUs; two halves are one of them."""
+    tree = QueueTree(
+        [_queue("q", limit={GPU_RESOURCE: 2}), _queue("r", guarantee={GPU_RESOURCE: 1}), _queue("s", weight=1.0)]
+    )
+    used = {"q": {GPU_RESOURCE: 1, GPU_SHARE: 500}}
+    assert tree.admits("q", {GPU_SHARE: 500}, used) == ()
+    (refusal,) = tree.admits("q", {GPU_SHARE: 600}, used)
+    assert refusal.sentence() == "queue q would use 2.1 of nvidia.com/gpu, its limit is 2"
+    (refusal,) = tree.admits("q", {GPU_RESOURCE: 1}, used)
+    assert refusal.would_use == 2500
+    assert tree.is_within_guarantee("r", {GPU_SHARE: 1000}, {})
+    assert not tree.is_within_guarantee("r", {GPU_SHARE: 1000}, {"r": {GPU_SHARE: 1}})
+    shares = fair_shares(tree, {GPU_RESOURCE: 4}, used | {"s": {GPU_RESOURCE: 9}})
+    assert shares["q"][GPU_RESOURCE] == pytest.approx(1.5)
+    assert shares["s"][GPU_RESOURCE] == pytest.approx(2.5)
+
+
+def test_what_is_guaranteed_below_a_queue_is_in_its_share() -> None:
+    """A parent without a guarantee of its own gets what those below it are promised; the difference is borrowed."""
+    tree = QueueTree([_queue("top"), _queue("x", "top", guarantee={"gpu": 8}), _queue("other", weight=3.0)])
+    shares = fair_shares(tree, {"gpu": 12}, {"x": {"gpu": 8}, "other": {"gpu": 12}})
+    assert [shares[name]["gpu"] for name in ("top", "x", "other")] == pytest.approx([8, 8, 4])
+
+
+def test_a_queue_wants_no_more_than_limits_below_it_allow() -> None:
+    """The wishes of a queue that is capped leave the rest to others."""
+    tree = QueueTree([_queue("top"), _queue("x", "top", limit={"gpu": 2}), _queue("other")])
+    shares = fair_shares(tree, {"gpu": 12}, {"x": {"gpu": 90}, "other": {"gpu": 90}})
+    assert [shares[name]["gpu"] for name in ("top", "x", "other")] == pytest.approx([2, 2, 10])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -336,3 +339,16 @@ def test_a_file_that_cannot_be_used_is_a_usage_error(
     printed = capsys.readouterr()
     assert told in printed.err
     assert not printed.out
+
+
+def test_a_reader_that_has_enough_is_no_fault(files: Files) -> None:
+    """Output into a pipe that nobody reads any more ends quietly, with the exit code of what was found."""
+    cluster = str(files.objects(node("n0"), node("n1")))
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        command = [sys.executable, "-m", "grove_server.replay", "--nodes", cluster]
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (EXIT_OK, "")
