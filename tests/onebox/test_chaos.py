@@ -153,7 +153,7 @@ async def test_no_process_is_lost_doubled_or_orphaned(tmp_path: Path) -> None:
 
 
 @pytest.mark.crash
-@pytest.mark.parametrize("seed", [11])
+@pytest.mark.parametrize("seed", [11, 12])
 async def test_no_process_is_lost_doubled_or_orphaned_50_times(tmp_path: Path, seed: int) -> None:
-    """The same, 50 times."""
+    """The same, 50 times in a row."""
     await survive(tmp_path, ROUNDS_LONG, seed)
