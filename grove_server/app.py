@@ -173,12 +173,13 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         stack.push_async_callback(store.close)
         # Ports and certificates come before the store is changed: a start that is refused leaves everything as it was.
         server = Server(settings, store, load)
+        if server.one_box is not None:
+            stack.callback(server.one_box.close)
         server.api.bind()
         stack.push_async_callback(server.api.stop)
         await _start_probes(server, settings, stack)
         clock = SystemClock()
         if server.one_box is not None:
-            stack.callback(server.one_box.console.close)
             cluster = replace(cluster, nodes=(await server.one_box.node.find(),))
         seeded = await seed_cluster(store, cluster, now=clock.now(), new_uid=lambda: str(uuid.uuid4()))
         _log.info(

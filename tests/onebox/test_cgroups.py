@@ -132,6 +132,8 @@ def test_groups_of_this_machine_can_be_made_and_removed(tmp_path: Path, containe
         assert groups.leftovers() == ({"uid"} if folders else set())
         groups.remove("uid")
         assert groups.leftovers() == set()
+        groups.close()
+        assert not any(hierarchy.base.exists() for hierarchy in groups.hierarchies)
     finally:
         for hierarchy in groups.hierarchies:
             remove_tree(hierarchy.base)

@@ -142,6 +142,9 @@ class ProcessRuntime:
         cares = list(self._cares.values())
         if pods is PodsOnExit.STOP:
             await asyncio.gather(*(care.end(self._exit_grace_s) for care in cares))
+            for care in cares:
+                # Made anew at the next start; what is in their volumes is kept for it.
+                self._parts.outfitter.groups.remove(care.uid)
         else:
             await asyncio.gather(*(care.pause() for care in cares))
         if self._reaping:

@@ -21,7 +21,7 @@ from typing import Final
 from grove_server.lifecycle.plan import Note
 from grove_server.runtime.interface import Clock
 from grove_server.runtime.process.agent import Parts, ProcessRuntime
-from grove_server.runtime.process.cgroups import memory_limit_bytes, open_groups
+from grove_server.runtime.process.cgroups import ControlGroups, memory_limit_bytes, open_groups
 from grove_server.runtime.process.console import Console
 from grove_server.runtime.process.console import NodeFacts as ConsoleFacts
 from grove_server.runtime.process.gpus import GpuWatch
@@ -58,6 +58,12 @@ class OneBox:
     runtime: ProcessRuntime
     node: NodeKeeper
     console: Console
+    groups: ControlGroups
+
+    def close(self) -> None:
+        """Give back what was taken to put it together; to be called when the runtime has stopped, or never began."""
+        self.console.close()
+        self.groups.close()
 
 
 def count_running(data_dir: Path) -> int:
@@ -77,6 +83,7 @@ def assemble(
     """Put the runtime of this machine together over an open *store*; nothing runs yet. Raises MachineError."""
     if sys.platform != "linux":
         raise MachineError("--runtime process needs Linux")
+    reserved = parse_reservations(options.reserve)
     folder = options.data_dir.resolve() / FOLDER
     try:
         for name in ("hosts", "volumes"):
@@ -97,7 +104,7 @@ def assemble(
         order=NodeOrder(
             name=options.node_name,
             pods_max=options.pods_max,
-            reserved=parse_reservations(options.reserve),
+            reserved=reserved,
             limits_missing=groups.missing,
             pod_block=str(block),
         ),
@@ -126,4 +133,4 @@ def assemble(
         breathe=breathe,
     )
     facts = ConsoleFacts(name=node.name, cpu_count=machine.cpu_count, memory_bytes=machine.memory_bytes)
-    return OneBox(runtime=runtime, node=node, console=Console(launcher, facts, gpus))
+    return OneBox(runtime=runtime, node=node, console=Console(launcher, facts, gpus), groups=groups)

@@ -120,6 +120,12 @@ class ControlGroups:
                 if folder.name.partition(".")[0] == pod_uid:
                     remove_tree(folder)
 
+    def close(self) -> None:
+        """Remove the server's own groups, unless containers run in them."""
+        for hierarchy in self.hierarchies:
+            with contextlib.suppress(OSError):
+                hierarchy.base.rmdir()
+
     def leftovers(self) -> set[str]:
         """Return the uids of the pods that have groups."""
         return {folder.name.partition(".")[0] for each in self.hierarchies for folder in _groups_in(each.base)}
