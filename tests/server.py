@@ -64,6 +64,14 @@ class ServerProcess:
         """What the current run printed to stderr."""
         return self._file("err").read_text(encoding="utf-8")
 
+    def last_words(self, length: int = 4000) -> str:
+        """Return whether the current run has ended, and the end of what it printed; for the message of a failure."""
+        if self._process is None:
+            return "the server was never started"
+        status = self._process.poll()
+        state = "runs" if status is None else f"ended with status {status}"
+        return f"the server (pid {self._process.pid}, {self.address}, run {self._runs}) {state}: {self.errors[-length:]}"
+
     def start(self, *, within_s: float = 30.0) -> None:
         """Start the server and wait until it says that it serves."""
         self.launch()

@@ -73,6 +73,10 @@ class Trial:
             await asyncio.to_thread(last.start)
             await asyncio.to_thread(last.stop)
 
+    def last_words(self) -> str:
+        """Return what is known of the server, for the message of a failure."""
+        return self._process.last_words()
+
     @asynccontextmanager
     async def _box(self) -> AsyncIterator[Box]:
         async with grove_client.connect(self._process.address) as grove:
@@ -143,6 +147,9 @@ async def survive(folder: Path, rounds: int, seed: int) -> None:
         for _ in range(rounds):
             await trial.round()
         await trial.finish()
+    except BaseException as error:
+        error.add_note(trial.last_words())
+        raise
     finally:
         await trial.close()
 
