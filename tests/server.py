@@ -70,7 +70,9 @@ class ServerProcess:
             return "the server was never started"
         status = self._process.poll()
         state = "runs" if status is None else f"ended with status {status}"
-        return f"the server (pid {self._process.pid}, {self.address}, run {self._runs}) {state}: {self.errors[-length:]}"
+        return (
+            f"the server (pid {self._process.pid}, {self.address}, run {self._runs}) {state}: {self.errors[-length:]}"
+        )
 
     def start(self, *, within_s: float = 30.0) -> None:
         """Start the server and wait until it says that it serves."""

@@ -16,6 +16,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
 import grove_client
 from tests.onebox.box import FLAGS, Box, clique, processes_of, restarts, tell_to_exit, worker
 from tests.onebox.fake_nvml import FakeNvml, eight_gpus
@@ -282,6 +284,7 @@ async def test_top_shows_use(box: Box) -> None:
     assert len(out.splitlines()) == 2
 
 
+@pytest.mark.native
 async def test_top_shows_gpus(tmp_path: Path) -> None:
     """A pod's line names its GPUs and what is done on them, the node's those of the machine; a lost one is left out."""
     (tmp_path / "nvml").mkdir()

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
 import grove_client
@@ -17,6 +18,8 @@ from tests.onebox.box import FLAGS, Box, clique, condition, get, health_probe, t
 from tests.onebox.fake_nvml import FakeNvml, eight_gpus
 from tests.server import ServerProcess
 from tests.waiting import until_seen
+
+pytestmark = pytest.mark.native
 
 
 @pytest_asyncio.fixture
