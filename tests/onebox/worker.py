@@ -18,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 ENVIRONMENT = os.environ
+SLOW_S = 0.05
 
 
 def note(event: str, **facts: object) -> None:
@@ -29,7 +30,7 @@ def note(event: str, **facts: object) -> None:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers /health, /environment, /resolve/NAME, and /exit/CODE, which ends the process."""
+    """Answers /health, /environment, /resolve/NAME, /slow after 50 ms, and /exit/CODE, which ends the process."""
 
     def do_GET(self) -> None:
         """Answer."""
@@ -41,6 +42,9 @@ class Handler(BaseHTTPRequestHandler):
         elif what == "resolve":
             found = {str(entry[4][0]) for entry in socket.getaddrinfo(rest[0], None, family=socket.AF_INET)}
             self._answer(json.dumps(sorted(found)))
+        elif what == "slow":
+            time.sleep(SLOW_S)
+            self._answer(ENVIRONMENT.get("HOSTNAME", ""))
         elif what == "exit":
             os._exit(int(rest[0]))
         else:
