@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,6 +119,64 @@ async def test_pods_end_with_the_server_if_told_so(tmp_path: Path, journal_path:
         assert await asyncio.to_thread(server.stop) == 0
         assert [process for process in processes() if process.pod_uid in uids] == []
         assert [entry["event"] for entry in journal(journal_path)].count("term") == 2
+
+
+def pod_with_init(journal_path: Path) -> Any:  # noqa: ANN401 -- a piece of a manifest
+    """Return a clique whose init container leaves a line in the journal."""
+    note = f"import json; open({str(journal_path)!r}, 'a').write(json.dumps({{'event': 'init'}}) + chr(10))"
+    init = {"name": "init", "image": "x", "command": [sys.executable, "-S", "-E", "-c", note]}
+    container = worker(journal_path, container={"readinessProbe": health_probe()})
+    return clique("pod", container, initContainers=[init])
+
+
+def events(path: Path, *wanted: str) -> list[str]:
+    """Return the events of a journal that are among the wanted ones."""
+    return [entry["event"] for entry in journal(path) if entry["event"] in wanted]
+
+
+async def test_a_stop_on_purpose_is_no_restart(tmp_path: Path, journal_path: Path) -> None:
+    """Pods that were stopped with the server start anew with the next one, init containers first, and count nothing."""
+    async with box_of(tmp_path, "--pods-on-exit", "stop") as server:
+        async with opened(server) as box:
+            await box.apply("anew", pod_with_init(journal_path))
+            first = await box.ready(1)
+        for _ in range(2):
+            await asyncio.to_thread(server.stop)
+            await asyncio.to_thread(server.start)
+            async with opened(server) as box:
+                (pod,) = await box.ready(1)
+                assert (restarts(pod), pod.metadata.uid) == (0, first[0].metadata.uid)
+                await box.event("StartedAnew", "stopped with the server")
+        assert events(journal_path, "init", "listening", "term") == ["init", "listening", "term"] * 2 + [
+            "init",
+            "listening",
+        ]
+
+
+async def test_init_containers_run_again_after_a_reboot(tmp_path: Path, journal_path: Path) -> None:
+    """After a boot of the machine a pod starts anew, which counts as a restart of what had run."""
+    async with box_of(tmp_path) as server:
+        async with opened(server) as box:
+            await box.apply("booted", pod_with_init(journal_path))
+            pods = await box.ready(1)
+        server.kill()
+        mine = processes_of(pods[0])
+        for process in mine:
+            os.kill(process.pid, signal.SIGKILL)
+        await until(lambda: not any(is_alive(process.pid) for process in mine), "nothing runs")
+        runs = tmp_path / "data/process/pods" / pods[0].metadata.uid
+        await until(lambda: len(list(runs.glob("*/*/exit.json"))) == 2, "their ends are written")
+        for file in runs.glob("*/*/run.json"):
+            record = json.loads(file.read_text(encoding="utf-8"))
+            file.write_text(json.dumps({**record, "boot_id": "another"}), encoding="utf-8")
+        # A machine that goes down leaves no record of the end.
+        (runs / "main/0/exit.json").unlink()
+        await asyncio.to_thread(server.start)
+        async with opened(server) as box:
+            pods = await box.ready(1)
+            assert restarts(pods[0]) == 1
+            await box.event("StartedAnew", "the machine was started anew")
+        assert events(journal_path, "init", "listening") == ["init", "listening"] * 2
 
 
 async def test_the_row_of_a_pod_that_vanished_takes_its_processes_along(tmp_path: Path, journal_path: Path) -> None:

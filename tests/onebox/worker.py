@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -43,7 +44,7 @@ class Handler(BaseHTTPRequestHandler):
             found = {str(entry[4][0]) for entry in socket.getaddrinfo(rest[0], None, family=socket.AF_INET)}
             self._answer(json.dumps(sorted(found)))
         elif what == "slow":
-            time.sleep(SLOW_S)
+            threading.Event().wait(SLOW_S)
             self._answer(ENVIRONMENT.get("HOSTNAME", ""))
         elif what == "exit":
             os._exit(int(rest[0]))

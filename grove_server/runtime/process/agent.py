@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -39,6 +39,7 @@ from grove_server.runtime.process.pod_care import PodCare, Tools
 from grove_server.runtime.process.pod_course import advance
 from grove_server.runtime.process.pod_plan import NodeFacts, PodPlan
 from grove_server.runtime.process.pod_reading import read_plan
+from grove_server.runtime.process.pod_renewal import anew, interruption_of, started_anew
 from grove_server.runtime.process.probing import Prober
 from grove_server.runtime.process.runs import Run
 from grove_server.store.errors import StoreUnavailableError
@@ -123,7 +124,7 @@ class ProcessRuntime:
         await self._parts.node.start()
         self._unsubscribe = self._store.subscribe(self._observe)
         await self._adopt_rows()
-        self._adopt_runs()
+        await self._adopt_runs()
         self._problem = ""
         self._task = asyncio.create_task(self._run(), name="process-runtime")
 
@@ -141,7 +142,7 @@ class ProcessRuntime:
         await self._parts.node.stop()
         cares = list(self._cares.values())
         if pods is PodsOnExit.STOP:
-            await asyncio.gather(*(care.end(self._exit_grace_s) for care in cares))
+            await asyncio.gather(*(care.end(self._exit_grace_s, comes_again=True) for care in cares))
             for care in cares:
                 # Made anew at the next start; what is in their volumes is kept for it.
                 self._parts.outfitter.groups.remove(care.uid)
@@ -225,19 +226,48 @@ class ProcessRuntime:
             if number % _LOOKS_PER_SLICE == 0:
                 await self._breathe()
 
-    def _adopt_runs(self) -> None:
+    async def _adopt_runs(self) -> None:
         """Give each run on disk to its pod; what belongs to no pod is ended and removed."""
-        strangers: dict[str, list[Run]] = {}
+        runs: dict[str, list[Run]] = {}
         for run in self._parts.launcher.adopt():
-            care = self._by_uid.get(run.pod_uid)
-            if care is None:
-                strangers.setdefault(run.pod_uid, []).append(run)
-            else:
-                care.take(run)
+            runs.setdefault(run.pod_uid, []).append(run)
+        strangers = {uid: found for uid, found in runs.items() if uid not in self._by_uid}
+        renewed = await self._renew({uid: found for uid, found in runs.items() if uid in self._by_uid})
+        for uid, found in runs.items():
+            if uid not in strangers and uid not in renewed:
+                for run in found:
+                    self._by_uid[uid].take(run)
         outfitter = self._parts.outfitter
         uids = strangers.keys() | outfitter.volumes.leftovers() | outfitter.groups.leftovers()
         for uid in sorted(uids - self._by_uid.keys()):
             self._reap(uid, None, strangers.get(uid, []))
+
+    async def _renew(self, runs: Mapping[str, Sequence[Run]]) -> set[str]:
+        """Let pods start anew whose runs ended with the last server, or with the machine; return their uids.
+
+        Their records go only once the row is written: a server that is killed in between comes here again.
+        """
+        changes: dict[Key, tuple[str, Put]] = {}
+        for uid, found in runs.items():
+            care = self._by_uid[uid]
+            pod = self._row(care.key)
+            reason = interruption_of(found)
+            row = None if pod is None or not reason else anew(pod, care.plan, reason=reason, now=self._clock.now())
+            if pod is not None and row is not None:
+                changes[care.key] = uid, Put(row, pod.resource_version)
+        if not changes:
+            return set()
+        outcomes = await self._store.commit_soon(
+            [change for _, change in changes.values()], atomic=False, cause="runtime"
+        )
+        renewed: set[str] = set()
+        for outcome in outcomes:
+            uid, change = changes[outcome.key]
+            if isinstance(outcome, Applied) and isinstance(change.resource, Pod):
+                self._parts.launcher.forget(uid)
+                self._tell(change.resource, started_anew(interruption_of(runs[uid])))
+                renewed.add(uid)
+        return renewed
 
     def _care(self, key: Key, pod: Pod) -> PodCare:
         """Return the care of *pod*, which begins with an address and a plan. Raises AddressesSpentError."""

@@ -141,7 +141,8 @@ def status_now(
 
 def next_attempt(status: ContainerStatus, run: Run | None) -> int:
     """Return the number of the next start: after all that were stored, and after all that are seen."""
-    stored = status.restart_count + 1 if status.has_run else 0
+    # A pod that starts anew keeps its count although nothing of it has run since.
+    stored = status.restart_count + 1 if status.has_run else status.restart_count
     return stored if run is None else max(stored, run.attempt + 1)
 
 

@@ -31,6 +31,8 @@ from grove_server.runtime.process.exec_session import ExecSession, Streams, exit
 from grove_server.runtime.process.launcher_link import Header, LauncherLink
 from grove_server.runtime.process.program import kernel, records
 from grove_server.runtime.process.runs import (
+    REBOOTED,
+    STOPPED,
     Ended,
     ExecOutput,
     ExecResult,
@@ -207,6 +209,14 @@ class Launcher:
             identity.send_signal(run.keeper_pid, run.keeper_ticks, signal.SIGKILL, is_group=False)
             await end.wait()
 
+    def mark_stopped(self, run: Run) -> None:
+        """Write down that the end of a run, which is to follow, is meant: the next server starts its pod anew.
+
+        Where the disk takes nothing, the next server sees an end like others, and counts a restart.
+        """
+        with contextlib.suppress(OSError):
+            records.mark(records.run_dir(str(self._data_dir), run.key), records.STOPPED_FILE)
+
     async def execute(
         self, run: Run, argv: Sequence[str], *, timeout_s: float, output_bytes_max: int = 16 * 1024
     ) -> ExecResult:
@@ -374,10 +384,12 @@ class Launcher:
         run = run_of(record)
         ended = records.read(f"{folder}/{records.EXIT_FILE}")
         if ended is not None:
-            self._runs[key] = replace(run, ended=ended_of(ended))
+            self._runs[key] = replace(run, interrupted=_interruption(folder, record), ended=ended_of(ended))
             return True
         if record["boot_id"] != kernel.boot_id() or not records.is_locked(f"{folder}/{records.LOCK_FILE}"):
             return False
+        # It was to be stopped by a server that was killed before it came to that.
+        records.unmark(folder, records.STOPPED_FILE)
         self._watch(run)
         return True
 
@@ -431,8 +443,10 @@ class Launcher:
             break
         ended = ended_of(header["ended"])
         if key not in self._runs:
-            record = records.read(f"{records.run_dir(str(self._data_dir), key)}/{records.RUN_FILE}")
-            self._runs[key] = run_of(record) if record is not None else unknown_run(key, ended)
+            folder = records.run_dir(str(self._data_dir), key)
+            record = records.read(f"{folder}/{records.RUN_FILE}")
+            known = unknown_run(key, ended) if record is None else run_of(record)
+            self._runs[key] = replace(known, interrupted="" if record is None else _interruption(folder, record))
         self._finish(key, ended, is_news=is_news)
 
     def _finish(self, key: RunKey, ended: Ended, *, is_news: bool = True) -> None:
@@ -450,6 +464,13 @@ class Launcher:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _interruption(folder: str, record: Mapping[str, Any]) -> str:
+    """Return why a run that has ended did so through no fault of its own; empty if nothing says so."""
+    if record["boot_id"] != kernel.boot_id():
+        return REBOOTED
+    return STOPPED if records.is_marked(folder, records.STOPPED_FILE) else ""
 
 
 def _end_exec(link: LauncherLink, number: int) -> None:

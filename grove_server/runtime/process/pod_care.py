@@ -171,10 +171,16 @@ class PodCare:
                 self._spawn(self._ask(run, action, now), self._tasks)
         self.containers[action.container] = seen
 
-    async def end(self, grace_s: float) -> None:
-        """End everything of the pod in good order, within *grace_s*; return when nothing of it is left."""
+    async def end(self, grace_s: float, *, comes_again: bool = False) -> None:
+        """End everything of the pod in good order, within *grace_s*; return when nothing of it is left.
+
+        *comes_again*: the next server is to start the pod anew, as if nothing had happened to it.
+        """
         self.is_given_up = True
         await _settled(self._starting)
+        if comes_again:
+            for run in self.live_runs:
+                self.tools.launcher.mark_stopped(run)
         if grace_s > 0 and self.live_runs:
             try:
                 async with asyncio.timeout(min(grace_s, self.plan.grace_s)):

@@ -23,6 +23,10 @@ LOST_EXIT_CODE: Final = 137
 
 NAME_LENGTH_MAX: Final = 128
 
+# Why a run ended that was no fault of the container: its pod was stopped with the server, or the machine went down.
+STOPPED: Final = "Stopped"
+REBOOTED: Final = "Rebooted"
+
 # What a shortfall is about.
 HOSTS: Final = "Hosts"
 CGROUP: Final = "Cgroup"
@@ -96,7 +100,10 @@ class Ended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One start of a container, as last known; a later state of the same run is another value with the same key."""
+    """One start of a container, as last known; a later state of the same run is another value with the same key.
+
+    ``interrupted`` is STOPPED or REBOOTED for a run that the server found ended by that when it started, else empty.
+    """
 
     pod_uid: str
     namespace: str
@@ -110,6 +117,7 @@ class Run:
     started_at: float
     shortfalls: tuple[Shortfall, ...] = ()
     cgroup_dirs: tuple[str, ...] = ()
+    interrupted: str = ""
     ended: Ended | None = None
 
     @property

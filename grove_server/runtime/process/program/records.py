@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 RUN_FILE: Final = "run.json"
 EXIT_FILE: Final = "exit.json"
+STOPPED_FILE: Final = "stopped"
 EXIT_ROOM_FILE: Final = "exit.json.room"
 LOCK_FILE: Final = "lock"
 LAUNCHER_LOCK_FILE: Final = "launcher.lock"
@@ -83,6 +84,22 @@ def read(path: str) -> Record | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def mark(folder: str, name: str) -> None:
+    """Leave a mark in the folder of a run; raises OSError."""
+    _write(f"{folder}/{name}", b"")
+
+
+def unmark(folder: str, name: str) -> None:
+    """Take a mark away."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"{folder}/{name}")
+
+
+def is_marked(folder: str, name: str) -> bool:
+    """Tell whether the mark is there."""
+    return os.path.exists(f"{folder}/{name}")
 
 
 def take_exit_room(folder: str) -> None:
