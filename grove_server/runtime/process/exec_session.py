@@ -62,6 +62,13 @@ class Streams:
             os.close(descriptor)
         self.theirs = []
 
+    def close_ours(self) -> None:
+        """Close our ends, of a command that never came to be."""
+        for descriptor in (self.output, self.error, self.input):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.output = self.error = self.input = -1
+
 
 class ExecSession:
     """A command that runs in a container, with its streams. Made by `Launcher.attach`."""

@@ -113,13 +113,23 @@ class LauncherLink:
 
     async def ask_numbered(self, number: int, header: Header, fds: Sequence[int] = ()) -> Answer:
         """Do what `ask` does, for an order with a number of its own."""
+        return await self.answer_to(self.send(number, header, fds))
+
+    def send(self, number: int, header: Header, fds: Sequence[int] = ()) -> asyncio.Future[Answer]:
+        """Send an order with a number of its own at once; return what `answer_to` waits for. Raises LaunchError."""
         answer: asyncio.Future[Answer] = self._loop.create_future()
         self._waiting[number] = answer
+        answer.add_done_callback(lambda _: self._waiting.pop(number, None))
         try:
             self.tell({**header, "id": number}, fds)
-            found = await answer
-        finally:
-            self._waiting.pop(number, None)
+        except LaunchError:
+            answer.cancel()
+            raise
+        return answer
+
+    async def answer_to(self, sent: asyncio.Future[Answer]) -> Answer:
+        """Return the answer to an order that was sent; raise LaunchError if it is refused, or the program goes."""
+        found = await sent
         error = found[0].get("error")
         if error is not None:
             raise LaunchError(error["reason"], error["message"])

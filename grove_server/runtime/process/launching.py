@@ -281,10 +281,16 @@ class Launcher:
         except OSError as error:
             raise LaunchError("Resources", f"no streams for a command: {error}") from error
         streams.resize(rows=rows, columns=columns)
-        answer = asyncio.ensure_future(exit_code_of(link.ask_numbered(number, order, streams.theirs)))
-        # The order leaves in the task's first step, and with it duplicates of these descriptors.
-        await asyncio.sleep(0)
-        streams.close_theirs()
+        # Nothing is awaited from here on: a caller that is cancelled has no session yet, or has it.
+        try:
+            sent = link.send(number, order, streams.theirs)
+        except LaunchError:
+            streams.close_ours()
+            raise
+        finally:
+            # The order took duplicates along.
+            streams.close_theirs()
+        answer = asyncio.ensure_future(exit_code_of(link.answer_to(sent)))
         execs = self._execs.setdefault(run.key, set())
         execs.add(number)
         return ExecSession(

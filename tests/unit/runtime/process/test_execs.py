@@ -218,3 +218,24 @@ async def test_sessions_end_with_the_launcher(launcher: Launcher, run: Run) -> N
     assert await session.wait() == 137
     await session.close()
     await runs_once(run)
+
+
+async def test_a_session_that_nobody_waits_for_leaves_nothing(launcher: Launcher, run: Run) -> None:
+    """A caller that is cancelled at whatever step of the way either has a session or leaves no descriptor behind."""
+
+    async def descriptors() -> int:
+        return len(await asyncio.to_thread(os.listdir, "/proc/self/fd"))
+
+    async def attached() -> None:
+        session = await launcher.attach(run, ["sleep", "1000"], tty=True)
+        await session.close()
+
+    await attached()
+    before = await descriptors()
+    for steps in range(4):
+        asked = asyncio.create_task(attached())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+    assert await descriptors() == before
