@@ -27,10 +27,21 @@ class ServerProcess:
         flags: Sequence[str] = (),
         listen: str = "127.0.0.1:0",
         environment: Mapping[str, str] | None = None,
+        through: Sequence[str] = (),
     ) -> None:
+        """*through* is a program that runs the command line which follows its own arguments."""
         self.data_dir = data_dir
         self._environment = dict(environment or {})
-        self._command = [sys.executable, "-m", "grove_server", "--data-dir", str(data_dir), "--listen", listen]
+        self._command = [
+            *through,
+            sys.executable,
+            "-m",
+            "grove_server",
+            "--data-dir",
+            str(data_dir),
+            "--listen",
+            listen,
+        ]
         self._command += ["--metrics-listen", "127.0.0.1:0", *flags]
         if cluster is not None:
             self._command += ["--cluster", str(cluster)]

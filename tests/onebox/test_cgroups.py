@@ -58,6 +58,21 @@ def test_a_hierarchy_that_may_not_be_written_is_told(tmp_path: Path) -> None:
     assert "No such file" in groups.missing
 
 
+def test_empty_groups_of_a_killed_server_are_removed(tmp_path: Path) -> None:
+    """Whatever an earlier server with the same data left where its group may be goes, but for what is in use."""
+    top = tmp_path / "v1"
+    stale = top / "service" / "grove-x"
+    (stale / "gone.main" / "main.0").mkdir(parents=True)
+    (stale / "there.main" / "main.0").mkdir(parents=True)
+    # A plain file keeps a plain folder as a process keeps a group.
+    (stale / "there.main" / "main.0" / "cgroup.procs").touch()
+    (top / "grove-x" / "old.main").mkdir(parents=True)
+    groups = open_groups("x", proc=proc_with(tmp_path, f"cgroup {top} cgroup rw,pids 0 0\n", "3:pids:/service\n"))
+    assert [each.base for each in groups.hierarchies] == [stale]
+    assert groups.leftovers() == {"there"}
+    assert not (top / "grove-x").exists()
+
+
 def test_limits_of_version_2_are_written(tmp_path: Path) -> None:
     """Memory, processor time and processes go to the files that the kernel documents, in the container's group."""
     folder = tmp_path / "grove"

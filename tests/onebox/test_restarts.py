@@ -179,6 +179,19 @@ async def test_init_containers_run_again_after_a_reboot(tmp_path: Path, journal_
         assert events(journal_path, "init", "listening") == ["init", "listening"] * 2
 
 
+async def test_hooks_run_before_pods_are_stopped_with_the_server(tmp_path: Path, journal_path: Path) -> None:
+    """With --pods-on-exit stop a preStop hook is done before its container gets SIGTERM."""
+    note = f"import json; open({str(journal_path)!r}, 'a').write(json.dumps({{'event': 'hook'}}) + chr(10))"
+    hook = {"preStop": {"exec": {"command": [sys.executable, "-S", "-E", "-c", note]}}}
+    async with box_of(tmp_path, "--pods-on-exit", "stop") as server:
+        async with opened(server) as box:
+            container = worker(journal_path, container={"readinessProbe": health_probe(), "lifecycle": hook})
+            await box.apply("hooked", clique("pod", container, terminationGracePeriodSeconds=20))
+            await box.ready(1)
+        assert await asyncio.to_thread(server.stop) == 0
+        assert events(journal_path, "hook", "term") == ["hook", "term"]
+
+
 async def test_the_row_of_a_pod_that_vanished_takes_its_processes_along(tmp_path: Path, journal_path: Path) -> None:
     """A server that finds processes without a pod ends them."""
     async with box_of(tmp_path) as server:

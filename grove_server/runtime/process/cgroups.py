@@ -138,10 +138,12 @@ def open_groups(name: str, *, proc: Path = Path("/proc")) -> ControlGroups:
     own = _own_groups(proc)
     for version, mount, offered in _mounts(proc):
         wanted = tuple(c for c in offered if all(c not in h.controllers for h in hierarchies))
+        key = "" if version == 2 else offered[0]  # noqa: PLR2004 -- it is the version's number
+        parents = _parents(mount, own.get(key, "/"))
+        _remove_stale(parents, f"grove-{name}")
         if not wanted and version == 1:
             continue
-        key = "" if version == 2 else wanted[0]  # noqa: PLR2004 -- it is the version's number
-        opened = _open(version, mount, own.get(key, "/"), f"grove-{name}", wanted)
+        opened = _open(version, mount, parents, f"grove-{name}", wanted)
         if isinstance(opened, str):
             problems.append(opened)
         else:
@@ -178,15 +180,25 @@ def remove_tree(folder: Path) -> None:
         folder.rmdir()
 
 
-def _open(version: int, mount: Path, own: str, name: str, wanted: tuple[str, ...]) -> Hierarchy | str:
-    """Return the hierarchy with our group in it, or what stands against it."""
+def _parents(mount: Path, own: str) -> list[Path]:
+    """Return where our group may be made, the best place first."""
     # A server that was started before in the same group may be in its leaf already.
     group = mount / own.lstrip("/")
     if group.name == _LEAF and group != mount:
         group = group.parent
-    candidates = [group] if group == mount else [group, mount]
+    return [group] if group == mount else [group, mount]
+
+
+def _remove_stale(parents: list[Path], name: str) -> None:
+    """Remove what a server that was killed left of this name, as far as nothing runs in it."""
+    for parent in parents:
+        remove_tree(parent / name)
+
+
+def _open(version: int, mount: Path, parents: list[Path], name: str, wanted: tuple[str, ...]) -> Hierarchy | str:
+    """Return the hierarchy with our group in it, or what stands against it."""
     reasons = []
-    for parent in candidates:
+    for parent in parents:
         base = parent / name
         try:
             base.mkdir(exist_ok=True)
