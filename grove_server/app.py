@@ -47,7 +47,7 @@ from grove_server.store.watch.hub import WatchLimits
 from grove_server.telemetry import metrics
 from grove_server.telemetry.build import commit, version
 from grove_server.telemetry.http import ProbeServer
-from grove_server.telemetry.lag import LagWatch
+from grove_server.telemetry.lag import LagWatch, open_loop
 from grove_server.telemetry.logs import get_logger
 from grove_server.telemetry.storage import StoreReport
 
@@ -72,7 +72,8 @@ class StartError(RuntimeError):
 
 def serve(settings: Settings) -> None:
     """Run a server until it is told to stop. Raises StartError if it cannot start."""
-    asyncio.run(_serve(settings))
+    with asyncio.Runner(loop_factory=open_loop) as runner:
+        runner.run(_serve(settings))
 
 
 async def _serve(settings: Settings) -> None:
@@ -185,7 +186,8 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         _log.info(
             "cluster_read", created=seeded.nodes_created, updated=seeded.nodes_updated, removed=seeded.nodes_removed
         )
-        # One machine that serves is to serve: its control plane costs next to nothing while nothing happens.
+        # One machine that serves is to serve: its control plane costs next to nothing while nothing happens. Long steps
+        # are all seen by the loop's selector, whatever the interval is.
         lag = LagWatch() if server.one_box is None else LagWatch(_LAG_INTERVAL_ONE_BOX_S)
         lag.start()
         stack.callback(lag.stop)

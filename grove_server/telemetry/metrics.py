@@ -68,6 +68,12 @@ LOOP_LAG_SECONDS: Final = Histogram(
     registry=REGISTRY,
 )
 
+LOOP_LONG_STEPS: Final = Counter(
+    "grove_event_loop_long_steps_total",
+    "Steps of the event loop that took more than 10 ms, by the clock on the wall.",
+    registry=REGISTRY,
+)
+
 STORE_COMMIT_SECONDS: Final = Histogram(
     "grove_store_commit_seconds",
     "From the decision on a commit until it was durable and visible.",
