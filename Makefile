@@ -47,7 +47,7 @@ churn: setup ## Let nodes and gangs come, go and change on placement, EVENTS=100
 	$(BIN)/python -m tests.churn --events $(EVENTS) $(ARGS)
 
 .PHONY: test-crash
-test-crash: setup ## Kill the server under load, and with real processes, 50 times each, and look what is left (minutes)
+test-crash: setup ## Kill the server under load, and with real processes, 50 and 100 times, and look what is left (minutes)
 	$(BIN)/pytest -q -m crash tests/crash tests/onebox $(PYTEST)
 
 .PHONY: test-native
