@@ -117,15 +117,16 @@ def test_control_groups_of_version_1_lie_apart(tmp_path: Path) -> None:
     processor, memory = tmp_path / "cpu", tmp_path / "memory"
     for folder in (processor, memory):
         folder.mkdir()
-    (processor / "cpuacct.usage").write_text("1500000000\n", encoding="ascii")
+    # More than this process can have used.
+    (processor / "cpuacct.usage").write_text("1500000000000000\n", encoding="ascii")
     (memory / "memory.usage_in_bytes").write_text("4000000\n", encoding="ascii")
     (memory / "memory.stat").write_text("inactive_file 5\ntotal_inactive_file 1000000\n", encoding="ascii")
     sample = of(run_of(os.getpid(), processor, memory))
     assert sample is not None
-    assert (sample.cpu_s, sample.memory_bytes) == (1.5, 3_000_000)
+    assert (sample.cpu_s, sample.memory_bytes) == (1_500_000, 3_000_000)
     alone = of(run_of(os.getpid(), memory))
     assert alone is not None
-    assert (alone.cpu_s < 1.5, alone.memory_bytes) == (True, 3_000_000)
+    assert (alone.cpu_s < 1_500_000, alone.memory_bytes) == (True, 3_000_000)
 
 
 def test_cores_are_the_difference_over_the_time() -> None:
