@@ -180,7 +180,7 @@ class Launcher:
 
     def _bury(self, *, may_answer: bool = True) -> None:
         """Reap every child that has ended, and answer for commands."""
-        seen_exec = False
+        may_leave_orphans = False
         while True:
             try:
                 found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -195,10 +195,13 @@ class Launcher:
                 answer = self._execs.finish(pid, status)
                 if may_answer:
                     self._answer(*answer)
-            # A keeper that was killed leaves orphans just as a command may.
-            seen_exec = seen_exec or is_exec or (pid in self._own and status != 0)
+            # A keeper that was killed leaves orphans just as a command may, and each orphan that ends leaves its own:
+            # the main process of such a keeper dies a moment after it.
+            if is_exec or pid not in self._own or status != 0:
+                may_leave_orphans = True
             self._own.discard(pid)
-        if seen_exec and not self._execs.has_streamed:
+        # Nobody can tell whether an orphan is one of a streamed command that still runs; its end leads here again.
+        if may_leave_orphans and not self._execs.has_streamed:
             self._end_orphans()
 
     def _end_orphans(self) -> None:

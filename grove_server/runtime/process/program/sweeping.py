@@ -1,9 +1,10 @@
 """Clearing away what a run left whose keeper was killed: nobody else would end it.
 
 The kernel has killed the main process with its keeper. What descended from it is found by the run's cgroups and by
-GROVE_RUN in the environment that it was started with. Then the end is written down, as Lost. Known gap: without
-cgroups, a process that was started with another environment is not found, unless the launcher program that forked the
-keeper still lives: then such a process is its orphan, and it ends those.
+GROVE_RUN in the environment that it was started with. Then the end is written down, as Lost. A process that was started
+with another environment is not found without cgroups. If the launcher program that forked the keeper still lives, such
+a process is its orphan, and it ends those, while streamed commands run only after the last of them. Known gap: if that
+launcher program is gone, nobody ends it.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ from grove_server.runtime.process.program import kernel
 from tests.waiting import until
 
 # Tests that run beside each other, and the servers that they start, tell their processes apart by it.
-SESSION = os.environ.setdefault("GROVE_TEST_SESSION", uuid.uuid4().hex[:8])
+# Workers of pytest inherit the environment of the process that started them.
+SESSION = os.environ.setdefault("GROVE_TEST_SESSION", uuid.uuid4().hex[:8]) + os.environ.get("PYTEST_XDIST_WORKER", "")
 PATH = "/usr/local/bin:/usr/bin:/bin"
 
 

@@ -223,6 +223,29 @@ async def test_a_killed_keeper_takes_its_container_along(launcher: Launcher, end
     assert marked(run) == []
 
 
+async def test_orphans_of_a_killed_keeper_end_whatever_their_environment(launcher: Launcher, ends: Ends) -> None:
+    """What left session and environment behind ends with its run although nothing names it, each time."""
+    script = "env -i setsid sleep 1000 & echo $!; exec sleep 1000"
+    for number in range(8):
+        run = await launcher.launch(shell(script, uid=f"u{number}"))
+        stray = int((await said(launcher, run))[0])
+        os.kill(run.keeper_pid, signal.SIGKILL)
+        await ends.of(run)
+        await until(lambda stray=stray: not kernel.is_alive(stray), "no stray process is left")  # type: ignore[misc]  # bound now
+
+
+async def test_orphans_end_with_the_last_streamed_command(launcher: Launcher, ends: Ends) -> None:
+    """While a streamed command runs, orphans may be its own; when it has ended, those of a killed keeper end."""
+    run = await launcher.launch(shell("env -i setsid sleep 1000 & echo $!; exec sleep 1000"))
+    other = await launcher.launch(order("sleep", "1000", uid="other"))
+    stray = int((await said(launcher, run))[0])
+    session = await launcher.attach(other, ["sleep", "1000"], tty=False)
+    os.kill(run.keeper_pid, signal.SIGKILL)
+    await ends.of(run)
+    await session.close()
+    await until(lambda: not kernel.is_alive(stray), "the stray process is gone")
+
+
 async def test_a_killed_launcher_is_replaced(launcher: Launcher, ends: Ends) -> None:
     """Containers outlive the launcher program, and orders are taken again after its end, each once."""
     run = await launcher.launch(order("sleep", "100"))
