@@ -32,7 +32,7 @@ from grove_server.api.conversions.timestamps import optional_rfc3339, rfc3339
 from grove_server.api.conversions.wire import nested, struct_bytes
 from grove_server.lifecycle.pod_manifest import pod_annotations, pod_spec
 from grove_server.resources.meta import API_VERSIONS, Kind
-from grove_server.resources.workload import WAITING_FOR_PARENTS, Pod, PodPhase
+from grove_server.resources.workload import CRASH_LOOP_BACK_OFF, WAITING_FOR_PARENTS, Pod, PodPhase
 
 _SPEC_FIELD = pod_pb2.Pod.DESCRIPTOR.fields_by_name["spec"].number
 _UNSCHEDULABLE = ("SchedulingGated", "Unschedulable")
@@ -62,8 +62,10 @@ def pod_message(pod: Pod) -> pod_pb2.Pod:
 
 def _status(pod: Pod) -> pod_pb2.PodStatus:
     spec = pod.template.pod_spec
-    # With a node, a reason is a container's back-off, or the node itself, or whom the pod starts after.
-    is_held = pod.node != "" and (not _is_backing_off(pod) or pod.waiting_reason == WAITING_FOR_PARENTS)
+    # With a node, a reason is a container's back-off, or the node itself, or whom the pod starts after. A back-off is
+    # told by its container, as in Kubernetes, an init container's too.
+    is_told = pod.waiting_reason == CRASH_LOOP_BACK_OFF or _is_backing_off(pod)
+    is_held = pod.node != "" and (not is_told or pod.waiting_reason == WAITING_FOR_PARENTS)
     return pod_pb2.PodStatus(
         phase=pod.phase.value,
         conditions=_conditions(pod),
@@ -191,10 +193,11 @@ def _init_container_statuses(containers: Iterable[Mapping[str, Any]], pod: Pod) 
     return [
         pod_pb2.ContainerStatus(
             name=container.get("name", ""),
-            state=state,
-            ready=is_past,
+            state=_state(pod) if (goes_on := is_past and container.get("restartPolicy") == "Always") else state,
+            ready=pod.ready_at is not None if goes_on else is_past,
             restart_count=0,
             image=container.get("image", ""),
+            started=goes_on and pod.phase is PodPhase.RUNNING,
         )
         for container in containers
     ]

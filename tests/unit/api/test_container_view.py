@@ -134,3 +134,24 @@ def test_rows_keep_containers_and_are_no_longer_without_them() -> None:
     assert decode(Kind.POD, encode(subject), {"default/router-x": TEMPLATE}.__getitem__) == subject
     assert b"containers" not in encode(pod())
     assert b"conditions" not in encode(pod())
+
+
+def test_the_back_off_of_an_init_container_is_its_own() -> None:
+    """The pod itself gives no reason, as in Kubernetes; grovectl says which sort of container it is."""
+    load = ContainerStatus(
+        name="load", is_init=True, restart_count=2, waiting_reason="CrashLoopBackOff", waiting_message="b", last_end=END
+    )
+    check = ContainerStatus(name="check", is_init=True, waiting_reason="PodInitializing")
+    main = ContainerStatus(name="model", waiting_reason="PodInitializing")
+    subject = of(load, check, main, phase=PodPhase.PENDING, waiting_reason="CrashLoopBackOff", waiting_message="b")
+    message = pod_message(subject)
+    assert (message.status.reason, pod_status(message)) == ("", "Init:CrashLoopBackOff")
+
+
+def test_a_simulated_sidecar_goes_on() -> None:
+    """Where only whole pods are known, an init container that goes on shows what the pod shows."""
+    with_sidecar = template(containers=[{"name": "model"}], initContainers=[{"name": "p", "restartPolicy": "Always"}])
+    subject = pod(template=with_sidecar, phase=PodPhase.RUNNING, started_at=EPOCH_S, ready_at=EPOCH_S)
+    message = pod_message(subject)
+    assert (pod_ready(message), pod_status(message)) == ("2/2", "Running")
+    assert message.status.init_container_statuses[0].state.HasField("running")
