@@ -189,7 +189,8 @@ def _parser(program: str) -> argparse.ArgumentParser:
     for name, field in Settings.model_fields.items():
         flag = f"--{name.replace('_', '-')}"
         choices = _choices(field.annotation)
-        default = "" if field.default is None or field.default_factory is not None else f" (default {field.default})"
+        has_none = field.default in (None, "") or field.default_factory is not None
+        default = "" if has_none else f" (default {field.default})"
         text = f"{field.description}{default}".replace("%", "%%")
         if field.annotation is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)

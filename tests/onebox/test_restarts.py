@@ -21,6 +21,7 @@ from tests.onebox.box import (
     clique,
     health_probe,
     is_alive,
+    is_ready,
     journal,
     processes,
     processes_of,
@@ -213,6 +214,38 @@ async def test_reservations_that_make_no_sense_refuse_the_start(tmp_path: Path, 
     process.launch()
     assert await asyncio.to_thread(process.wait) != 0
     assert "cpu" in process.errors
+
+
+@pytest.mark.parametrize("name", ["Big_Box", "-x", "x" * 64])
+async def test_a_name_that_no_node_can_have_refuses_the_start(tmp_path: Path, name: str) -> None:
+    """A node's name is a DNS name and the value of a label."""
+    process = ServerProcess(tmp_path / "data", flags=(*FLAGS, f"--node-name={name}"))
+    process.launch()
+    assert await asyncio.to_thread(process.wait) != 0
+    assert "--node-name" in process.errors
+
+
+async def test_running_pods_keep_the_name_of_their_node(tmp_path: Path, journal_path: Path) -> None:
+    """Another name is refused while containers run; once they are stopped it is taken, and told."""
+    async with box_of(tmp_path, "--node-name", "first") as server:
+        async with opened(server) as box:
+            await box.apply("kept", clique("w", worker(journal_path)))
+            pods = await box.ready(1)
+        await asyncio.to_thread(server.stop)
+        other = ServerProcess(tmp_path / "data", flags=(*FLAGS, "--node-name", "second", "--pods-on-exit", "stop"))
+        other.launch()
+        assert await asyncio.to_thread(other.wait) != 0
+        assert "1 containers run here on the node first" in other.errors
+        assert len(processes_of(pods[0])) == 1
+        stopper = ServerProcess(tmp_path / "data", flags=(*FLAGS, "--pods-on-exit", "stop"))
+        await asyncio.to_thread(stopper.start)
+        await asyncio.to_thread(stopper.stop)
+        await asyncio.to_thread(other.start)
+        async with opened(other) as box:
+            await box.see(lambda pods: len(pods) == 1 and is_ready(pods[0]), "the pod runs on the renamed node")
+            assert [node.metadata.name async for node in box.grove.nodes.list()] == ["second"]
+        assert "node_renamed" in other.errors
+        await asyncio.to_thread(other.stop)
 
 
 async def test_a_cluster_file_with_nodes_refuses_the_start(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]  # the package has no types
 from samples import CLIQUE, POD, SET, fill, table
 from small_server import Grovectl, Refusal, SmallServer, invalid, meta
 
@@ -227,6 +228,15 @@ def test_server_away(capfd: pytest.CaptureFixture[str]) -> None:
     """A server that is not there is named with its address."""
     assert main(["-s", "127.0.0.1:1", "get", "pcs"]) == 1
     assert capfd.readouterr().err == "error: the server at 127.0.0.1:1 cannot be reached: Connection refused\n"
+
+
+def test_a_server_that_was_reached_is_not_called_away(server: SmallServer, grovectl: Grovectl) -> None:
+    """A server that answers why it cannot do it now says so in its own words."""
+    why = ErrorInfo(reason="STORE_UNAVAILABLE", domain="grove.io")
+    server.refusal = Refusal(grpc.StatusCode.UNAVAILABLE, "the store takes no changes now", (why,))
+    err = grovectl("get", "pcs", "x").err
+    assert "cannot do this now: the store takes no changes now" in err
+    assert "reached" not in err
 
 
 def test_apply(server: SmallServer, grovectl: Grovectl, tmp_path: Path) -> None:

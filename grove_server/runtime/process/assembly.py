@@ -19,6 +19,9 @@ from pathlib import Path
 from typing import Final
 
 from grove_server.lifecycle.plan import Note
+from grove_server.resources.labels import label_value_problem
+from grove_server.resources.names import dns_subdomain_problem
+from grove_server.resources.violations import quoted
 from grove_server.runtime.interface import Clock
 from grove_server.runtime.process.agent import Parts, ProcessRuntime
 from grove_server.runtime.process.cgroups import ControlGroups, memory_limit_bytes, open_groups
@@ -28,15 +31,18 @@ from grove_server.runtime.process.gpus import GpuWatch
 from grove_server.runtime.process.launching import Launcher
 from grove_server.runtime.process.machine import MachineError, parse_reservations, read_machine
 from grove_server.runtime.process.names import HostsFiles, LoopbackAddresses, choose_block, listening_addresses
-from grove_server.runtime.process.node_keeping import LOOPBACK, NodeKeeper, NodeOrder, kept_pod_block
+from grove_server.runtime.process.node_keeping import LOOPBACK, NodeKeeper, NodeOrder, kept_node, kept_pod_block
 from grove_server.runtime.process.outfit import Bounds, Outfitter, handed_on
 from grove_server.runtime.process.pod_plan import NodeFacts
 from grove_server.runtime.process.probing import Prober
 from grove_server.runtime.process.program import records
 from grove_server.runtime.process.volumes import Volumes
 from grove_server.store.interface import Store
+from grove_server.telemetry.logs import get_logger
 
 FOLDER: Final = "process"
+
+_log = get_logger("runtime")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +78,26 @@ def count_running(data_dir: Path) -> int:
     return sum(records.is_locked(f"{records.run_dir(folder, key)}/{records.LOCK_FILE}") for key in records.keys(folder))
 
 
+def _check_name(store: Store, options: Options) -> None:
+    """Raise MachineError for a name that no node can have, or that would take the node from pods that run on it."""
+    name = options.node_name
+    if not name:
+        return
+    # It is the value of a label, too.
+    problem = dns_subdomain_problem(name) or label_value_problem(name)
+    if problem is not None:
+        raise MachineError(f"--node-name {quoted(name)} {problem}")
+    kept = kept_node(store)
+    if kept is None or kept.metadata.name == name:
+        return
+    if running := count_running(options.data_dir):
+        raise MachineError(
+            f"--node-name {name}: {running} containers run here on the node {kept.metadata.name}, and another name "
+            "would replace them all; leave the name as it is, or stop them first with --pods-on-exit stop"
+        )
+    _log.warning("node_renamed", before=kept.metadata.name, after=name)
+
+
 def assemble(
     store: Store,
     clock: Clock,
@@ -84,6 +110,7 @@ def assemble(
     if sys.platform != "linux":
         raise MachineError("--runtime process needs Linux")
     reserved = parse_reservations(options.reserve)
+    _check_name(store, options)
     folder = options.data_dir.resolve() / FOLDER
     try:
         for name in ("hosts", "volumes"):
