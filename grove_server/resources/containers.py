@@ -16,6 +16,8 @@ from grove_server.resources.meta import SCHEMA
 # Why a container does not run, in Kubernetes' words.
 POD_INITIALIZING: Final = "PodInitializing"
 CONTAINER_CREATING: Final = "ContainerCreating"
+# The kubelet's word for a container that cannot be made from its spec.
+CONFIG_ERROR: Final = "CreateContainerConfigError"
 
 # How a run ended, in Kubernetes' words, and "Lost": its end was not seen.
 COMPLETED: Final = "Completed"

@@ -100,7 +100,8 @@ async def test_logs_of_one_pod(box: Box) -> None:
     name = pod.metadata.name
     async with running(box, "logs", "-f", name) as run:
         await run.until_out(b"bad")
-    code, out, _ = await grovectl(box, "logs", name)
+    code, out, err = await grovectl(box, "logs", name)
+    assert err == b'Defaulted container "main" out of: main, side\n'
     assert (code, sorted(out.split(b"\n"))) == (0, [b"", b"bad", b"line 1", b"line 2", b"line 3"])
     assert (await grovectl(box, "logs", f"pod/{name}", "--tail", "1", "-c", "side"))[1] == b"two\n"
     _, out, _ = await grovectl(box, "logs", name, "--timestamps", "--since", "1h", "--tail", "1")

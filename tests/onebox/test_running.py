@@ -6,10 +6,12 @@ import json
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from grove.v1.pod_pb2 import Pod
 from grove_client import FailedPreconditionError
+from grove_client.containers import LogRequest
 from tests.onebox.box import (
     Box,
     clique,
@@ -22,7 +24,7 @@ from tests.onebox.box import (
     restarts,
     worker,
 )
-from tests.waiting import until_seen
+from tests.waiting import until, until_seen
 
 
 async def test_pods_share_a_port_and_find_each_other(box: Box, journal_path: Path) -> None:
@@ -109,6 +111,28 @@ async def test_a_container_without_a_command_says_why_it_cannot_run(box: Box) ->
     assert (status, reason) == ("False", "CannotRun")
     assert "command" in message
     assert processes_of(pods[0]) == []
+
+
+async def test_logs_of_a_pod_that_cannot_run_say_why(box: Box) -> None:
+    """Who asks for its output is told what keeps the container from starting."""
+    await box.apply("silent", clique("pod", {"name": "main", "image": "vllm/vllm-openai"}))
+    pods = await box.see(
+        lambda pods: len(pods) == 1 and condition(pods[0], "PodSpecHonoured")[0] == "False", "the pod says why"
+    )
+    with pytest.raises(FailedPreconditionError, match=r"has not started yet: CannotRun: .*has no command"):
+        async for _ in box.grove.containers.logs(LogRequest(pod=pods[0].metadata.name, namespace=box.namespace)):
+            pass
+
+
+async def test_a_killed_launcher_is_told(box: Box, journal_path: Path) -> None:
+    """The server's log says that its launcher program went, and which one came; the pod goes on."""
+    await box.apply("pods", clique("pod", worker(journal_path)))
+    (pod,) = await box.ready(1)
+    (launcher,) = psutil.Process(box.server.pid).children()
+    launcher.kill()
+    await until(lambda: "launcher_started" in box.server.errors, "a new launcher program is told")
+    assert "launcher_ended" in box.server.errors
+    assert len(processes_of(pod)) == 1
 
 
 async def test_a_field_that_cannot_be_honoured_is_named(box: Box, journal_path: Path) -> None:

@@ -180,6 +180,8 @@ class _Source:
 
 async def _one(grove: GroveClient, request: LogRequest, out: _Out, prefix: bool) -> None:  # noqa: FBT001 -- an option
     source = out.source("")
+    if not request.container:
+        _say_default(await grove.pods.get(request.pod, namespace=request.namespace))
     try:
         async for piece in grove.containers.logs(request):
             if piece.container and prefix:
@@ -187,6 +189,14 @@ async def _one(grove: GroveClient, request: LogRequest, out: _Out, prefix: bool)
             source.write(piece)
     finally:
         source.end()
+
+
+def _say_default(pod: Pod) -> None:
+    """Say which of several containers is shown, as kubectl does."""
+    mains, inits = (_names(pod.spec.fields.get(field)) for field in ("containers", "initContainers"))
+    if mains and len(mains) + len(inits) > 1:
+        others = ", ".join([*mains, *(f"{name} (init)" for name in inits)])
+        click.echo(f'Defaulted container "{mains[0]}" out of: {others}', err=True)
 
 
 def _prefix(pod: str, container: str) -> str:

@@ -202,7 +202,7 @@ class Console:
         known = {*self._attempts(uid, container), *attempts(self._runs.log_path(uid, container, 0).parent)}
         if not known:
             raise ContainerRefusedError(
-                Refused.NO_OUTPUT, f"container {container} of pod {pod.metadata.name} has not started yet"
+                Refused.NO_OUTPUT, f"container {container} of pod {pod.metadata.name} has not started yet{_why(pod)}"
             )
         if previous and len(known) == 1:
             raise ContainerRefusedError(
@@ -240,6 +240,11 @@ class Console:
             gpu_id: GpuUse(gpu_id, use.busy_percent, use.memory_used_bytes, sizes.get(gpu_id, 0))
             for gpu_id, use in found.items()
         }
+
+
+def _why(pod: Pod) -> str:
+    """Return what keeps the containers of a pod from starting, as the end of a sentence."""
+    return ": ".join(("", *filter(None, (pod.waiting_reason, pod.waiting_message))))
 
 
 class _Session:

@@ -48,6 +48,7 @@ from grove_server.runtime.process.runs import (
     run_of,
     unknown_run,
 )
+from grove_server.telemetry.logs import get_logger
 
 __all__ = [
     "Ended",
@@ -77,6 +78,8 @@ KILL_WAIT_S: Final = 10.0
 FORGOTTEN_LOGS_MAX: Final = 64
 TIDY_WAIT_S: Final = 5.0
 OUTPUT_BYTES_MAX: Final = 1024 * 1024
+
+_log = get_logger("runtime")
 
 
 class Launcher:
@@ -363,6 +366,7 @@ class Launcher:
         """See to a launcher program that ended by itself: containers go on, a new one is started."""
         self._is_open.clear()
         if not self._is_stopping:
+            _log.warning("launcher_ended", pid=self.pid)
             self._spawn(self._reopen())
 
     async def _reopen(self) -> None:
@@ -372,8 +376,12 @@ class Launcher:
                 await link.close()
             await asyncio.sleep(RESTART_WAITS_S[min(self._failed_starts, len(RESTART_WAITS_S) - 1)])
             self._failed_starts += 1
-            with contextlib.suppress(LaunchError):
+            try:
                 await self._open_link()
+            except LaunchError as error:
+                _log.warning("launcher_not_started", error=error.message)
+            else:
+                _log.info("launcher_started", pid=self.pid)
                 return
 
     def _on_answer(self, header: Header) -> None:

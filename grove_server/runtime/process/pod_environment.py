@@ -39,6 +39,7 @@ TEXT_BYTES_MAX: Final = 128 * 1024 - 1
 ENVIRONMENT_BYTES_MAX: Final = 1024 * 1024
 
 _SOURCES: Final = ("fieldRef", "resourceFieldRef", "secretKeyRef", "configMapKeyRef")
+_NONE_HERE: Final = "there are no ConfigMaps and Secrets here"
 _ENTRY: Final = re.compile(r"metadata\.(?P<map>labels|annotations)\['(?P<key>[^']*)'\]")
 
 
@@ -100,10 +101,16 @@ def environment_of(
             value = _referred(variable.fields("valueFrom"), container, pod, facts, pod_ip, siblings)
         else:
             value = _expanded_at(variable.text("value"), declared, variable.at("value"), refusals)
-        if value is not None:
-            declared[name] = value
-    if "envFrom" in container:
-        refusals.leave_out(container.at("envFrom"), "there are no ConfigMaps and Secrets here")
+        if value is None:
+            continue
+        if len(f"{name}={value}".encode()) > TEXT_BYTES_MAX:
+            refusals.refuse(variable.path, f"must not be larger than {TEXT_BYTES_MAX} bytes, its name included")
+            continue
+        declared[name] = value
+    for source in container.objects("envFrom"):
+        for name in source:
+            if name != "prefix":
+                _tell_missing(source, name)
     whole = {**facts.environment, HOSTNAME: hostname, **declared}
     if sum(len(name) + len(value) for name, value in whole.items()) > ENVIRONMENT_BYTES_MAX:
         refusals.refuse(container.at("env"), f"must not be larger than {ENVIRONMENT_BYTES_MAX} bytes")
@@ -148,12 +155,19 @@ def _referred(
             return None
         return _resource(reference, named, facts)
     for name in source:
-        reference = source.fields(name)
         if name not in _SOURCES:
             source.refusals.leave_out(source.at(name), "this source of a value is not known here")
-        elif not reference.flag("optional"):
-            source.refusals.leave_out(source.at(name), "there are no ConfigMaps and Secrets here")
+        else:
+            _tell_missing(source, name)
     return None
+
+
+def _tell_missing(source: Fields, name: str) -> None:
+    """Tell of a ConfigMap or Secret: as in Kubernetes, a container that needs one that is not there does not start."""
+    if source.fields(name).flag("optional"):
+        source.refusals.leave_out(source.at(name), _NONE_HERE)
+    else:
+        source.refusals.refuse(source.at(name), f"is required, and {_NONE_HERE}")
 
 
 def _field(path: str, pod: Pod, facts: NodeFacts, pod_ip: str) -> str | None:

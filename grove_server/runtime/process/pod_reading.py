@@ -18,7 +18,13 @@ from typing import Final
 from grove_server.lifecycle.pod_manifest import pod_spec
 from grove_server.resources.quantity import QuantityError, parse_quantity
 from grove_server.resources.workload import Pod
-from grove_server.runtime.process.pod_environment import ExpansionError, environment_of, expanded, with_gpus
+from grove_server.runtime.process.pod_environment import (
+    TEXT_BYTES_MAX,
+    ExpansionError,
+    environment_of,
+    expanded,
+    with_gpus,
+)
 from grove_server.runtime.process.pod_plan import (
     SIGTERM,
     ContainerPlan,
@@ -241,13 +247,20 @@ class _ContainerReader:
     def _argv(self, container: Fields, declared: Mapping[str, str]) -> tuple[str, ...]:
         command = container.texts("command")
         if not command:
-            self._refusals.refuse(container.path, _IMAGE_ALONE)
+            if not container.raw("command"):
+                self._refusals.refuse(container.path, _IMAGE_ALONE)
+            # What is there and is no list of words has been refused as that.
             return ()
         try:
             argv = tuple(expanded(text, declared) for text in (*command, *container.texts("args")))
         except ExpansionError as error:
             self._refusals.refuse(container.at("args"), f"an argument {error}")
             return ()
+        longest = max(len(text.encode("utf-8", "surrogatepass")) for text in argv)
+        if longest > TEXT_BYTES_MAX:
+            self._refusals.refuse(
+                container.at("args"), f"an argument has {longest} bytes; the most is {TEXT_BYTES_MAX}"
+            )
         if not argv[0]:
             self._refusals.refuse(container.at("command"), "must name a program")
         return argv

@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from grove_server.resources.cluster import Node
-from grove_server.resources.containers import ContainerEnd, ContainerStatus
+from grove_server.resources.containers import CONFIG_ERROR, ContainerEnd, ContainerStatus
 from grove_server.resources.meta import Condition, with_condition
 from grove_server.resources.workload import (
     CRASH_LOOP_BACK_OFF,
@@ -123,7 +123,7 @@ def row_now(pod: Pod, plan: PodPlan, parts: Parts, seen: PodSeen, node: Node, *,
     last_end = _last_end(parts)
     row = replace(
         pod,
-        containers=tuple(_at_rest(part.status) if parts.is_complete else part.status for part in parts.all),
+        containers=tuple(_told(part.status, plan, parts) for part in parts.all),
         conditions=_conditions(pod.conditions, plan, seen, now),
         phase=phase,
         waiting_reason=reason,
@@ -141,9 +141,16 @@ def row_now(pod: Pod, plan: PodPlan, parts: Parts, seen: PodSeen, node: Node, *,
     return pod if row == pod else row
 
 
-def _at_rest(status: ContainerStatus) -> ContainerStatus:
-    """Return the status of a container of a pod that is complete: nothing waits for a start any more."""
-    return replace(status, waiting_reason="", waiting_message="") if status.waiting_reason else status
+def _told(status: ContainerStatus, plan: PodPlan, parts: Parts) -> ContainerStatus:
+    """Return a container's status as it is written.
+
+    Nothing waits for a start any more in a pod that is complete, nor in one that cannot run.
+    """
+    if parts.is_complete:
+        return replace(status, waiting_reason="", waiting_message="") if status.waiting_reason else status
+    if plan.cannot_run and not status.has_run:
+        return replace(status, waiting_reason=CONFIG_ERROR, waiting_message=sentence(plan.cannot_run))
+    return status
 
 
 def _phase(parts: Parts) -> PodPhase:

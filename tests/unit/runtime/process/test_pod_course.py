@@ -137,6 +137,8 @@ def test_a_pod_that_cannot_run_says_why_and_starts_nothing() -> None:
     assert (agent.row.phase, agent.row.waiting_reason) == (PodPhase.PENDING, "CannotRun")
     assert (condition.type, condition.status, condition.reason) == ("PodSpecHonoured", "False", "CannotRun")
     assert condition.message.startswith("containers[0]: has no command")
+    waiting = {(status.waiting_reason, status.waiting_message) for status in agent.row.containers}
+    assert waiting == {("CreateContainerConfigError", condition.message)}
     assert [(remark.reason, remark.message) for remark in agent.remarks] == [("CannotRun", condition.message)]
     assert agent.is_deleted().is_gone
 
