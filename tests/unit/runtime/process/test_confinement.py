@@ -159,9 +159,11 @@ def pids_cgroup() -> Iterator[Path | None]:
 async def test_a_tree_forks_up_to_its_limit(launcher: Launcher, ends: Ends, pids_cgroup: Path | None) -> None:
     """A tree that forks without end stops at its limit, and all of it ends with its container."""
     groups = (str(pids_cgroup),) if pids_cgroup else ()
-    bomb = "while :; do (while :; do sleep 60 & done) & done 2>/dev/null; exit 0"
-    script = bomb if pids_cgroup else "for i in $(seq 40); do sleep 60 & done; echo full; wait"
-    run = await launcher.launch(shell(script, more_cgroup_dirs=groups))
+    # Each process of the tree forks for ever. A shell would not do: it gives up when it cannot fork.
+    bomb = "import os, time\nwhile True:\n try: os.fork()\n except OSError: time.sleep(1)"
+    bounded = "for i in $(seq 40); do sleep 60 & done; echo full; wait"
+    command = order(sys.executable, "-c", bomb, more_cgroup_dirs=groups) if pids_cgroup else shell(bounded)
+    run = await launcher.launch(command)
     await until(lambda: len(marked(run)) >= 30, "the tree has grown")
     assert len(marked(run)) <= 41
     await launcher.kill(run)
