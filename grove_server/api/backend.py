@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from grove_server.api.changes import Changes
-from grove_server.api.ports import ChroniclePort, LoadsPort, OrdersPort, PlacementPort, RoutersPort
+from grove_server.api.ports import ChroniclePort, ContainersPort, LoadsPort, OrdersPort, PlacementPort, RoutersPort
 from grove_server.api.reading import Shared
 from grove_server.api.set_sizes import ScalesUnderway
 
@@ -33,9 +33,11 @@ class Backend:
     loads: LoadsPort
     orders: OrdersPort
     chronicle: ChroniclePort
+    containers: ContainersPort
     now: Callable[[], float]
     facts: ServerFacts
     gangs_per_question_max: int = 2_000
+    is_exec_on: bool = True
 
     @property
     def scales(self) -> ScalesUnderway:

@@ -15,6 +15,7 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+from grove_server.resources.containers import ContainerStatus
 from grove_server.resources.meta import Condition, Resource
 from grove_server.resources.workload import ChosenDomain, PodTemplate
 
@@ -119,9 +120,16 @@ def _values(old: Any, new: Any, path: str, depth: int) -> Iterator[Difference]: 
             return
         if _is_list(old) and _is_list(new) and len(old) == len(new):
             for index, (one, other) in enumerate(zip(old, new, strict=True)):
-                yield from _values(one, other, f"{path}[{index}]", depth + 1)
+                yield from _values(one, other, _item(path, index, other), depth + 1)
             return
     yield Difference(path, _text(old), _text(new))
+
+
+def _item(path: str, index: int, item: object) -> str:
+    """Return the path of an item of a list: containers by name, since the list of a pod's begins with the init ones."""
+    if isinstance(item, ContainerStatus):
+        return f"{'initContainers' if item.is_init else 'containers'}[{item.name}]"
+    return f"{path}[{index}]"
 
 
 def _conditions(old: Iterable[Condition], new: Iterable[Condition]) -> Iterator[Difference]:

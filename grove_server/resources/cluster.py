@@ -31,6 +31,8 @@ class Node:
     ``ready_changed_at`` is when readiness last changed. ``draining_since`` is when people asked for the node to be
     emptied, None if nobody did. ``described`` is a digest of what a cluster file last said of the node, BY_HAND for
     one that a person made, "" for others.
+    emptied, None if nobody did. ``broken_gpus`` are the ids of GPUs that are out of service: they count in
+    ``capacity`` and not in ``allocatable``. ``conditions`` is what the runtime says of the machine beyond readiness.
     """
 
     __pydantic_config__: ClassVar[Any] = SCHEMA
@@ -47,6 +49,8 @@ class Node:
     draining_since: float | None = None
     address: str = ""
     described: str = ""
+    broken_gpus: tuple[int, ...] = ()
+    conditions: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

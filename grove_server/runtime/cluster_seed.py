@@ -122,6 +122,8 @@ def _updated(existing: Node, wanted: Node) -> Node:
         capacity=wanted.capacity,
         address=wanted.address,
         described=_digest(wanted),
+        broken_gpus=wanted.broken_gpus,
+        conditions=wanted.conditions,
     )
 
 

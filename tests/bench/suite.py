@@ -11,6 +11,7 @@ from tests.bench import (
     deploy,
     mirrors,
     nodes,
+    onebox,
     openb,
     pending,
     place,
@@ -59,4 +60,5 @@ SUITE: Final[tuple[Benchmark, ...]] = (
     Benchmark(name="life.reconcile", run=reconcile.run),
     Benchmark(name="life.update10k", run=update.run),
     Benchmark(name="life.sim", run=simulated.run),
+    Benchmark(name="onebox", run=onebox.run),
 )

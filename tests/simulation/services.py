@@ -24,6 +24,7 @@ from grove_server.api.streams import Streams
 from grove_server.api.views import Views
 from grove_server.control.plane import ControlPlane
 from grove_server.resources.meta import Key
+from grove_server.runtime.containers import NoContainers
 from grove_server.store.interface import Store
 
 Write = Callable[[bytes], Awaitable[None]]
@@ -57,6 +58,7 @@ class Services:
             loads=plane.loads,
             orders=plane.orders,
             chronicle=plane.chronicle,
+            containers=NoContainers("fake"),
             now=epoch_now,
             facts=ServerFacts(version="", commit="", store="simulated", runtime="fake", started_at=epoch_now()),
         )

@@ -27,6 +27,15 @@ def test_everything_has_a_default() -> None:
     assert settings.metrics_listen == "127.0.0.1:9464"
 
 
+def test_no_empty_default_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """The help tells defaults where there are any."""
+    with pytest.raises(SystemExit):
+        load(["--help"], {})
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "(default 127.0.0.1:50051)" in shown
+    assert "(default )" not in shown
+
+
 def test_roles_of_clients_may_be_repeated() -> None:
     """Names of certificates may hold equal signs; the role is what follows the last."""
     settings = load(["--client-role", "CN=a=write", "--client-role", "b=admin"], {})

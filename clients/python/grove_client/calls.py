@@ -15,6 +15,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from grove.v1 import (
     cluster_topology_binding_pb2,
+    container_pb2,
     debug_pb2,
     endpoint_pb2,
     event_pb2,
@@ -38,6 +39,7 @@ _FILES: Final[tuple[FileDescriptor, ...]] = tuple(
     module.DESCRIPTOR
     for module in (
         cluster_topology_binding_pb2,
+        container_pb2,
         debug_pb2,
         endpoint_pb2,
         event_pb2,
@@ -120,6 +122,13 @@ class Caller:
             name, request_serializer=_serialize, response_deserializer=method.response.FromString
         )
         return stub(method.request(**fields))
+
+    def converse(self, name: str) -> grpc.aio.StreamStreamCall[Message, Message]:
+        """Open a stream both ways. It has no deadline: cancel it."""
+        stub = self._channel.stream_stream(
+            name, request_serializer=_serialize, response_deserializer=METHODS[name].response.FromString
+        )
+        return stub()
 
 
 def _serialize(message: Message) -> bytes:

@@ -48,6 +48,7 @@ from grove.v1.server_pb2 import ServerServiceGetInfoResponse
 from grove.v1.story_pb2 import StoryServiceGetResponse
 from grove_client.calls import Caller
 from grove_client.channel import open_channel
+from grove_client.containers import Containers
 from grove_client.errors import from_rpc_error
 from grove_client.resources import Applicable, Collection, Deletable, Listed, Scalable, ScalableApplicable
 
@@ -163,6 +164,7 @@ class GroveClient:
         self.priority_classes = Applicable(caller, PriorityClass)
         self.queues = Applicable(caller, Queue)
         self.events = Listed(caller, Event)
+        self.containers = Containers(caller)
 
     async def apply_manifest(
         self, manifest: str, *, default_namespace: str = "", validate_only: bool = False

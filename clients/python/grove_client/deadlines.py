@@ -44,6 +44,7 @@ _DEADLINE_BY_VERB: Final = {
     "ReportLoad": WRITE_S,
     "Simulate": BATCH_S,
     "GetMap": LIST_S,
+    "GetUsage": LIST_S,
     "PlanConsolidation": BATCH_S,
 }
 _DEADLINE_BY_METHOD: Final = {
@@ -70,6 +71,7 @@ _IDEMPOTENT_VERBS: Final = frozenset(
         "Taint",
         "Simulate",
         "GetMap",
+        "GetUsage",
         "PlanConsolidation",
         "ListRouters",
         "AcknowledgeDrain",

@@ -92,7 +92,7 @@ class DeadlineExceededError(GroveError):
 
 
 class UnavailableError(GroveError):
-    """The server cannot be reached, is starting, or is going away."""
+    """The server cannot be reached, is starting, is going away, or (with a reason) cannot do this now."""
 
 
 class CancelledByServerError(GroveError):

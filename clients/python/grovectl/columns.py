@@ -33,6 +33,8 @@ R = TypeVar("R")
 
 GPU: Final = "nvidia.com/gpu"
 GPU_IDS: Final = "grove.io/gpu-ids"
+# What a container says that waits for its turn, which is no reason of its own.
+_INITIALIZING: Final = "PodInitializing"
 _ROLE_PREFIX: Final = "node-role.kubernetes.io/"
 
 
@@ -78,12 +80,56 @@ def amounts(quantities: Mapping[str, str]) -> str:
 
 
 def pod_ready(pod: Pod) -> str:
-    """Return ready containers of all, as "1/2"."""
+    """Return ready containers of all, as "1/2"; sidecars count, other init containers do not."""
     statuses = pod.status.container_statuses
     total = len(statuses)
     if "containers" in pod.spec.fields:
         total = len(pod.spec.fields["containers"].list_value.values)
-    return f"{sum(status.ready for status in statuses)}/{total}"
+    sidecars = _sidecars(pod)
+    ready = sum(each.ready for each in pod.status.init_container_statuses if each.name in sidecars and each.started)
+    return f"{sum(status.ready for status in statuses) + ready}/{total + len(sidecars)}"
+
+
+def pod_restarts(pod: Pod) -> str:
+    """Return the restarts that tell most, as kubectl: of all init containers until these are done, then of the rest."""
+    inits = pod.status.init_container_statuses
+    if _init_word(pod):
+        return str(sum(status.restart_count for status in inits))
+    sidecars = _sidecars(pod)
+    kept = [status for status in inits if status.name in sidecars]
+    return str(sum(status.restart_count for status in (*kept, *pod.status.container_statuses)))
+
+
+def _sidecars(pod: Pod) -> set[str]:
+    """Return the names of the init containers that go on running."""
+    if "initContainers" not in pod.spec.fields:
+        return set()
+    listed = [value.struct_value.fields for value in pod.spec.fields["initContainers"].list_value.values]
+    return {
+        each["name"].string_value
+        for each in listed
+        if "name" in each and "restartPolicy" in each and each["restartPolicy"].string_value == "Always"
+    }
+
+
+def _init_word(pod: Pod) -> str:
+    """Return how far the init containers are, as kubectl: "Init:1/2", "Init:CrashLoopBackOff"; empty when done."""
+    if condition_status(pod.status.conditions, "Initialized") == "True":
+        return ""
+    sidecars = _sidecars(pod)
+    statuses = pod.status.init_container_statuses
+    for index, status in enumerate(statuses):
+        state = status.state
+        if state.HasField("terminated"):
+            if state.terminated.exit_code == 0:
+                continue
+            return f"Init:{state.terminated.reason or f'ExitCode:{state.terminated.exit_code}'}"
+        if status.name in sidecars and status.started:
+            continue
+        if state.waiting.reason and state.waiting.reason != _INITIALIZING:
+            return f"Init:{state.waiting.reason}"
+        return f"Init:{index}/{len(statuses)}"
+    return ""
 
 
 def pod_status(pod: Pod) -> str:
@@ -94,6 +140,10 @@ def pod_status(pod: Pod) -> str:
         return "Draining"
     if pod.status.reason:
         return pod.status.reason
+    return _init_word(pod) or _container_word(pod) or pod.status.phase or UNKNOWN
+
+
+def _container_word(pod: Pod) -> str:
     for status in pod.status.container_statuses:
         if status.state.waiting.reason:
             return status.state.waiting.reason
@@ -102,7 +152,7 @@ def pod_status(pod: Pod) -> str:
     for condition in pod.status.conditions:
         if condition.type == "PodScheduled" and condition.reason == "SchedulingGated":
             return condition.reason
-    return pod.status.phase or UNKNOWN
+    return ""
 
 
 def pod_waits(pod: Pod) -> str:
@@ -192,7 +242,7 @@ _GANG: Final[tuple[Column[PodGang], ...]] = (
 _POD: Final[tuple[Column[Pod], ...]] = (
     Column("READY", pod_ready),
     Column("STATUS", pod_status),
-    Column("RESTARTS", lambda o: str(sum(status.restart_count for status in o.status.container_statuses))),
+    Column("RESTARTS", pod_restarts),
     Column("IP", lambda o: o.status.pod_ip or NONE, wide=True),
     Column("NODE", pod_node, wide=True),
     Column("GPUS", lambda o: o.metadata.annotations.get(GPU_IDS, "") or NONE, wide=True),

@@ -150,7 +150,10 @@ def failure_of(error: GroveError, server: str) -> Failure:
             lines.append(f"and {int(total) - len(lines)} more")
         return Failure([one_line(line) for line in lines], exit_code)
     message = one_line(error.message)
-    if isinstance(error, grove_client.UnavailableError):
+    if isinstance(error, grove_client.UnavailableError) and error.reason:
+        # It answered, and said why.
+        message = f"the server at {server} cannot do this now: {message}"
+    elif isinstance(error, grove_client.UnavailableError):
         # A server that speaks TLS ends the connection of one who does not, and says no more.
         hint = "; if it speaks TLS, give --tls-ca" if message.endswith(_ENDED) else ""
         message = f"the server at {server} cannot be reached: {_cause(message)}{hint}"

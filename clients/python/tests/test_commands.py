@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]  # the package has no types
 from samples import CLIQUE, POD, SET, fill, table
 from small_server import Grovectl, Refusal, SmallServer, invalid, meta
 
@@ -70,6 +72,66 @@ def test_get_several_kinds(server: SmallServer, grovectl: Grovectl) -> None:
     assert blocks[1][2][:8] == ["podclique.grove.io/chat-0-router", "1", "2", "0", "2", "2", "0", "False"]
     assert blocks[3][1][1:7] == ["Running", "<none>", "1", "<none>", "1.00", "block=b1"]
     assert blocks[4][1][1:7] == ["1/1", "Running", "0", "10.0.0.1", "node-3", "0,1"]
+
+
+def _with_containers(
+    name: str, *, initialized: bool, inits: list[dict[str, Any]], mains: list[dict[str, Any]], reason: str = ""
+) -> dict[str, Any]:
+    spec = {
+        "nodeName": "node-3",
+        "initContainers": [{"name": "setup"}, {"name": "proxy", "restartPolicy": "Always"}],
+        "containers": [{"name": "main"}],
+    }
+    status = {
+        "phase": "Running" if initialized else "Pending",
+        "reason": reason,
+        "conditions": [{"type": "Initialized", "status": str(initialized)}],
+        "initContainerStatuses": inits,
+        "containerStatuses": mains,
+    }
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta(name), "spec": spec, "status": status}
+
+
+_RUNNING: dict[str, Any] = {"running": {"startedAt": "2026-11-24T12:00:00Z"}}
+_WAITING = {"waiting": {"reason": "PodInitializing"}}
+_BACKING_OFF = {"waiting": {"reason": "CrashLoopBackOff"}}
+_DONE = {"terminated": {"exitCode": 0, "reason": "Completed"}}
+_FAILED = {"terminated": {"exitCode": 3, "reason": "Error"}}
+
+
+@pytest.mark.parametrize(
+    ("initialized", "setup", "proxy", "main", "cells"),
+    [
+        pytest.param(False, (_RUNNING, 0), (_WAITING, 0), (_WAITING, 0), ["0/2", "Init:0/2", "0"], id="first"),
+        pytest.param(
+            False, (_BACKING_OFF, 3), (_WAITING, 0), (_WAITING, 0), ["0/2", "Init:CrashLoopBackOff", "3"], id="loop"
+        ),
+        pytest.param(False, (_FAILED, 1), (_WAITING, 0), (_WAITING, 0), ["0/2", "Init:Error", "1"], id="failed"),
+        pytest.param(False, (_DONE, 1), (_RUNNING, 2), (_WAITING, 0), ["0/2", "Init:1/2", "3"], id="sidecar-starts"),
+        pytest.param(True, (_DONE, 1), (_RUNNING, 2), (_RUNNING, 4), ["2/2", "Running", "6"], id="running"),
+        pytest.param(True, (_DONE, 1), (_RUNNING, 2), (_BACKING_OFF, 4), ["1/2", "CrashLoopBackOff", "6"], id="crash"),
+    ],
+)
+def test_init_containers_and_sidecars_are_shown_as_kubectl_does(
+    server: SmallServer,
+    grovectl: Grovectl,
+    *,
+    initialized: bool,
+    setup: tuple[dict[str, Any], int],
+    proxy: tuple[dict[str, Any], int],
+    main: tuple[dict[str, Any], int],
+    cells: list[str],
+) -> None:
+    """READY counts sidecars; STATUS and RESTARTS tell of init containers until these are done, then of the rest."""
+
+    def status(name: str, state: tuple[dict[str, Any], int], *, works: bool) -> dict[str, Any]:
+        return {"name": name, "state": state[0], "restartCount": state[1], "ready": works, "started": works}
+
+    proxy_works = initialized and proxy[0] is _RUNNING
+    inits = [status("setup", setup, works=False), status("proxy", proxy, works=proxy_works)]
+    mains = [status("main", main, works=main[0] is _RUNNING)]
+    server.put(_with_containers("p", initialized=initialized, inits=inits, mains=mains))
+    assert table(grovectl("get", "po", "p").out)[1][1:4] == cells
 
 
 def test_get_objects(server: SmallServer, grovectl: Grovectl) -> None:
@@ -166,6 +228,15 @@ def test_server_away(capfd: pytest.CaptureFixture[str]) -> None:
     """A server that is not there is named with its address."""
     assert main(["-s", "127.0.0.1:1", "get", "pcs"]) == 1
     assert capfd.readouterr().err == "error: the server at 127.0.0.1:1 cannot be reached: Connection refused\n"
+
+
+def test_a_server_that_was_reached_is_not_called_away(server: SmallServer, grovectl: Grovectl) -> None:
+    """A server that answers why it cannot do it now says so in its own words."""
+    why = ErrorInfo(reason="STORE_UNAVAILABLE", domain="grove.io")
+    server.refusal = Refusal(grpc.StatusCode.UNAVAILABLE, "the store takes no changes now", (why,))
+    err = grovectl("get", "pcs", "x").err
+    assert "cannot do this now: the store takes no changes now" in err
+    assert "reached" not in err
 
 
 def test_apply(server: SmallServer, grovectl: Grovectl, tmp_path: Path) -> None:

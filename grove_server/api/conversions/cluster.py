@@ -15,7 +15,7 @@ def node_message(resource: Node) -> node_pb2.Node:
     ready = meta_pb2.Condition(
         type="Ready",
         status="True" if resource.ready else "False",
-        reason="KubeletReady" if resource.ready else "NodeStatusUnknown",
+        reason="NodeReady" if resource.ready else "NodeStatusUnknown",
         message="the node takes pods" if resource.ready else "the node does not answer",
         last_transition_time=rfc3339(changed) if changed else "",
     )
@@ -35,7 +35,7 @@ def node_message(resource: Node) -> node_pb2.Node:
         status=node_pb2.NodeStatus(
             capacity=resource.capacity or resource.allocatable,
             allocatable=resource.allocatable,
-            conditions=[ready, *_draining(resource)],
+            conditions=[ready, *_draining(resource), *condition_messages(resource.conditions)],
             addresses=addresses,
         ),
     )

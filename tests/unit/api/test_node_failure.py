@@ -21,6 +21,7 @@ from grove_server.api.streams import Streams
 from grove_server.api.views import Views
 from grove_server.resources import codec
 from grove_server.resources.cluster import Node
+from grove_server.runtime.containers import NoContainers
 from grove_server.store import SqliteStore
 from tests.unit.runtime.simulated import node, put
 
@@ -50,6 +51,7 @@ def service(store: SqliteStore, runtime: str = "fake") -> NodeService:
             loads=cast("LoadsPort", None),
             orders=cast("OrdersPort", None),
             chronicle=cast("ChroniclePort", None),
+            containers=NoContainers(runtime),
             now=lambda: NOW,
             facts=ServerFacts(version="1", commit="c", store="sqlite", runtime=runtime, started_at=NOW),
         )

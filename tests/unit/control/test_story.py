@@ -12,6 +12,7 @@ from grove_server.control.clock import SystemClock
 from grove_server.control.story import MERGE_S, StoryTeller
 from grove_server.control.transitions import CHANGES_MAX, Difference, differences
 from grove_server.resources.cluster import Event, Node
+from grove_server.resources.containers import ContainerStatus
 from grove_server.resources.meta import Condition, Key, Kind, Metadata, Resource, key_of
 from grove_server.resources.workload import Pod, PodClique, PodCliqueSet, PodPhase, ScaleOwner
 from grove_server.store.interface import NO_ORIGIN, ChangeType, Notice, Origin, Put
@@ -93,6 +94,17 @@ def test_conditions_are_told_with_reason_and_message(small_clique: PodClique) ->
     again = replace(told, status=replace(told.status, conditions=(*others, replace(turned, message="0 of 2"))))
     assert differences(told, again) == ()
     assert differences(told, small_clique) == (Difference("Ready", "False (TooFew)", ""),)
+
+
+def test_containers_are_told_by_name(small_world: World) -> None:
+    """Init containers stand before the others in a pod's row; a number would name the wrong one."""
+    (pod, *_) = small_world.pods()
+    before = replace(pod, containers=(ContainerStatus(name="load", is_init=True), ContainerStatus(name="main")))
+    containers = tuple(replace(each, restart_count=1) for each in before.containers)
+    assert [each.what for each in differences(before, replace(before, containers=containers))] == [
+        "initContainers[load].restartCount",
+        "containers[main].restartCount",
+    ]
 
 
 def test_many_changes_at_once_are_bounded() -> None:
