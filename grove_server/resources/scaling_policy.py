@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Final
 from pydantic import Field
 
 from grove_server.resources.manifest import ManifestMetadata
-from grove_server.resources.meta import SCHEMA, Condition
+from grove_server.resources.meta import SCHEMA, Condition, Kind, Metadata
 
 MODE_OFF: Final = "off"
 MODE_RECOMMEND: Final = "recommend"
@@ -366,6 +366,32 @@ class SignalStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PauseStatus:
+    """A direction ("both", "in" or "out") in which nothing is changed until an epoch time, and who asked for it."""
+
+    __pydantic_config__: ClassVar[Any] = SCHEMA
+
+    direction: str
+    until: float
+    reason: str = ""
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverrideStatus:
+    """A size given to a role by hand until an epoch time, of one ``copy`` or (None) of all, and who asked for it."""
+
+    __pydantic_config__: ClassVar[Any] = SCHEMA
+
+    role: str
+    copy: int | None = None
+    replicas: int
+    until: float
+    reason: str = ""
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScalingPolicyStatus:
     """What the autoscaler says of a policy; ``decision_id`` and ``decided_at`` are of the last decision."""
 
@@ -378,3 +404,18 @@ class ScalingPolicyStatus:
     decided_at: float | None = None
     roles: tuple[RoleScalingStatus, ...] = ()
     signals: tuple[SignalStatus, ...] = ()
+    pauses: tuple[PauseStatus, ...] = ()
+    overrides: tuple[OverrideStatus, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScalingPolicy:
+    """How a set follows its load; the autoscaler writes ``status``."""
+
+    __pydantic_config__: ClassVar[Any] = SCHEMA
+    kind: ClassVar[Kind] = Kind.SCALING_POLICY
+
+    metadata: Metadata
+    resource_version: int = 0
+    spec: ScalingPolicySpec
+    status: ScalingPolicyStatus = field(default_factory=ScalingPolicyStatus)

@@ -17,6 +17,8 @@ from prometheus_client import CollectorRegistry
 from tests.tidy.sources import ROOT
 
 ROW: Final = re.compile(r"^\| `([A-Za-z_][\w]*)` ", re.MULTILINE)
+# What a program other than the server serves; the server has no rows for it.
+SERVED_ELSEWHERE: Final = frozenset({"grove.v1.AutoscalerService"})
 PAIR: Final = re.compile(r"^\| `([A-Za-z_]\w*)` \| ([^|]*?) \|", re.MULTILINE)
 
 

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from grove.v1 import (
+    autoscaler_pb2,
     cluster_topology_binding_pb2,
     debug_pb2,
     endpoint_pb2,
@@ -28,6 +29,7 @@ from grove.v1 import (
     pod_pb2,
     priority_class_pb2,
     queue_pb2,
+    scaling_policy_pb2,
     server_pb2,
     story_pb2,
 )
@@ -37,6 +39,7 @@ from grove_client.errors import from_rpc_error
 _FILES: Final[tuple[FileDescriptor, ...]] = tuple(
     module.DESCRIPTOR
     for module in (
+        autoscaler_pb2,
         cluster_topology_binding_pb2,
         debug_pb2,
         endpoint_pb2,
@@ -51,6 +54,7 @@ _FILES: Final[tuple[FileDescriptor, ...]] = tuple(
         pod_pb2,
         priority_class_pb2,
         queue_pb2,
+        scaling_policy_pb2,
         server_pb2,
         story_pb2,
     )
