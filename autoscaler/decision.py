@@ -10,7 +10,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from autoscaler.observation import Freshness, Reading
+from autoscaler.validating import Judged
 
 
 class Reason(enum.StrEnum):
@@ -57,29 +57,18 @@ class Reason(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """A reading and what was made of it: ``value`` is what is reckoned with going up, ``low`` going down."""
-
-    name: str
-    freshness: Freshness
-    value: float | None
-    low: float | None
-    reading: Reading | None = None
-    message: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
     """What one policy asks for.
 
-    ``replicas`` is the least size that it is content with, None where it cannot say; ``floor`` is the size that it
-    lets the role shrink to (at least ``replicas``). ``is_trusted`` is whether all that it needs is FRESH.
+    ``replicas`` is the least size that it is content with; ``floor`` is the size that it lets the role shrink to, None
+    where it has no say in that. Without ``replicas`` it abstains. ``is_trusted`` is whether all that it needs is FRESH;
+    what is not trusted keeps the role from shrinking.
     """
 
     policy: str
-    replicas: int | None
-    floor: int | None
     reason: Reason
+    replicas: int | None = None
+    floor: int | None = None
     formula: str = ""
     is_trusted: bool = True
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from autoscaler.shaping.cron import Cron, CronError, parse_cron
 from grove_server.resources import scaling_policy as schema
+from grove_server.resources.cron import Cron, CronError, parse_cron
 from grove_server.resources.duration import DurationError, parse_duration
 
 _FINE_UNITS_S: Final = {"ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -203,7 +203,7 @@ class Policy:
     paused: str
     slo: Slo
     roles: tuple[RolePolicy, ...]
-    ratio_band: float | None
+    ratio_band: float
     ratio_fixed: float | None
     budget_gpus: int | None
     budget_name: str
@@ -242,7 +242,7 @@ def compile_policy(
             ttft_per_token_s=_seconds("spec.slo.ttftPer1kTokens", slo.ttft_per_1k_tokens) / 1000,
         ),
         roles=tuple(_role(f"spec.roles[{index}]", role, tuning) for index, role in enumerate(spec.roles)),
-        ratio_band=spec.ratio.band if spec.ratio else None,
+        ratio_band=(spec.ratio or schema.RatioSpec()).band,
         ratio_fixed=spec.ratio.fixed if spec.ratio else None,
         budget_gpus=spec.budget.gpus if spec.budget else None,
         budget_name=f"{namespace}/{spec.budget.name}" if spec.budget and spec.budget.name else f"{key}/",

@@ -36,6 +36,7 @@ PURE_ROOMS: Final = (
     "autoscaler/policy.py",
     "autoscaler/shaping",
     "autoscaler/sizing",
+    "autoscaler/validating.py",
 )
 
 
