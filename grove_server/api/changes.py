@@ -36,6 +36,8 @@ from grove_server.api.writable import (
     stored_bindings,
     stored_defaults,
     stored_queues,
+    stored_scaling_policies,
+    stored_sets,
 )
 from grove_server.resources.manifest import ManifestMetadata
 from grove_server.resources.meta import CLUSTER_SCOPED, Key, Kind
@@ -125,6 +127,8 @@ class Changes:
             bindings=stored_bindings(reader),
             global_defaults=stored_defaults(reader),
             queues=stored_queues(reader),
+            sets=stored_sets(reader),
+            scaling_policies=stored_scaling_policies(reader),
             limits=self._limits,
             default_namespace=default_namespace,
         )
