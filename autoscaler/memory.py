@@ -28,11 +28,13 @@ class RecallError(ValueError):
 class DemandMemory:
     """What a stream of demand looked like: level and trend, forecasts that are not due yet, how far past ones were off.
 
-    ``errors`` are ratios of what came to what was forecast. ``peaks`` are the highest demands by bucket of time.
-    ``season`` holds mean demand by bucket of the period, negative where nothing was seen, ``season_from`` since when.
+    ``last`` is the observation of ``at``. ``errors`` are ratios of what came to what was forecast. ``peaks`` are the
+    highest demands by bucket of time. ``season`` holds mean demand by bucket of the period, negative where nothing was
+    seen, ``season_from`` since when.
     """
 
     at: float = 0.0
+    last: float = 0.0
     level: float = 0.0
     trend: float = 0.0
     due: tuple[Mark, ...] = ()
