@@ -66,14 +66,15 @@ class PanicMemory:
 class RoleMemory:
     """What is remembered of one role.
 
-    ``lows`` and ``highs`` are past wishes as far as windows need them (HPA's recommendations, pruned); ``ups`` and
-    ``downs`` are changes of size, each with how much. ``decided`` is the last decision's time and size. ``turns`` are
-    the times at which growth turned into shrinking or back, ``direction`` the last one. ``breaches`` counts ticks in
-    a row below the target attainment. Corrections are factors on the profile's times.
+    ``known_at`` is when its demand was last known. ``lows`` and ``highs`` are past wishes as far as windows need them
+    (HPA's recommendations, pruned); ``ups`` and ``downs`` are changes of size, each with how much. ``decided`` is the
+    last decision's time and size. ``turns`` are the times at which growth turned into shrinking or back, ``direction``
+    the last one. ``breaches`` counts ticks in a row below the target attainment. Corrections are factors on the
+    profile's times.
     """
 
     current: int
-    seen_at: float
+    known_at: float
     lows: tuple[tuple[float, int], ...] = ()
     highs: tuple[tuple[float, int], ...] = ()
     ups: tuple[tuple[float, int], ...] = ()
@@ -96,16 +97,17 @@ class RoleMemory:
 class ScopeMemory:
     """What is remembered of one scope.
 
-    ``known_at`` is when demand was last known, ``busy_at`` when there was last some or it was not known whether.
+    ``seen_at`` is its last tick, ``busy_at`` when there was last some demand or it was not known whether. Outputs are
+    means of answers' tokens over a short and a long while, ``uncached`` and ``prompt`` those of prompts; 0 is unknown.
     """
 
     generation: int
-    sequence: int = 0
-    first_at: float = 0.0
-    known_at: float | None = None
-    busy_at: float = 0.0
-    output_short: Mark | None = None
-    output_long: Mark | None = None
+    seen_at: float
+    busy_at: float
+    output_short: float = 0.0
+    output_long: float = 0.0
+    uncached: float = 0.0
+    prompt: float = 0.0
     signals: Mapping[str, SignalMemory] = field(default_factory=dict)
     roles: Mapping[str, RoleMemory] = field(default_factory=dict)
 

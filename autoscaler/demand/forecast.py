@@ -102,11 +102,10 @@ def _with_peak(peaks: tuple[Mark, ...], value: float, now: float, memory_s: floa
     if memory_s <= 0:
         return ()
     width_s = memory_s / _PEAKS_MAX
-    bucket = now - now % width_s
-    if not peaks or peaks[-1][0] < bucket:
+    if not peaks or now - peaks[-1][0] >= width_s:
         oldest = now - memory_s - width_s
-        return (*(mark for mark in peaks if mark[0] > oldest), (bucket, value))[-_PEAKS_MAX - 1 :]
-    return (*peaks[:-1], (bucket, value)) if value > peaks[-1][1] else peaks
+        return (*(mark for mark in peaks if mark[0] > oldest), (now, value))[-_PEAKS_MAX - 1 :]
+    return (*peaks[:-1], (peaks[-1][0], value)) if value > peaks[-1][1] else peaks
 
 
 def _burst(peaks: tuple[Mark, ...], now: float, memory_s: float, decay: float) -> float:

@@ -16,7 +16,7 @@ from grove_server.resources.scaling_policy import SELECT_DISABLED, SELECT_MIN
 Past = tuple[tuple[float, int], ...]
 
 
-def stabilised(  # noqa: PLR0913 -- the inputs of HPA's rule
+def stabilised(
     *, desired: int, current: int, lows: Past, highs: Past, up_window_s: float, down_window_s: float, now: float
 ) -> int:
     """Return the wish that has held over the window: the least one going up, the most going down."""

@@ -32,6 +32,7 @@ class Inputs:
     decode_demand: Outlook | None
     is_demand_fresh: bool
     breach: bool
+    breaches: int
     now: float
 
     def reading(self, name: str) -> Judged | None:

@@ -78,12 +78,12 @@ def propose_outcome(inputs: Inputs) -> Proposal:
         return Proposal(policy=schema.SLO, reason=Reason.NO_CHANGE)
     tuning, current = inputs.policy.tuning, inputs.state.current
     memory = inputs.memory
-    due = memory.breaches >= tuning.breach_ticks and (
+    due = inputs.breaches >= tuning.breach_ticks and (
         memory.breach_at is None
         or inputs.now - memory.breach_at >= (memory.cold_start_s or inputs.role.profile.cold_start_s)
     )
     size = current + max(1, math.ceil(tuning.breach_step * current)) if due else current
-    formula = f"below {inputs.policy.slo.attainment:.0%} for {memory.breaches} ticks"
+    formula = f"below {inputs.policy.slo.attainment:.0%} for {inputs.breaches} ticks"
     return Proposal(policy=schema.SLO, reason=Reason.SLO_BREACH, replicas=size, floor=size, formula=formula)
 
 

@@ -14,8 +14,8 @@ from autoscaler import observation as seen
 from autoscaler.decision import Proposal, Reason
 from autoscaler.demand.forecast import Outlook
 from autoscaler.sizing.capacity import Capacity
-from autoscaler.sizing.queueing import servers_for
 from autoscaler.sizing.inputs import Inputs
+from autoscaler.sizing.queueing import servers_for
 from grove_server.resources import scaling_policy as schema
 
 # A size is not raised for the last bit of a division.
