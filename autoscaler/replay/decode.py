@@ -140,6 +140,7 @@ class DecodePool:
         ran = reading - replica.token_clock
         replica.generated += replica.residents * ran
         replica.kv_tokens += replica.residents * ran - (tokens - 1)
+        replica.resident_s += replica.residents * (at_s - replica.updated_s)
         replica.token_clock = reading
         replica.updated_s = at_s
         replica.residents -= 1
@@ -193,6 +194,7 @@ class DecodePool:
             replica.token_clock += ran
             replica.kv_tokens += residents * ran
             replica.generated += residents * ran
+            replica.resident_s += residents * past_s
         replica.updated_s = max(now_s, replica.updated_s)
 
     @staticmethod

@@ -11,6 +11,7 @@ The seed decides cold starts and noise alone: the same trace with the same seed 
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -25,6 +26,7 @@ from autoscaler.replay.service_times import ServiceTimes, Slo
 from autoscaler.replay.traces import Trace
 
 _NOISE_SIGMA: Final = 0.08
+_STARTS_KEPT: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +63,7 @@ class Plant:
         self._joins: list[Join] = []
         self._wanted = {Role.PREFILL: 0, Role.DECODE: 0}
         self._alive: list[Replica] = []
+        self._started: dict[Role, deque[float]] = {role: deque(maxlen=_STARTS_KEPT) for role in Role}
         self._firsts = self._firsts_good = self._finished = self._finished_good = 0
         self._prompt_tokens = self._output_tokens = 0
         self._ttft_s = setting.slo.ttft_s + setting.slo.ttft_per_1k_tokens_s * trace.prompt_tokens / 1_000
@@ -100,6 +103,7 @@ class Plant:
             if replica.is_draining:
                 self._drain(replica)
             elif not replica.is_serving and replica.ready_s <= now_s:
+                self._started[replica.role].append(replica.ready_s - replica.scheduled_s)
                 self._serve(replica)
         self._alive = [replica for replica in self._alive if replica.gone_s == math.inf]
         for replica in self._alive:
@@ -187,12 +191,14 @@ class Plant:
         of_role = [replica for replica in self._alive if replica.role is role]
         members = [replica for replica in of_role if not replica.is_draining]
         ready = tuple(replica.index for replica in members if replica.is_ready(self.now_s))
-        pending = sum(not replica.is_scheduled for replica in members)
+        pending = [replica.ordered_s for replica in members if not replica.is_scheduled]
         return RoleSizes(
             wanted=self._wanted[role],
             ready=ready,
-            starting=len(members) - len(ready) - pending,
-            pending=pending,
+            starting=len(members) - len(ready) - len(pending),
+            pending=len(pending),
+            pending_since_s=min(pending, default=None),
+            cold_starts_s=tuple(self._started[role]),
             draining=len(of_role) - len(members),
         )
 
@@ -200,7 +206,7 @@ class Plant:
         """Return what a scrape would see now."""
         self._count()
         now_s = self.now_s
-        arrived, arrived_tokens = self.prefill.arrived(now_s)
+        arrived, arrived_tokens, arrived_squares = self.prefill.arrived(now_s)
         waiting, waiting_tokens = self.prefill.waiting(now_s)
         decode_waiting, decode_waiting_tokens = self.decode.waiting
         serving = [replica for replica in self._alive if replica.ready_s <= now_s]
@@ -208,6 +214,8 @@ class Plant:
             at_s=now_s,
             arrived=arrived,
             arrived_tokens=arrived_tokens,
+            arrived_squares=arrived_squares,
+            started=self.prefill.started,
             prefill_waiting=waiting,
             prefill_waiting_tokens=waiting_tokens,
             decode_waiting=decode_waiting,
@@ -224,13 +232,13 @@ class Plant:
 
     def _prefill_pod(self, replica: Replica) -> PodReading:
         busy_s = self.prefill.busy_s(replica, self.now_s)
-        return PodReading(replica.index, int(replica.free_s > self.now_s), 0.0, replica.tokens, busy_s)
+        return PodReading(replica.index, int(replica.free_s > self.now_s), 0.0, replica.tokens, busy_s, 0.0)
 
     def _decode_pod(self, replica: Replica) -> PodReading:
         self.decode.settle(replica, self.now_s)
         kv_used = replica.kv_tokens / self.setting.truth.kv_tokens
         busy_s = self.decode.busy_s(replica, self.now_s)
-        return PodReading(replica.index, replica.residents, kv_used, replica.generated, busy_s)
+        return PodReading(replica.index, replica.residents, kv_used, replica.generated, busy_s, replica.resident_s)
 
     def _count(self) -> None:
         """Add up what got its first token or its last since the last look."""

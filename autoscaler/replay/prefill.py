@@ -34,6 +34,8 @@ class PrefillPool:
         self._service_s = (truth.prefill_base_s + truth.prefill_per_token_s * trace.uncached_tokens) * noise
         self._work_tokens = trace.uncached_tokens
         self._token_sums = np.concatenate(([0], np.cumsum(trace.uncached_tokens)))
+        # Squares in floats: their sum over a week is beyond what matters in the last digits.
+        self._square_sums = np.concatenate(([0.0], np.cumsum(trace.uncached_tokens.astype(np.float64) ** 2)))
         self._free: list[tuple[float, int, Replica]] = []
         self._part: tuple[list[float], list[float], list[int], list[int], list[int]] = ([], [], [], [], [])
         self._part_start = 0
@@ -98,14 +100,14 @@ class PrefillPool:
         )
         self._part_start = first
 
-    def arrived(self, now_s: float) -> tuple[int, int]:
-        """Return how many requests came before now, and their uncached prompt tokens."""
+    def arrived(self, now_s: float) -> tuple[int, int, float]:
+        """Return how many requests came before now, the sum of their uncached prompt tokens, and of the squares."""
         count = int(np.searchsorted(self._trace.arrival_s, now_s))
-        return count, int(self._token_sums[count])
+        return count, int(self._token_sums[count]), float(self._square_sums[count])
 
     def waiting(self, now_s: float) -> tuple[int, int]:
         """Return the requests in the queue, and their uncached prompt tokens."""
-        count, tokens = self.arrived(now_s)
+        count, tokens, _ = self.arrived(now_s)
         return max(count - self.started, 0), max(tokens - int(self._token_sums[min(self.started, count)]), 0)
 
     @staticmethod

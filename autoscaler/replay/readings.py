@@ -20,6 +20,8 @@ class PodReading(NamedTuple):
     tokens: float
     # Seconds in which the GPU ran any kernel: what DCGM's GPU_UTIL is made of.
     busy_s: float
+    # Seconds that requests were in decode there, summed over requests: the sum of all times between tokens.
+    resident_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,9 @@ class Reading:
     at_s: float
     arrived: int
     arrived_tokens: int
+    # Sum of the squares of uncached prompt lengths: a histogram's second moment.
+    arrived_squares: float
+    started: int
     prefill_waiting: int
     prefill_waiting_tokens: int
     decode_waiting: int
@@ -46,13 +51,19 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoleSizes:
-    """A role as the API shows it: the size asked for, and its replicas by state. `ready` are names by index."""
+    """A role as the API shows it: the size asked for, and its replicas by state; those ready by index.
+
+    `pending_since_s` is since when the oldest pending one waits; `cold_starts_s` are the last starts, from scheduling
+    to ready.
+    """
 
     wanted: int
     ready: tuple[int, ...]
     starting: int
     pending: int
     draining: int
+    pending_since_s: float | None = None
+    cold_starts_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,7 @@ class Replica:
         "ordered_s",
         "ready_s",
         "reserved_tokens",
+        "resident_s",
         "residents",
         "role",
         "scheduled_s",
@@ -64,6 +65,8 @@ class Replica:
         self.kv_tokens = 0.0
         self.reserved_tokens = 0
         self.generated = 0.0
+        # Seconds that requests have been resident, over all of them: tokens times the time between them.
+        self.resident_s = 0.0
         self.version = 0
         # Residents by the reading of the token clock at which they end: (reading, request, tokens at its end).
         self.finishes: list[tuple[float, int, int]] = []
