@@ -13,7 +13,7 @@ from grove_server.resources.scaling_policy import MODE_RECOMMEND, ScalingPolicyS
 from grove_server.resources.scaling_signals import SIGNAL_UNITS
 from grove_server.resources.schema import SchemaError
 from tests.manifest_cases import Json, changed, setting
-from tests.scaling_cases import admit_policy, disaggregated_set, policy, role
+from tests.policy_cases import admit_policy, disaggregated_set, policy, role
 
 QUERY = 'sum by (pod) (rate(tokens_total{namespace="default"}[1m]))'
 
@@ -343,7 +343,8 @@ def test_one_unreadable_value_is_one_mistake(place: str, path: str) -> None:
         budget={"gpus": 100},
         mode="on",
     )
-    found = refusals(changed(legal, setting(place, True)), among=disaggregated_set())
+    wrong: object = True
+    found = refusals(changed(legal, setting(place, wrong)), among=disaggregated_set())
     assert found == {"spec.mode": "NotSupported", path: "TypeInvalid"}
 
 
