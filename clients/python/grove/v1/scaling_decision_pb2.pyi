@@ -24,6 +24,26 @@ class ScalingDecision(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class DemandEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     NAMESPACE_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
@@ -38,6 +58,8 @@ class ScalingDecision(_message.Message):
     POLICY_GENERATION_FIELD_NUMBER: _builtins.int
     GPUS_HELD_FIELD_NUMBER: _builtins.int
     GPUS_MAX_FIELD_NUMBER: _builtins.int
+    RATIO_FIELD_NUMBER: _builtins.int
+    DEMAND_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Names the decision; the same inputs at the same moment have the same id."""
     namespace: _builtins.str
@@ -60,10 +82,12 @@ class ScalingDecision(_message.Message):
     """The outcome in one sentence."""
     policy_generation: _builtins.int
     """`metadata.generation` of the policy that was followed."""
-    gpus_held: _builtins.int
+    gpus_held: _builtins.float
     """GPUs that all roles hold, those that leave included."""
     gpus_max: _builtins.int
     """Most GPUs that the policy allows; absent without a budget."""
+    ratio: _builtins.float
+    """Prefill replicas for each decode replica as the present mix of work has it; absent if not known."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScalingRoleDecision]:
         """The roles, in the order of the policy."""
@@ -71,6 +95,10 @@ class ScalingDecision(_message.Message):
     @_builtins.property
     def readings(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScalingReading]:
         """What was measured for the copy as a whole."""
+
+    @_builtins.property
+    def demand(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """What is asked of the copy, by name, as it was seen ahead."""
 
     def __init__(
         self,
@@ -87,12 +115,14 @@ class ScalingDecision(_message.Message):
         roles: _abc.Iterable[Global___ScalingRoleDecision] | None = ...,
         readings: _abc.Iterable[Global___ScalingReading] | None = ...,
         policy_generation: _builtins.int | None = ...,
-        gpus_held: _builtins.int | None = ...,
+        gpus_held: _builtins.float | None = ...,
         gpus_max: _builtins.int | None = ...,
+        ratio: _builtins.float | None = ...,
+        demand: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_copy", b"_copy", "_gpus_held", b"_gpus_held", "_gpus_max", b"_gpus_max", "_policy_generation", b"_policy_generation", "copy", b"copy", "gpus_held", b"gpus_held", "gpus_max", b"gpus_max", "policy_generation", b"policy_generation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_copy", b"_copy", "_gpus_held", b"_gpus_held", "_gpus_max", b"_gpus_max", "_policy_generation", b"_policy_generation", "_ratio", b"_ratio", "copy", b"copy", "gpus_held", b"gpus_held", "gpus_max", b"gpus_max", "policy_generation", b"policy_generation", "ratio", b"ratio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_copy", b"_copy", "_gpus_held", b"_gpus_held", "_gpus_max", b"_gpus_max", "_policy_generation", b"_policy_generation", "copy", b"copy", "decided_at", b"decided_at", "gpus_held", b"gpus_held", "gpus_max", b"gpus_max", "id", b"id", "message", b"message", "mode", b"mode", "namespace", b"namespace", "outcome", b"outcome", "pod_clique_set", b"pod_clique_set", "policy", b"policy", "policy_generation", b"policy_generation", "readings", b"readings", "roles", b"roles"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_copy", b"_copy", "_gpus_held", b"_gpus_held", "_gpus_max", b"_gpus_max", "_policy_generation", b"_policy_generation", "_ratio", b"_ratio", "copy", b"copy", "decided_at", b"decided_at", "demand", b"demand", "gpus_held", b"gpus_held", "gpus_max", b"gpus_max", "id", b"id", "message", b"message", "mode", b"mode", "namespace", b"namespace", "outcome", b"outcome", "pod_clique_set", b"pod_clique_set", "policy", b"policy", "policy_generation", b"policy_generation", "ratio", b"ratio", "readings", b"readings", "roles", b"roles"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__copy: _TypeAlias = _typing.Literal["copy"]  # noqa: Y015
     _WhichOneofArgType__copy: _TypeAlias = _typing.Literal["_copy", b"_copy"]  # noqa: Y015
@@ -102,6 +132,8 @@ class ScalingDecision(_message.Message):
     _WhichOneofArgType__gpus_max: _TypeAlias = _typing.Literal["_gpus_max", b"_gpus_max"]  # noqa: Y015
     _WhichOneofReturnType__policy_generation: _TypeAlias = _typing.Literal["policy_generation"]  # noqa: Y015
     _WhichOneofArgType__policy_generation: _TypeAlias = _typing.Literal["_policy_generation", b"_policy_generation"]  # noqa: Y015
+    _WhichOneofReturnType__ratio: _TypeAlias = _typing.Literal["ratio"]  # noqa: Y015
+    _WhichOneofArgType__ratio: _TypeAlias = _typing.Literal["_ratio", b"_ratio"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__copy) -> _WhichOneofReturnType__copy | None: ...
     @_typing.overload
@@ -110,6 +142,8 @@ class ScalingDecision(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__gpus_max) -> _WhichOneofReturnType__gpus_max | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__policy_generation) -> _WhichOneofReturnType__policy_generation | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ratio) -> _WhichOneofReturnType__ratio | None: ...
 
 Global___ScalingDecision: _TypeAlias = ScalingDecision  # noqa: Y015
 
@@ -135,6 +169,7 @@ class ScalingRoleDecision(_message.Message):
     READINGS_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
     WOULD_CHANGE_IF_FIELD_NUMBER: _builtins.int
+    WANTED_REPLICAS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the role in the policy."""
     role: _builtins.str
@@ -152,11 +187,13 @@ class ScalingRoleDecision(_message.Message):
     draining_replicas: _builtins.int
     """How many more are leaving."""
     desired_replicas: _builtins.int
-    """Size that it should have."""
+    """Size that it should have now."""
     reason: _builtins.str
     """Why, one token: what bound in the end."""
     message: _builtins.str
     """The same in one sentence."""
+    wanted_replicas: _builtins.int
+    """Size that its policies came to before the clamps."""
     @_builtins.property
     def proposals(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScalingProposal]:
         """What each policy asked for, in the order of the policy."""
@@ -196,10 +233,11 @@ class ScalingRoleDecision(_message.Message):
         readings: _abc.Iterable[Global___ScalingReading] | None = ...,
         parameters: _abc.Iterable[Global___ScalingParameter] | None = ...,
         would_change_if: _abc.Iterable[_builtins.str] | None = ...,
+        wanted_replicas: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_current_replicas", b"_current_replicas", "_desired_replicas", b"_desired_replicas", "_draining_replicas", b"_draining_replicas", "_pending_replicas", b"_pending_replicas", "_ready_replicas", b"_ready_replicas", "current_replicas", b"current_replicas", "desired_replicas", b"desired_replicas", "draining_replicas", b"draining_replicas", "pending_replicas", b"pending_replicas", "ready_replicas", b"ready_replicas"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_current_replicas", b"_current_replicas", "_desired_replicas", b"_desired_replicas", "_draining_replicas", b"_draining_replicas", "_pending_replicas", b"_pending_replicas", "_ready_replicas", b"_ready_replicas", "_wanted_replicas", b"_wanted_replicas", "current_replicas", b"current_replicas", "desired_replicas", b"desired_replicas", "draining_replicas", b"draining_replicas", "pending_replicas", b"pending_replicas", "ready_replicas", b"ready_replicas", "wanted_replicas", b"wanted_replicas"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_current_replicas", b"_current_replicas", "_desired_replicas", b"_desired_replicas", "_draining_replicas", b"_draining_replicas", "_pending_replicas", b"_pending_replicas", "_ready_replicas", b"_ready_replicas", "clamps", b"clamps", "current_replicas", b"current_replicas", "desired_replicas", b"desired_replicas", "draining_replicas", b"draining_replicas", "message", b"message", "name", b"name", "parameters", b"parameters", "pending_replicas", b"pending_replicas", "proposals", b"proposals", "readings", b"readings", "ready_replicas", b"ready_replicas", "reason", b"reason", "role", b"role", "target_kind", b"target_kind", "target_name", b"target_name", "would_change_if", b"would_change_if"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_current_replicas", b"_current_replicas", "_desired_replicas", b"_desired_replicas", "_draining_replicas", b"_draining_replicas", "_pending_replicas", b"_pending_replicas", "_ready_replicas", b"_ready_replicas", "_wanted_replicas", b"_wanted_replicas", "clamps", b"clamps", "current_replicas", b"current_replicas", "desired_replicas", b"desired_replicas", "draining_replicas", b"draining_replicas", "message", b"message", "name", b"name", "parameters", b"parameters", "pending_replicas", b"pending_replicas", "proposals", b"proposals", "readings", b"readings", "ready_replicas", b"ready_replicas", "reason", b"reason", "role", b"role", "target_kind", b"target_kind", "target_name", b"target_name", "wanted_replicas", b"wanted_replicas", "would_change_if", b"would_change_if"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__current_replicas: _TypeAlias = _typing.Literal["current_replicas"]  # noqa: Y015
     _WhichOneofArgType__current_replicas: _TypeAlias = _typing.Literal["_current_replicas", b"_current_replicas"]  # noqa: Y015
@@ -211,6 +249,8 @@ class ScalingRoleDecision(_message.Message):
     _WhichOneofArgType__pending_replicas: _TypeAlias = _typing.Literal["_pending_replicas", b"_pending_replicas"]  # noqa: Y015
     _WhichOneofReturnType__ready_replicas: _TypeAlias = _typing.Literal["ready_replicas"]  # noqa: Y015
     _WhichOneofArgType__ready_replicas: _TypeAlias = _typing.Literal["_ready_replicas", b"_ready_replicas"]  # noqa: Y015
+    _WhichOneofReturnType__wanted_replicas: _TypeAlias = _typing.Literal["wanted_replicas"]  # noqa: Y015
+    _WhichOneofArgType__wanted_replicas: _TypeAlias = _typing.Literal["_wanted_replicas", b"_wanted_replicas"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__current_replicas) -> _WhichOneofReturnType__current_replicas | None: ...
     @_typing.overload
@@ -221,6 +261,8 @@ class ScalingRoleDecision(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__pending_replicas) -> _WhichOneofReturnType__pending_replicas | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ready_replicas) -> _WhichOneofReturnType__ready_replicas | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__wanted_replicas) -> _WhichOneofReturnType__wanted_replicas | None: ...
 
 Global___ScalingRoleDecision: _TypeAlias = ScalingRoleDecision  # noqa: Y015
 
@@ -234,7 +276,8 @@ class ScalingProposal(_message.Message):
     REPLICAS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     FORMULA_FIELD_NUMBER: _builtins.int
-    ALLOWS_SCALE_IN_FIELD_NUMBER: _builtins.int
+    TRUSTED_FIELD_NUMBER: _builtins.int
+    FLOOR_FIELD_NUMBER: _builtins.int
     policy: _builtins.str
     """Kind of the policy, for example "work" or "target"."""
     replicas: _builtins.int
@@ -243,8 +286,10 @@ class ScalingProposal(_message.Message):
     """Why, one token."""
     formula: _builtins.str
     """The formula with its numbers."""
-    allows_scale_in: _builtins.bool
-    """Whether it may make the role smaller: all that it needs is fresh."""
+    trusted: _builtins.bool
+    """Whether all that it needs is fresh; if not, it may only ask for more."""
+    floor: _builtins.int
+    """Size that it lets the role shrink to; absent where it cannot say."""
     def __init__(
         self,
         *,
@@ -252,14 +297,20 @@ class ScalingProposal(_message.Message):
         replicas: _builtins.int | None = ...,
         reason: _builtins.str = ...,
         formula: _builtins.str = ...,
-        allows_scale_in: _builtins.bool = ...,
+        trusted: _builtins.bool = ...,
+        floor: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "replicas", b"replicas"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_floor", b"_floor", "_replicas", b"_replicas", "floor", b"floor", "replicas", b"replicas"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "allows_scale_in", b"allows_scale_in", "formula", b"formula", "policy", b"policy", "reason", b"reason", "replicas", b"replicas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_floor", b"_floor", "_replicas", b"_replicas", "floor", b"floor", "formula", b"formula", "policy", b"policy", "reason", b"reason", "replicas", b"replicas", "trusted", b"trusted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__floor: _TypeAlias = _typing.Literal["floor"]  # noqa: Y015
+    _WhichOneofArgType__floor: _TypeAlias = _typing.Literal["_floor", b"_floor"]  # noqa: Y015
     _WhichOneofReturnType__replicas: _TypeAlias = _typing.Literal["replicas"]  # noqa: Y015
     _WhichOneofArgType__replicas: _TypeAlias = _typing.Literal["_replicas", b"_replicas"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__floor) -> _WhichOneofReturnType__floor | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__replicas) -> _WhichOneofReturnType__replicas | None: ...
 
 Global___ScalingProposal: _TypeAlias = ScalingProposal  # noqa: Y015
@@ -319,6 +370,7 @@ class ScalingReading(_message.Message):
     COVERAGE_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the signal."""
     value: _builtins.float
@@ -326,7 +378,7 @@ class ScalingReading(_message.Message):
     unit: _builtins.str
     """"tokens", "tokens/s", "requests", "req/s", "ratio", "percent", "seconds" or "count"."""
     status: _builtins.str
-    """"Fresh", "Stale", "Missing" or "Suspect"."""
+    """"FRESH", "STALE", "MISSING" or "SUSPECT"."""
     age: _builtins.str
     """How old the oldest sample in it is, a duration."""
     coverage: _builtins.float
@@ -335,6 +387,8 @@ class ScalingReading(_message.Message):
     """Where it comes from: a query, a metric's name, a router."""
     message: _builtins.str
     """What is wrong with it, in one sentence; empty if nothing is."""
+    low: _builtins.float
+    """What is reckoned with when the role would shrink, where that is another value."""
     def __init__(
         self,
         *,
@@ -346,17 +400,22 @@ class ScalingReading(_message.Message):
         coverage: _builtins.float | None = ...,
         source: _builtins.str = ...,
         message: _builtins.str = ...,
+        low: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_coverage", b"_coverage", "_value", b"_value", "coverage", b"coverage", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_coverage", b"_coverage", "_low", b"_low", "_value", b"_value", "coverage", b"coverage", "low", b"low", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_coverage", b"_coverage", "_value", b"_value", "age", b"age", "coverage", b"coverage", "message", b"message", "name", b"name", "source", b"source", "status", b"status", "unit", b"unit", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_coverage", b"_coverage", "_low", b"_low", "_value", b"_value", "age", b"age", "coverage", b"coverage", "low", b"low", "message", b"message", "name", b"name", "source", b"source", "status", b"status", "unit", b"unit", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__coverage: _TypeAlias = _typing.Literal["coverage"]  # noqa: Y015
     _WhichOneofArgType__coverage: _TypeAlias = _typing.Literal["_coverage", b"_coverage"]  # noqa: Y015
+    _WhichOneofReturnType__low: _TypeAlias = _typing.Literal["low"]  # noqa: Y015
+    _WhichOneofArgType__low: _TypeAlias = _typing.Literal["_low", b"_low"]  # noqa: Y015
     _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
     _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__coverage) -> _WhichOneofReturnType__coverage | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__low) -> _WhichOneofReturnType__low | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
 
