@@ -50,6 +50,10 @@ churn: setup ## Let nodes and gangs come, go and change on placement, EVENTS=100
 test-crash: setup ## Kill the server under load, 50 times, and look what is left (minutes)
 	$(BIN)/pytest -q -m crash tests/crash $(PYTEST)
 
+.PHONY: test-prometheus
+test-prometheus: setup ## Read signals through a real Prometheus (needs the program prometheus; Debian: apt install prometheus)
+	$(BIN)/pytest -q -m prometheus tests/prometheus $(PYTEST)
+
 .PHONY: lint
 lint: setup ## Check format, lint and import contracts (seconds)
 	$(BIN)/ruff format --check --quiet .

@@ -151,12 +151,12 @@ class ScrapeSource:
                     dialect.measures[name] for dialect in self._dialects_of(target.engine) if name in dialect.measures
                 )
                 sources.setdefault(name, set()).add(source)
-                values: dict[float | None, float] = (
-                    {**history.buckets(name)}
+                values: list[tuple[float | None, float]] = (
+                    [*history.buckets(name).items()]
                     if measure.form is Form.BUCKETS
-                    else {None: history.value(name, measure.form)}
+                    else [(None, history.value(name, measure.form))]
                 )
-                for edge, value in values.items():
+                for edge, value in values:
                     if (name, edge) not in rows:
                         rows[name, edge] = roster.unknown(), np.zeros(len(roster), dtype=np.bool_)
                     if measure.low <= value <= measure.high:
