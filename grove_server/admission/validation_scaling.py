@@ -26,7 +26,7 @@ SLO_MAX_S: Final = 3_600.0
 DAY_S: Final = 86_400.0
 PAUSES: Final = (schema.PAUSED_IN, schema.PAUSED_OUT)
 _SIGNAL_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
-_NAMESPACE_PINNED: Final = re.compile(r"namespace\s*=~?\s*[\"'`]|\$\{?(?:namespace|ns)\b")
+_NAMESPACE_PINNED: Final = re.compile(r"namespace\s*=~?\s*[\"'`](?!\.[*+]|[\"'`])")
 _UNKNOWN_AS_ZERO: Final = re.compile(r"\bor\s+(?:on\s*\(\s*\)\s*)?vector\s*\(\s*0", re.IGNORECASE)
 _GPUS_MAX: Final = 1_000_000
 _PRIORITY_MAX: Final = 1_000_000

@@ -27,7 +27,7 @@ PERIOD_MAX_S: Final = 1_800
 _DAY_S: Final = 86_400.0
 _BILLION: Final = 1_000_000_000
 _NEED_SIGNAL: Final = frozenset({schema.TARGET, schema.STEP})
-_NEED_TARGET: Final = frozenset({schema.TARGET, schema.KPA, schema.QUEUE_DEPTH, schema.GPU_UTIL})
+_NEED_TARGET: Final = frozenset({schema.TARGET, schema.KPA, schema.QUEUE_DEPTH})
 # What their target is compared with if they name no signal.
 _OWN_SIGNALS: Final = {schema.GPU_UTIL: "gpu_activity", schema.QUEUE_DEPTH: "queued_requests"}
 

@@ -170,6 +170,8 @@ def test_decode_by_gpu_utilisation_alone_is_warned_of() -> None:
     ("change", "path"),
     [
         pytest.param({"query": "sum(tokens_total)"}, "query", id="adds up other tenants"),
+        pytest.param({"query": 'sum(x{namespace=~".*"})'}, "query", id="all namespaces"),
+        pytest.param({"query": 'sum(x{namespace!="a"})'}, "query", id="all but one"),
         pytest.param({"query": " "}, "query", id="empty"),
         pytest.param({"unit": "tok"}, "unit", id="unit"),
         pytest.param({"per": "node"}, "per", id="per"),
