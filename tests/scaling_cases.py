@@ -137,6 +137,12 @@ class World:
             }
         return decided
 
+    @property
+    def latest(self) -> dict[str, RoleDecision]:
+        """The roles' last decisions by name."""
+        assert self.last is not None
+        return {each.name: each for each in self.last.roles}
+
     def run(self, requests_per_s: float | None, ticks: int) -> dict[str, RoleDecision]:
         """Decide so many times at one load; return the last decisions."""
         for _ in range(ticks - 1):

@@ -29,6 +29,7 @@ def settle_zero(
         for draft in at_zero:
             size = min(draft.role.max_replicas, max(1, draft.role.min_replicas, draft.state.min_available))
             draft.clamp(size, Reason.WAKE, "requests came")
+            draft.reason, draft.message = Reason.WAKE, "requests came"
         return len(at_zero) == len(drafts)
     if is_idle and idle_s >= policy.zero_after_s and not _is_scheduled(policy, drafts, now):
         for draft in drafts:
