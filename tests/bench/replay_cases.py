@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -68,7 +68,7 @@ def _day(name: str, seed: int) -> Trace:
     return spread(_public(name), seed=seed, scale=SCALES[name])
 
 
-@cache
+@lru_cache(maxsize=8)
 def day(case: str, seed: int) -> Trace:
     """Return the day of a case, by its name."""
     if case == "conv_to_code":

@@ -19,11 +19,13 @@ from typing import Final
 
 import orjson
 
+from autoscaler.policy import Tuning
 from autoscaler.replay.baselines import HpaSettings, KedaSettings, KpaSettings
-from autoscaler.replay.lines import LineSettings, policy_of
+from autoscaler.replay.lines import CoreSettings, LineSettings, policy_of
 from autoscaler.replay.outcome import Outcome
 from autoscaler.replay.running import run
 from tests.bench.replay_cases import CASES, HOUR_S, TUNING_SEEDS, Case, day, setting
+from tests.bench.replay_ours import ours
 from tests.tidy.sources import ROOT
 
 FOLDER: Final = ROOT / "build" / "replay"
@@ -110,7 +112,30 @@ def kpa(chance: random.Random) -> KpaSettings:
     )
 
 
-SPACES: Final[Mapping[str, Callable[[random.Random], LineSettings]]] = {"keda": keda, "hpa": hpa, "kpa": kpa}
+def core(chance: random.Random) -> CoreSettings:
+    """Return ours with drawn constants; what ships was chosen among these, and frozen."""
+    prefill, decode = chance.uniform(0.65, 0.95), chance.uniform(0.65, 0.95)
+    tuning = Tuning(
+        prefill_utilization=round(prefill, 2),
+        prefill_scale_in_utilization=round(prefill * chance.uniform(0.8, 0.95), 2),
+        decode_utilization=round(decode, 2),
+        decode_scale_in_utilization=round(decode * chance.uniform(0.8, 0.95), 2),
+        itl_margin=round(chance.uniform(0.0, 0.2), 2),
+        margin_max=chance.choice((0.1, 0.2, 0.3, 0.5)),
+        level_s=chance.choice((30.0, 60.0)),
+        trend_s=chance.choice((120.0, 180.0, 300.0)),
+        backlog_drain_s=chance.choice((30.0, 60.0)),
+        burst_decay=chance.choice((0.1, 0.5, 0.8)),
+    )
+    return ours(tuning)
+
+
+SPACES: Final[Mapping[str, Callable[[random.Random], LineSettings]]] = {
+    "keda": keda,
+    "hpa": hpa,
+    "kpa": kpa,
+    "ours": core,
+}
 
 
 def drawn(family: str, tries: int) -> dict[str, LineSettings]:
