@@ -26,6 +26,9 @@ _POLICIES_BY_ROLE: Final[Mapping[str, tuple[str, ...]]] = {
     schema.ENCODE: (schema.WORK, schema.BACKLOG, schema.SLO),
 }
 
+_BY_PROFILE: Final = frozenset({schema.WORK, schema.BACKLOG, schema.RESIDENTS, schema.KV})
+_DECODE_WINDOW_S: Final = 600.0
+
 
 class PolicyError(ValueError):
     """A spec cannot be computed with; the message names the field."""
@@ -87,11 +90,14 @@ class Rate:
     period_s: float
 
 
-# HPA's defaults up; down one step in each minute, at most a fifth of the role.
+# HPA's defaults. A role that is sized by work shrinks by one step in each minute, at most a fifth of it.
 _UP_RATES: Final = (
     Rate(is_percent=True, value=100, period_s=15.0),
     Rate(is_percent=False, value=4, period_s=15.0),
 )
+_PLAIN_DOWN_RATES: Final = (Rate(is_percent=True, value=100, period_s=15.0),)
+_PLAIN_WINDOW_S: Final = 300.0
+_PLAIN_TOLERANCE: Final = 0.1
 _DOWN_RATES: Final = (
     Rate(is_percent=True, value=20, period_s=60.0),
     Rate(is_percent=False, value=1, period_s=60.0),
@@ -100,12 +106,13 @@ _DOWN_RATES: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """HPA's rules for one direction."""
+    """HPA's rules for one direction; ``is_exact`` if the window is the user's or HPA's, and none of our choice."""
 
     window_s: float
     select: str
     rates: tuple[Rate, ...]
     tolerance: float
+    is_exact: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,18 +280,25 @@ def _role(path: str, spec: schema.RoleSpec, tuning: Tuning) -> RolePolicy:
         # The band between the two keeps its width where only one of them is given.
         up, down = spec.target_utilization, spec.target_utilization * down / up
     behavior = spec.behavior
+    sizers = tuple(_sizer(f"{path}.policies[{index}]", entry) for index, entry in enumerate(spec.policies))
+    sizers = sizers or tuple(Sizer(kind=kind) for kind in _POLICIES_BY_ROLE[spec.role])
+    # A role that only compares signals with targets is scaled as HPA scales it, by default, too.
+    is_plain = not any(sizer.kind in _BY_PROFILE for sizer in sizers)
+    window_s = _PLAIN_WINDOW_S if is_plain or is_prefill else _DECODE_WINDOW_S
+    tolerances = (_PLAIN_TOLERANCE, _PLAIN_TOLERANCE) if is_plain else (tuning.tolerance_up, tuning.tolerance_down)
+    down_rates = _PLAIN_DOWN_RATES if is_plain else _DOWN_RATES
+    cooldown_s = _optional_s(f"{path}.behavior.cooldownAfterUp", behavior.cooldown_after_up)
     return RolePolicy(
         name=spec.name,
         role=spec.role,
         min_replicas=spec.min_replicas,
         max_replicas=spec.max_replicas,
         gpus_per_replica=float(spec.gpus_per_replica) if isinstance(spec.gpus_per_replica, int) else None,
-        sizers=tuple(_sizer(f"{path}.policies[{index}]", entry) for index, entry in enumerate(spec.policies))
-        or tuple(Sizer(kind=kind) for kind in _POLICIES_BY_ROLE[spec.role]),
-        up=_rules(behavior.scale_up, 0.0, _UP_RATES, tuning.tolerance_up),
-        down=_rules(behavior.scale_down, 300.0 if is_prefill else 600.0, _DOWN_RATES, tuning.tolerance_down),
+        sizers=sizers,
+        up=_rules(behavior.scale_up, 0.0, _UP_RATES, tolerances[0], is_exact=is_plain),
+        down=_rules(behavior.scale_down, window_s, down_rates, tolerances[1], is_exact=is_plain),
         burst_memory_s=_seconds(f"{path}.behavior.burstMemory", behavior.burst_memory or "30m0s"),
-        cooldown_after_up_s=_optional_s(f"{path}.behavior.cooldownAfterUp", behavior.cooldown_after_up),
+        cooldown_after_up_s=0.0 if cooldown_s is None and is_plain else cooldown_s,
         utilization=up,
         scale_in_utilization=min(up, spec.scale_in_utilization or down),
         profile=_profile(f"{path}.profile", spec.profile),
@@ -292,7 +306,9 @@ def _role(path: str, spec: schema.RoleSpec, tuning: Tuning) -> RolePolicy:
     )
 
 
-def _rules(spec: schema.ScalingRulesSpec, window_s: float, rates: tuple[Rate, ...], tolerance: float) -> Rules:
+def _rules(
+    spec: schema.ScalingRulesSpec, window_s: float, rates: tuple[Rate, ...], tolerance: float, *, is_exact: bool
+) -> Rules:
     window = spec.stabilization_window_seconds
     return Rules(
         window_s=window_s if window is None else float(window),
@@ -303,6 +319,7 @@ def _rules(spec: schema.ScalingRulesSpec, window_s: float, rates: tuple[Rate, ..
         )
         or rates,
         tolerance=tolerance if spec.tolerance is None else spec.tolerance,
+        is_exact=is_exact or window is not None,
     )
 
 

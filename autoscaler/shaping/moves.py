@@ -67,7 +67,9 @@ def paused_directions(policy: Policy, pauses: tuple[Pause, ...], now: float) -> 
 
 
 def down_window_s(draft: Draft, policy: Policy, now: float) -> float:
-    """Return the window for shrinking; a role that turned more often than allowed has it longer."""
+    """Return the window for shrinking; one that is ours is longer for a role that turned more often than allowed."""
+    if draft.role.down.is_exact:
+        return draft.role.down.window_s
     turns = sum(1 for at in draft.memory.turns if at > now - policy.tuning.flap_window_s)
     return draft.role.down.window_s * min(_WIDEST, 1 + max(0, turns - policy.tuning.flaps_allowed))
 
