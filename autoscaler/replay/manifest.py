@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+import orjson
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
@@ -35,10 +36,13 @@ def read_policy(path: Path) -> Policy:
     if len(policies) != 1:
         raise ManifestError(f"{path}: {len(policies)} ScalingPolicies where one is expected")
     try:
-        manifest = TypeAdapter(ScalingPolicyManifest).validate_python(policies[0])
+        # The schema is strict, and tells tuples from lists; of JSON it takes what manifests have.
+        manifest = TypeAdapter(ScalingPolicyManifest).validate_json(orjson.dumps(policies[0]))
         policy = compile_policy(
             manifest.metadata.namespace or "default", manifest.metadata.name or "", 1, manifest.spec
         )
+    except orjson.JSONEncodeError as error:
+        raise ManifestError(f"{path}: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
         raise ManifestError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
