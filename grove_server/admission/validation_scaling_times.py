@@ -1,8 +1,8 @@
 """Rules for the schedules of a ScalingPolicy: times, bounds, and that no two hold for a role at the same moment.
 
 Overlaps are looked for in a year of which every day exists (2024), or in two weeks of it where no schedule names days
-of the month or months. A schedule with more starts than fit the bounds below is looked at as far as they go. Time zones
-count with the offset that they had at each start.
+of the month or months. How many periods are looked at is bounded, so that admission takes a few milliseconds at most; a
+handful of schedules is looked at whole. Time zones count with the offset that they had at each start.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from grove_server.admission.findings import Findings
 from grove_server.admission.validation_scaling_role import check_between, check_duration
 from grove_server.resources.cron import Cron, CronError, parse_cron
 from grove_server.resources.scaling_policy import REPLICAS_MAX, SCHEDULES_MAX, ScalingPolicySpec, ScheduleSpec
-from grove_server.resources.violations import quoted
+from grove_server.resources.violations import VIOLATIONS_SHOWN_MAX, quoted
 
-STARTS_MAX: Final = 1_000
-"""Starts of one schedule that are looked at."""
-PERIODS_MAX: Final = 8_192
-"""Periods of all schedules of a policy that are looked at."""
+STARTS_PER_DAY_MAX: Final = 24
+PERIODS_MAX: Final = 2_048
+"""Periods of all schedules of a policy that are looked at, each schedule's part of them from the beginning."""
 
 _DAY_MINUTES: Final = 24 * 60
 _YEAR_DAYS: Final = 366
@@ -60,10 +59,15 @@ def check_schedules(spec: ScalingPolicySpec, findings: Findings) -> None:
 
 def _cron(text: str, path: str, findings: Findings) -> Cron | None:
     try:
-        return parse_cron(text)
+        cron = parse_cron(text)
     except CronError as error:
         findings.invalid(path, f"{error}; got {quoted(text)}")
         return None
+    per_day = len(cron.hours) * len(cron.minutes)
+    if per_day > STARTS_PER_DAY_MAX:
+        findings.invalid(path, f"must be at most {STARTS_PER_DAY_MAX} times a day, is {per_day} times")
+        return None
+    return cron
 
 
 @lru_cache(maxsize=64)
@@ -110,11 +114,15 @@ def _check_overlaps(spec: ScalingPolicySpec, times: dict[int, tuple[Cron, Cron]]
     day_count = _FORTNIGHT_DAYS if is_weekly else _YEAR_DAYS
     periods: list[_Period] = []
     for number, (start, end) in times.items():
-        periods += _periods(start, end, number, spec.schedules[number].time_zone, day_count)[:STARTS_MAX]
-    periods = sorted(periods)[:PERIODS_MAX]
+        starts = _minutes(start, day_count, count_max=PERIODS_MAX // len(times))
+        ends = _minutes(end, day_count, beyond=starts[-1]) if starts else []
+        periods += _periods(starts, ends, number, spec.schedules[number].time_zone, day_count)
+    periods.sort()
     running: list[_Period] = []
     told: set[int] = set()
     for period in periods:
+        if len(told) >= VIOLATIONS_SHOWN_MAX:
+            return
         running = [each for each in running if each.end > period.start]
         for other in running:
             first, second = sorted((other.number, period.number))
@@ -136,9 +144,8 @@ def _is_weekly(cron: Cron) -> bool:
     return len(cron.months) == _ALL_MONTHS and len(cron.days) == _ALL_DAYS and not cron.is_either_day
 
 
-def _periods(start: Cron, end: Cron, number: int, time_zone: str, day_count: int) -> list[_Period]:
-    """Return the periods of one schedule that begin within *day_count* days, in order, merged where it begins anew."""
-    starts, ends = _minutes(start, day_count), _minutes(end, day_count)
+def _periods(starts: list[int], ends: list[int], number: int, time_zone: str, day_count: int) -> list[_Period]:
+    """Return the periods of one schedule in order, merged where it begins anew."""
     periods: list[_Period] = []
     if not ends:
         return periods
@@ -154,13 +161,14 @@ def _periods(start: Cron, end: Cron, number: int, time_zone: str, day_count: int
     return periods
 
 
-def _minutes(cron: Cron, day_count: int) -> list[int]:
-    """Return when a cron time occurs, in minutes of its wall clock, at most so often that bounds are reached."""
+def _minutes(cron: Cron, day_count: int, *, count_max: int = PERIODS_MAX, beyond: int | None = None) -> list[int]:
+    """Return when a cron time occurs first, in minutes of its wall clock: so often, or until it is after *beyond*."""
     found: list[int] = []
     for number, day in enumerate(_DAYS[:day_count]):
-        if len(found) >= 2 * STARTS_MAX:
+        if found and (len(found) >= count_max if beyond is None else found[-1] > beyond):
             break
-        if cron.matches_day(day):
+        # Most days are told apart by their month or their number alone.
+        if day.month in cron.months and (cron.is_either_day or day.day in cron.days) and cron.matches_day(day):
             base = number * _DAY_MINUTES
             found += [base + hour * 60 + minute for hour in cron.hours for minute in cron.minutes]
     return found

@@ -30,8 +30,8 @@ BOTH: Final = "both"
 DIRECTIONS: Final = (BOTH, PAUSED_IN, PAUSED_OUT)
 DURATION_MAX_S: Final = 168 * 3_600
 REASON_LENGTH_MAX: Final = 256
-STATUS_BYTES_MAX: Final = 256 << 10
-"""A status is written every few seconds; what is longer belongs into Explain."""
+STATUS_BYTES_MAX: Final = 64 << 10
+"""About 600 roles of copies. A status is written every few seconds; what is longer belongs into Explain."""
 
 # What is not live is shown with this in mind; a policy that was never decided about has nothing to show.
 _UNANSWERED: Final = frozenset({Reason.AUTOSCALER_NOT_REGISTERED, Reason.AUTOSCALER_UNREACHABLE})
