@@ -124,6 +124,7 @@ def weigh(  # noqa: PLR0913 -- what one role is decided from
         prefill_demand=outlook if prefill is not None else None,
         decode_demand=_scaled(outlook, streams) if both else (outlook if decode is not None else None),
         is_demand_fresh=stream.is_fresh and (not both or streams.decode.is_fresh),
+        missing=max((judged.missing for judged in readings.values()), default=0),
         breach=is_blamed,
         breaches=breaches,
         now=now,

@@ -68,7 +68,7 @@ def paused_directions(policy: Policy, pauses: tuple[Pause, ...], now: float) -> 
 
 def down_window_s(draft: Draft, policy: Policy, now: float) -> float:
     """Return the window for shrinking; one that is ours is longer for a role that turned more often than allowed."""
-    if draft.role.down.is_exact:
+    if draft.role.down.is_exact or not draft.memory.turns:
         return draft.role.down.window_s
     turns = sum(1 for at in draft.memory.turns if at > now - policy.tuning.flap_window_s)
     return draft.role.down.window_s * min(_WIDEST, 1 + max(0, turns - policy.tuning.flaps_allowed))
@@ -88,17 +88,19 @@ def lost_replicas(draft: Draft, now: float) -> int:
 
 
 def _stabilise(draft: Draft, policy: Policy, now: float) -> None:
+    down_s = down_window_s(draft, policy, now)
     size = rates.stabilised(
         desired=draft.size,
         current=draft.current,
         lows=draft.memory.lows,
         highs=draft.memory.highs,
         up_window_s=draft.role.up.window_s,
-        down_window_s=down_window_s(draft, policy, now),
+        down_window_s=down_s,
         now=now,
     )
-    window_s = draft.role.up.window_s if draft.size > draft.current else down_window_s(draft, policy, now)
-    draft.clamp(size, Reason.STABILISING, f"{size} within the last {window_s:g}s")
+    if size != draft.size:
+        window_s = draft.role.up.window_s if draft.size > draft.current else down_s
+        draft.clamp(size, Reason.STABILISING, f"{size} within the last {window_s:g}s")
 
 
 def _cool_down(draft: Draft, now: float) -> None:

@@ -16,7 +16,8 @@ from autoscaler.validating import Judged, Judgements
 class Inputs:
     """All of it for one role. ``prefill`` and ``decode`` are None for a role without that work; so are demands unknown.
 
-    ``is_demand_fresh`` is whether what the outlooks rest on is FRESH and is the signal that should be used.
+    ``missing`` ready pods do not report: on the way down each counts as a replica at work. ``is_demand_fresh`` is
+    whether what the outlooks rest on is FRESH and is the signal that should be used.
     """
 
     policy: Policy
@@ -31,6 +32,7 @@ class Inputs:
     prefill_demand: Outlook | None
     decode_demand: Outlook | None
     is_demand_fresh: bool
+    missing: int
     breach: bool
     breaches: int
     now: float
@@ -43,8 +45,3 @@ class Inputs:
     def widening(self) -> float:
         """How much more demand is assumed when shrinking, so that growing back is not the next thing."""
         return self.role.utilization / self.role.scale_in_utilization
-
-    @property
-    def missing(self) -> int:
-        """Ready pods that do not report: on the way down each counts as a replica at work."""
-        return max((judged.missing for judged in self.readings.values()), default=0)
