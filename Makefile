@@ -79,6 +79,10 @@ generate: setup ## Write the generated code anew from proto/
 bench: setup ## Measure: build/bench.json and a table; ARGS="--only deploy" takes a part
 	$(BIN)/python -m tests.bench $(ARGS)
 
+.PHONY: replay-table
+replay-table: setup ## Compare the autoscaler with HPA, KEDA and KPA on days of public traces (an hour); ARGS="--quick" is shorter
+	$(BIN)/python -m tests.bench.replay_table $(ARGS)
+
 .PHONY: fix
 fix: setup ## Format, and repair what ruff can repair
 	$(BIN)/ruff check --quiet --fix .
