@@ -63,6 +63,9 @@ FORWARDED_CALLS: Final = Counter(
     ("method", "outcome"),
     registry=REGISTRY,
 )
+AUTOSCALERS: Final = Gauge(
+    "grove_autoscalers", "Autoscalers that are alive, by whether they lead.", ("state",), registry=REGISTRY
+)
 INTERNAL_ERRORS: Final = Counter(
     "grove_internal_errors_total", "Faults of the server itself, by where they surfaced.", ("where",), registry=REGISTRY
 )
