@@ -7,6 +7,7 @@ those from 100 on are held: nothing is chosen by them.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,6 +53,26 @@ CASES: Final = (
     Case(name="conv_to_code", slices_h=((10, 12), (12, 14))),
     Case(name="mooncake", slices_h=((7, 9), (19, 21))),
 )
+
+
+# What a run of a baseline depends on; ours depends on the rest of the autoscaler's core as well.
+_PLANT: Final = (
+    *("baselines", "decode", "faults", "hpa", "keda", "kpa", "lines", "oracle", "outcome", "patterns", "plant"),
+    *("prefill", "readings", "replicas", "running", "service_times", "traces"),
+)
+
+
+@cache
+def digest(*, of_core: bool = False) -> str:
+    """Return a digest of the code that a run depends on: what was run by other code is not to be taken for it."""
+    folder = ROOT / "autoscaler"
+    paths = [folder / "replay" / f"{name}.py" for name in _PLANT]
+    paths += [Path(__file__), Path(__file__).with_name("replay_tuning.py")]
+    if of_core:
+        paths += [*folder.glob("*.py"), folder / "replay" / "ours.py", Path(__file__).with_name("replay_ours.py")]
+        paths += [path for name in ("demand", "sizing", "shaping") for path in (folder / name).glob("*.py")]
+    told = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(paths)))
+    return told.hexdigest()[:12]
 
 
 def has_data() -> bool:

@@ -6,7 +6,8 @@ Ours is what ships (`Tuning()`): its constants were chosen on tuning seeds and a
 its utilisations scaled. KEDA's setting is, of all tried, the one for all cases with the highest mean attainment (of
 equal ones, to a hundredth of a point, the cheapest), and its front is what of the tried settings no other beats; HPA
 and KPA are chosen as KEDA is. Static fleet and oracle are chosen with hindsight, case by case. Written: JSON, Markdown
-and a plot for each case. `--quick` has one held seed and fewer tries. Runs are kept in runs.jsonl and not repeated.
+and a plot for each case. `--quick` has one held seed and fewer tries. Runs are kept, by the code that they were made
+with, and not repeated.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from autoscaler.replay.oracle import cheapest, oracle, static_best
 from autoscaler.replay.outcome import Outcome
 from autoscaler.replay.pareto import Point, front
 from autoscaler.replay.running import run
-from tests.bench.replay_cases import CASES, HELD_SEEDS, day, has_data, setting
+from tests.bench.replay_cases import CASES, HELD_SEEDS, day, digest, has_data, setting
 from tests.bench.replay_ours import ours
 from tests.bench.replay_report import Run, document, lines_of_text, plots
 from tests.bench.replay_tuning import FOLDER, Score, search
@@ -86,6 +87,11 @@ def lines(tries: Mapping[str, int], jobs: int) -> list[Line]:
     return [*made, ("static_best", "", None), ("oracle", "", None)]
 
 
+def setting_key(line: str, label: str, settings: LineSettings | None) -> str:
+    """Return what tells apart the runs of a line: its setting, and the code that it depends on."""
+    return f"{label} {settings} {digest(of_core=line == 'ours')}"
+
+
 def tried(made: Sequence[Line], done: frozenset[tuple[str, str, str, int]], task: tuple[str, int]) -> list[Run]:
     """Run all lines on one day, but for those that were run before."""
     case, seed = task
@@ -93,7 +99,7 @@ def tried(made: Sequence[Line], done: frozenset[tuple[str, str, str, int]], task
     of_day = setting(trace, seed)
     runs = []
     for line, label, settings in made:
-        if (line, f"{label} {settings}", case, seed) in done:
+        if (line, setting_key(line, label, settings), case, seed) in done:
             continue
         if settings is not None:
             found = run(trace, of_day, policy_of(settings, of_day))[0]
@@ -115,11 +121,12 @@ def held(made: Sequence[Line], seeds: Sequence[int], jobs: int, folder: Path) ->
             settings = {(line, label): value for line, label, value in made}
             with kept.open("ab") as out:
                 for each in runs:
-                    key = (each.line, f"{each.label} {settings[each.line, each.label]}", each.case, each.seed)
+                    told = setting_key(each.line, each.label, settings[each.line, each.label])
+                    key = (each.line, told, each.case, each.seed)
                     before[key] = each
                     out.write(orjson.dumps({"key": key, "run": asdict(each)}) + b"\n")
             print(f"{number} of {len(tasks)} days", file=sys.stderr)
-    wanted = {(line, f"{label} {value}") for line, label, value in made}
+    wanted = {(line, setting_key(line, label, value)) for line, label, value in made}
     return [each for key, each in before.items() if key[:2] in wanted and key[3] in seeds]
 
 

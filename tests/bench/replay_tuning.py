@@ -2,8 +2,8 @@
 
 Each family gets the same number of tries, drawn with one seed from a space that its careful users would search: for
 KEDA, requests in flight, prompt tokens that arrive, KV in use and tokens generated, alone and in pairs, at log-even
-targets, with windows from five minutes to half an hour. What was tried is kept in build/replay/tuning.jsonl, so that a
-search goes on where it stopped.
+targets, with windows from five minutes to half an hour. What was tried is kept in build/replay, by the code that it
+was tried with, so that a search goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from autoscaler.replay.baselines import HpaSettings, KedaSettings, KpaSettings
 from autoscaler.replay.lines import CoreSettings, LineSettings, policy_of
 from autoscaler.replay.outcome import Outcome
 from autoscaler.replay.running import run
-from tests.bench.replay_cases import CASES, HOUR_S, TUNING_SEEDS, Case, day, setting
+from tests.bench.replay_cases import CASES, HOUR_S, TUNING_SEEDS, Case, day, digest, setting
 from tests.bench.replay_ours import ours
 from tests.tidy.sources import ROOT
 
@@ -146,7 +146,7 @@ def drawn(family: str, tries: int) -> dict[str, LineSettings]:
 
 def search(family: str, tries: int, jobs: int) -> dict[str, tuple[LineSettings, Score]]:
     """Try what was not tried yet; return every setting with its score."""
-    kept = FOLDER / f"tuning-{family}.jsonl"
+    kept = FOLDER / f"tuning-{family}-{digest(of_core=family == 'ours')}.jsonl"
     settings = drawn(family, tries)
     scores = {each.label: each for each in _read(kept)}
     missing = [label for label in settings if label not in scores]
