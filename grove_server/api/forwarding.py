@@ -185,8 +185,10 @@ class Forwarder:
             message: Any = await call(request, timeout=self._deadline_s, metadata=(("x-request-id", request_id),))
         except grpc.aio.AioRpcError as error:
             raise _refusal(name, error) from error
-        except (OSError, ListenError) as error:
-            raise _unreachable(name, "its certificate authorities cannot be read") from error
+        except OSError as error:
+            raise _unreachable(name, "the authorities of its certificate cannot be read") from error
+        except ListenError as error:
+            raise _unreachable(name, "its address may not be called in plaintext") from error
         finally:
             self._in_flight -= 1
         return name, message

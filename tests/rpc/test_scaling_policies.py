@@ -18,7 +18,7 @@ from pydantic.alias_generators import to_camel
 
 from grove.v1 import autoscaler_pb2, autoscaler_pb2_grpc, story_pb2, story_pb2_grpc
 from grove.v1 import scaling_policy_pb2 as pb
-from grove_server.api.forwarding import FORWARDED_MAX, Trust, callable_address
+from grove_server.api.forwarding import FORWARDED_MAX, Forwarder, Trust, callable_address
 from grove_server.api.reasons import ApiError
 from grove_server.resources.scaling_policy import ScalingPolicySpec, ScalingPolicyStatus
 from grove_server.telemetry import metrics
@@ -295,6 +295,32 @@ async def test_only_so_many_calls_are_handed_on_at_a_time(rpc: Harness) -> None:
         assert refusal.reason == "TOO_MANY_CALLS"
         servicer.gate.set()
         assert all(answer.live for answer in await asyncio.gather(*calls))
+
+
+async def test_an_autoscaler_that_hangs_is_given_up(rpc: Harness) -> None:
+    """A call ends with its time, and the next one goes to whoever leads then, elsewhere too."""
+    autoscalers = rpc.plane.autoscalers
+    forwarder = Forwarder(autoscalers, Trust(), deadline_s=0.1)
+    ask = autoscaler_pb2.AutoscalerServiceExplainRequest(name="chat")
+    async with autoscaler() as (hanging, port), autoscaler() as (_, other_port):
+        hanging.gate.clear()
+        await autoscalers.register("a", f"127.0.0.1:{port}")
+        with pytest.raises(ApiError, match="does not answer"):
+            await forwarder.ask(ask, autoscaler_pb2.AutoscalerServiceExplainResponse)
+        await autoscalers.register("a", f"127.0.0.1:{other_port}")
+        forwarder = Forwarder(autoscalers, Trust())
+        name, answer = await forwarder.ask(ask, autoscaler_pb2.AutoscalerServiceExplainResponse)
+        assert (name, list(answer.notes)) == ("a", ["fresh"])
+    await forwarder.close()
+
+
+async def test_what_was_registered_before_the_rules_changed_is_not_called(rpc: Harness) -> None:
+    """An address that was stored by a server with other settings is not called in plaintext."""
+    await rpc.plane.autoscalers.register("a", "192.0.2.1:5")
+    ask = autoscaler_pb2.AutoscalerServiceExplainRequest(name="chat")
+    with pytest.raises(ApiError, match="does not answer") as caught:
+        await Forwarder(rpc.plane.autoscalers, Trust()).ask(ask, autoscaler_pb2.AutoscalerServiceExplainResponse)
+    assert "plaintext" in str(caught.value)
 
 
 @pytest.mark.parametrize(

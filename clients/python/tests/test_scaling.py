@@ -10,6 +10,8 @@ from google.protobuf import json_format
 from samples import table
 from small_server import Grovectl, SmallServer
 
+import grove_client
+from grove.v1 import autoscaler_pb2
 from grove.v1 import scaling_policy_pb2 as pb
 
 SERVICE = "/grove.v1.ScalingPolicyService"
@@ -157,3 +159,26 @@ def test_a_role_gets_a_size_by_hand(server: SmallServer, grovectl: Grovectl) -> 
 def test_half_an_override_is_a_mistake(grovectl: Grovectl, more: tuple[str, str]) -> None:
     """A size without an end, or an end without a size, is refused before anything is asked."""
     assert grovectl("autoscale", "override", "chat", "--role", "decode", *more).code == 2
+
+
+async def test_an_autoscaler_registers_and_writes_through_the_client(server: SmallServer) -> None:
+    """Register, list, write a status as the one that leads, leave."""
+    registry = "/grove.v1.AutoscalerRegistryService"
+    server.answers[f"{registry}/Register"] = autoscaler_pb2.AutoscalerRegistryServiceRegisterResponse(
+        leads=True, leader="a", term=3, lease="15s"
+    )
+    server.answers[f"{registry}/List"] = autoscaler_pb2.AutoscalerRegistryServiceListResponse(
+        autoscalers=[autoscaler_pb2.RegisteredAutoscaler(name="a", leads=True)]
+    )
+    server.answers[f"{registry}/Deregister"] = autoscaler_pb2.AutoscalerRegistryServiceDeregisterResponse(existed=True)
+    stored = pb.ScalingPolicy(status=pb.ScalingPolicyStatus(decision_id="d"))
+    server.answers[f"{SERVICE}/UpdateStatus"] = pb.ScalingPolicyServiceUpdateStatusResponse(scaling_policy=stored)
+    async with grove_client.connect(server.address) as grove:
+        standing = await grove.autoscalers.register("a", "127.0.0.1:5", version="1", timeout_s=5)
+        assert (standing.leads, standing.term) == (True, 3)
+        assert [(each.name, each.leads) for each in await grove.autoscalers.list()] == [("a", True)]
+        written = await grove.scaling_policies.update_status("chat", stored.status, autoscaler="a", term=standing.term)
+        assert written.status.decision_id == "d"
+        _, request = server.calls[-1]
+        assert (request.name, request.autoscaler, request.term) == ("chat", "a", 3)
+        assert await grove.autoscalers.deregister("a")
