@@ -82,7 +82,8 @@ class Collector:
         measured = measuring.result()
         problems = [*measured.problems]
         stuck = self._movement.update(measured)
-        scopes = [*read(measured)]
+        # Some 50 ms for 10,000 pods, which the event loop must not be held for; the function is pure.
+        scopes = [*await asyncio.to_thread(read, measured)]
         copies = _copies(roster)
         for question in questions:
             _add(question, scopes, roster, copies, at)

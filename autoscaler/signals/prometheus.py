@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -25,6 +26,11 @@ MESSAGE_LENGTH_MAX: Final = 300
 # An answer this far from the time asked for is one to another question.
 TIME_TOLERANCE_S: Final = 1.0
 _STATUS_OK: Final = 200
+
+_SUCCESS: Final = b'{"status":"success","data":'
+_VECTOR: Final = b'{"status":"success","data":{"resultType":"vector","result":['
+# Labels, time and value of a series. A quote within a text is written \\", so none of these marks can stand in one.
+_ENTRY: Final = re.compile(rb'\{"metric":(\{[^{}]*\}),"value":\[([0-9.]+),"([^"]*)"\]\}')
 
 # Labels and value of one series.
 Series = tuple[Mapping[str, str], float]
@@ -63,6 +69,14 @@ class Vector:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextVector:
+    """The same with each series' labels as the JSON object they came as, for readers who know most of them already."""
+
+    labels: Sequence[bytes]
+    values: Sequence[float]
+
+
 class Prometheus:
     """One Prometheus, or what speaks like it (Thanos, Mimir, VictoriaMetrics)."""
 
@@ -84,11 +98,22 @@ class Prometheus:
 
     async def instant(self, query: str, *, at: float, timeout_s: float) -> Vector:
         """Return the vector that *query* has at *at* (epoch seconds), within *timeout_s*. Raises SourceError."""
-        # The server gives up a little before we do, so that it does not work for nobody.
-        server_s = min(timeout_s, self._limits.attempt_timeout_s)
-        form = {"query": query, "time": f"{at:.3f}", "timeout": f"{max(1, math.ceil(server_s * 1000))}ms"}
-        data = await self._ask("/api/v1/query", form, timeout_s)
-        return self._vector(data, at)
+        return self._vector(await self._ask("/api/v1/query", self._instant_form(query, at, timeout_s), timeout_s), at)
+
+    async def instant_texts(self, query: str, *, at: float, timeout_s: float) -> TextVector:
+        """Return the same as `instant`, several times cheaper for large vectors. Raises SourceError.
+
+        Prometheus writes its answers without a space, so that the series can be cut out by a pattern; an answer that
+        is written otherwise is read as any other JSON. Values that are no finite numbers are left out here too.
+        """
+        form = self._instant_form(query, at, timeout_s)
+        answer = await self._ask_raw("/api/v1/query", form, timeout_s)
+        found = _cut(answer.body, at, self._limits.series_max) if answer.status == _STATUS_OK else None
+        if found is None:
+            vector = self._vector(_unwrap(answer), at)
+            labels = [orjson.dumps(labels) for labels, _ in vector.series]
+            found = TextVector(labels=labels, values=[value for _, value in vector.series])
+        return found
 
     async def names(self, matches: Sequence[str], *, start: float, end: float, timeout_s: float) -> frozenset[str]:
         """Return the names of the metrics that match any of the selectors, between two times. Raises SourceError."""
@@ -118,9 +143,20 @@ class Prometheus:
         except (KeyError, TypeError, ValueError) as error:
             raise SourceError(Failure.MALFORMED, f"the matrix cannot be read: {type(error).__name__}") from error
 
+    def _instant_form(self, query: str, at: float, timeout_s: float) -> Mapping[str, str]:
+        # The server gives up when we do, so that it does not work for nobody.
+        server_s = min(timeout_s, self._limits.attempt_timeout_s)
+        return {"query": query, "time": f"{at:.3f}", "timeout": f"{max(1, math.ceil(server_s * 1000))}ms"}
+
     async def _ask(
         self, path: str, form: Mapping[str, str] | Sequence[tuple[str, str]], timeout_s: float, *, method: str = "POST"
     ) -> _Data:
+        return _unwrap(await self._ask_raw(path, form, timeout_s, method=method))
+
+    async def _ask_raw(
+        self, path: str, form: Mapping[str, str] | Sequence[tuple[str, str]], timeout_s: float, *, method: str = "POST"
+    ) -> Answer:
+        """Return an answer that is no passing failure; ask again, within the time, while it is one."""
         clock = asyncio.get_running_loop().time
         give_up_at = clock() + timeout_s
         body = urlencode(form)
@@ -132,7 +168,10 @@ class Prometheus:
                     answer = await self._transport.get(f"{self._root}{path}?{body}", timeout_s=left_s)
                 else:
                     answer = await self._transport.post(f"{self._root}{path}", body.encode("ascii"), timeout_s=left_s)
-                return _unwrap(answer)
+                if answer.status != _STATUS_OK or not answer.body.startswith(_SUCCESS):
+                    # Raises, unless it is a success in other words.
+                    _unwrap(answer)
+                return answer
             except SourceError as error:
                 wait_s = self._retry.wait_s(attempt, self._chance())
                 if not error.is_passing or attempt >= self._retry.attempts or clock() + wait_s >= give_up_at:
@@ -164,6 +203,26 @@ class Prometheus:
 class _Data:
     value: Any  # JSON, checked where it is read
     warnings: tuple[str, ...] = ()
+
+
+def _cut(body: bytes, at: float, series_max: int) -> TextVector | None:
+    """Return the vector that an answer holds, None if it is not written as Prometheus writes it. Raises SourceError."""
+    if not body.startswith(_VECTOR):
+        return None
+    entries = _ENTRY.findall(body)
+    if len(entries) != body.count(b'"metric":{') or len(entries) > series_max or b'"warnings":' in body[-4096:]:
+        return None
+    if entries and abs(float(entries[0][1]) - at) > TIME_TOLERANCE_S:
+        raise SourceError(Failure.WRONG_TIME, "the answer is for another time than asked; is there a cache?")
+    try:
+        values = [float(entry[2]) for entry in entries]
+    except ValueError:
+        return None
+    labels = [entry[0] for entry in entries]
+    if not all(map(math.isfinite, values)):
+        kept = [place for place, value in enumerate(values) if math.isfinite(value)]
+        labels, values = [labels[place] for place in kept], [values[place] for place in kept]
+    return TextVector(labels=labels, values=values)
 
 
 def _unwrap(answer: Answer) -> _Data:

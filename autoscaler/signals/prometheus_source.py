@@ -13,18 +13,21 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+import orjson
 
 from autoscaler.engines import dialect as d
 from autoscaler.engines.dialect import Dialect, Form
 from autoscaler.signals.failures import SourceError
 from autoscaler.signals.probe import Probe, edge_of, edges_around, probe
-from autoscaler.signals.prometheus import Prometheus, Vector
+from autoscaler.signals.prometheus import Prometheus, TextVector
 from autoscaler.signals.queries import heartbeat_query, measure_query
-from autoscaler.signals.roster import Floats, Roster
+from autoscaler.signals.roster import Flags, Floats, Roster
 from autoscaler.signals.vectors import Measured, PodVector, Problem
 
 # A whole histogram per pod is only asked for where there are few pods.
 PROMPT_BUCKET_PODS_MAX: Final = 256
+# Labels of series that are remembered for each dialect; beyond that they are learned anew.
+LABELS_KEPT_MAX: Final = 1_000_000
 # The key of a measure that is one vector and no histogram.
 _WHOLE: Final = 0.0
 
@@ -97,6 +100,7 @@ class PrometheusSource:
         self._probes: dict[str, Probe] = {}
         self._probed_for: tuple[str, ...] = ()
         self._kept: dict[tuple[str, str], _Kept] = {}
+        self._known: dict[str, tuple[Roster, tuple[str, str] | None, dict[bytes, tuple[int, float]]]] = {}
         self._slots = asyncio.Semaphore(self._settings.queries_at_once)
 
     @property
@@ -150,7 +154,7 @@ class PrometheusSource:
             kept = self._kept.get((found.dialect.name, name))
             if kept is None or name not in d.SLOW_MEASURES or tick.at - kept.at >= self._settings.slow_every_s:
                 questions[name] = self._question(tick.roster, found, name)
-        asked: dict[str, asyncio.Task[Vector | SourceError]] = {}
+        asked: dict[str, asyncio.Task[TextVector | SourceError]] = {}
         async with asyncio.TaskGroup() as group:
             for name, query in questions.items():
                 if query:
@@ -182,14 +186,14 @@ class PrometheusSource:
         edges = [known[edge] for edge in edges_around(tuple(known), _wanted_edges(roster, name))]
         return measure_query(measure, ground, edges=edges) if edges else ""
 
-    async def _ask(self, query: str, tick: _Tick) -> Vector | SourceError:
+    async def _ask(self, query: str, tick: _Tick) -> TextVector | SourceError:
         async with self._slots:
             try:
-                return await self._prometheus.instant(query, at=tick.at, timeout_s=tick.left_s)
+                return await self._prometheus.instant_texts(query, at=tick.at, timeout_s=tick.left_s)
             except SourceError as error:
                 return error
 
-    def _ages(self, tick: _Tick, found: Probe, answer: Vector | SourceError) -> Floats:
+    def _ages(self, tick: _Tick, found: Probe, answer: TextVector | SourceError) -> Floats:
         """Return how old each pod's samples are; not known is NaN, which counts as too old."""
         if isinstance(answer, SourceError):
             tick.note(found.dialect.name, "heartbeat", answer)
@@ -197,7 +201,7 @@ class PrometheusSource:
         stamps, _ = self._spread(tick, found, answer, low=0.0, high=np.inf)
         return np.maximum(0.0, tick.at - stamps[_WHOLE])
 
-    def _take(self, tick: _Tick, found: Probe, name: str, answer: Vector, ages_s: Floats) -> None:
+    def _take(self, tick: _Tick, found: Probe, name: str, answer: TextVector, ages_s: Floats) -> None:
         measure = found.dialect.measures[name]
         values, faulty = self._spread(tick, found, answer, low=measure.low, high=measure.high)
         source = "+".join(found.sources(name))
@@ -217,33 +221,42 @@ class PrometheusSource:
         tick.add(name, vectors, is_histogram=dialect.measures[name].form is Form.BUCKETS)
 
     def _spread(
-        self, tick: _Tick, found: Probe, answer: Vector, *, low: float, high: float
-    ) -> tuple[dict[float, Floats], dict[float, np.typing.NDArray[np.bool_]]]:
+        self, tick: _Tick, found: Probe, answer: TextVector, *, low: float, high: float
+    ) -> tuple[dict[float, Floats], dict[float, Flags]]:
         """Return values by pod and edge, and who said something impossible; series of unknown pods are counted."""
-        assert found.labels is not None, "only what was found is asked"
-        namespace_label, pod_label = found.labels
-        index = tick.roster.index
+        places = self._places(tick.roster, found)
         values: dict[float, Floats] = {_WHOLE: tick.roster.unknown()}
-        faulty = {_WHOLE: np.zeros(len(tick.roster), dtype=np.bool_)}
-        texts: dict[str, float | None] = {}
-        for labels, value in answer.series:
-            place = index.get(labels.get(namespace_label, ""), {}).get(labels.get(pod_label, ""))
-            if place is None:
+        faulty: dict[float, Flags] = {_WHOLE: np.zeros(len(tick.roster), dtype=np.bool_)}
+        for labels, value in zip(answer.labels, answer.values, strict=True):
+            known = places.get(labels) or places.setdefault(labels, _place(labels, tick.roster, found))
+            place, edge = known
+            if place < 0:
                 tick.strangers += 1
                 continue
-            edge = _WHOLE
-            if (text := labels.get("le")) is not None:
-                known = texts[text] if text in texts else texts.setdefault(text, edge_of(text))
-                if known is None:
-                    continue
-                edge = known
-                if edge not in values:
-                    values[edge], faulty[edge] = tick.roster.unknown(), np.zeros(len(tick.roster), dtype=np.bool_)
+            if edge not in values:
+                values[edge], faulty[edge] = tick.roster.unknown(), np.zeros(len(tick.roster), dtype=np.bool_)
             if low <= value <= high:
                 values[edge][place] = value
             else:
                 faulty[edge][place] = True
         return values, faulty
+
+    def _places(self, roster: Roster, found: Probe) -> dict[bytes, tuple[int, float]]:
+        """Return whose series labels are, as far as they were seen: they are the same at every tick."""
+        known = self._known.get(found.dialect.name)
+        if known is None or known[0] is not roster or known[1] != found.labels or len(known[2]) > LABELS_KEPT_MAX:
+            known = self._known[found.dialect.name] = roster, found.labels, {}
+        return known[2]
+
+
+def _place(labels: bytes, roster: Roster, found: Probe) -> tuple[int, float]:
+    """Return the pod's number (-1 for a stranger) and the bucket's edge that some labels mean."""
+    assert found.labels is not None, "only what was found is asked"
+    namespace_label, pod_label = found.labels
+    known = orjson.loads(labels)
+    place = roster.index.get(known.get(namespace_label, ""), {}).get(known.get(pod_label, ""), -1)
+    edge = edge_of(known["le"]) if "le" in known else _WHOLE
+    return (-1, _WHOLE) if edge is None else (place, edge)
 
 
 def _wanted_edges(roster: Roster, name: str) -> tuple[float, ...]:

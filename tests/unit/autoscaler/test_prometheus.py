@@ -96,13 +96,41 @@ async def test_values_come_with_labels_and_what_is_no_number_is_left_out(transpo
         pytest.param(vector(*["1"] * 11), Failure.TOO_LARGE, 1, id="series-over-bound"),
     ],
 )
-async def test_what_is_no_vector_fails(said: bytes, failure: Failure, asked: int, transport: Transport) -> None:
+@pytest.mark.parametrize("method", ["instant", "instant_texts"])
+async def test_what_is_no_vector_fails(
+    said: bytes, failure: Failure, asked: int, method: str, transport: Transport
+) -> None:
     """Each lie and refusal has its reason; only what may pass is asked again."""
     async with ScriptedPeer(said) as peer:
         with pytest.raises(SourceError) as caught:
-            await prometheus(peer, transport, series_max=10).instant("up", at=AT, timeout_s=5)
+            await getattr(prometheus(peer, transport, series_max=10), method)("up", at=AT, timeout_s=5)
         assert caught.value.failure is failure
         assert len(peer.requests) == asked
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+@pytest.mark.parametrize("warnings", [[], ["partial response"]])
+async def test_both_ways_of_reading_a_vector_agree(
+    separators: tuple[str, str], warnings: list[str], transport: Transport
+) -> None:
+    """However an answer is written, cutting series out of it finds what reading it as JSON finds."""
+    names = ["plain", 'a "quote"', "a {brace}", '"},"value":[1,"2"]}', "back\\slash", '"metric":{', "\u00fc"]
+    values = ["1", "NaN", "2.5", "+Inf", "-3e5", "0", "7"]
+    result = [
+        {"metric": {"le": "0.5", "pod": name}, "value": [AT, value]} for name, value in zip(names, values, strict=True)
+    ]
+    for some in (result, result[:1], result[1:2], []):
+        body = {"status": "success", "data": {"resultType": "vector", "result": some}}
+        if warnings:
+            body["warnings"] = warnings
+        said = answer(json.dumps(body, separators=separators, ensure_ascii=False).encode())
+        async with ScriptedPeer(said) as peer:
+            client = prometheus(peer, transport)
+            whole = await client.instant("up", at=AT, timeout_s=5)
+            texts = await client.instant_texts("up", at=AT, timeout_s=5)
+        assert [(json.loads(labels), value) for labels, value in zip(texts.labels, texts.values, strict=True)] == [
+            *whole.series
+        ]
 
 
 async def test_a_scalar_is_a_vector_of_one(transport: Transport) -> None:
