@@ -39,6 +39,21 @@ def check_targets(
     _check_budget(spec, target, findings)
 
 
+def warn_of_policies(
+    namespace: str, set_name: str, template: PodCliqueSetTemplate, context: AdmissionContext, findings: Findings
+) -> None:
+    """Warn where a set lacks what a policy scales, or needs more of it than the policy's least."""
+    prefix = f"{namespace}/"
+    for key, spec in sorted(context.scaling_policies.items()):
+        if not key.startswith(prefix) or spec.pod_clique_set != set_name:
+            continue
+        broken = Findings()
+        for index, role in enumerate(spec.roles):
+            _check_target(role, f"spec.roles[{index}]", template, broken)
+        for violation in broken.violations:
+            findings.warn(f"ScalingPolicy {key.removeprefix(prefix)} does not fit: {violation}")
+
+
 def _check_target(role: RoleSpec, path: str, template: PodCliqueSetTemplate, findings: Findings) -> None:
     if role.pod_clique is not None:
         clique = template.clique(role.pod_clique)

@@ -16,7 +16,7 @@ from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor
 from pydantic.alias_generators import to_camel
 
-from grove.v1 import autoscaler_pb2, autoscaler_pb2_grpc, story_pb2, story_pb2_grpc
+from grove.v1 import autoscaler_pb2, autoscaler_pb2_grpc, pod_clique_set_pb2, story_pb2, story_pb2_grpc
 from grove.v1 import scaling_policy_pb2 as pb
 from grove_server.api.forwarding import FORWARDED_MAX, Forwarder, Trust, callable_address
 from grove_server.api.reasons import ApiError
@@ -122,6 +122,17 @@ async def test_a_text_brings_the_set_with_its_policy(rpc: Harness) -> None:
         "document[1].spec.roles[0].minReplicas",
         "document[1].spec.roles[1].minReplicas",
     ]
+
+
+async def test_a_set_that_its_policy_does_not_fit_is_warned_of(rpc: Harness) -> None:
+    """A policy that was there first is compared with the set when that comes."""
+    await rpc.apply_text(POLICY)
+    larger = sample_set()
+    larger.spec.template.cliques[0].spec.replicas = 3
+    request = pod_clique_set_pb2.PodCliqueSetServiceApplyRequest(pod_clique_set=larger, validate_only=True)
+    (warning,) = (await rpc.sets.Apply(request)).warnings
+    assert warning.startswith("ScalingPolicy chat does not fit: spec.roles[0].minReplicas: must be at least")
+    assert list((await rpc.apply()).warnings) == []
 
 
 async def test_the_status_is_the_autoscaler_s(rpc: Harness) -> None:
