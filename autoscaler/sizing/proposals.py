@@ -8,6 +8,7 @@ that failed, carried on to stale and suspect ones.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from autoscaler import observation as seen
 from autoscaler.decision import Proposal, Reason
@@ -18,6 +19,9 @@ from autoscaler.sizing import kpa, plain, work
 from autoscaler.sizing.inputs import Inputs
 from autoscaler.validating import Judgements
 from grove_server.resources import scaling_policy as schema
+
+_BY_CAPACITY: Final = frozenset({schema.WORK, schema.BACKLOG, schema.RESIDENTS, schema.KV})
+_GPU_BUSY: Final = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +41,8 @@ def propose(inputs: Inputs) -> tuple[tuple[Proposal, ...], dict[str, PanicMemory
     found = []
     for sizer in inputs.role.sizers:
         proposal = _propose_one(inputs, sizer, panics)
+        if inputs.state.sick and proposal.policy in _BY_CAPACITY and proposal.replicas is not None:
+            proposal = _beside_the_sick(proposal, inputs.state.sick)
         if not sizer.allows_scale_in and proposal.floor is not None:
             proposal = replace(proposal, floor=None, is_trusted=True)
         found.append(proposal)
@@ -120,7 +126,34 @@ def combine(inputs: Inputs, proposals: tuple[Proposal, ...]) -> Wish:
     if floor >= current:
         message = f"{current - 1} would not carry it: {highest.formula}"
         return Wish(size=current, reason=Reason.CONSOLIDATION_UNSAFE, message=message, is_known=True, is_trusted=True)
+    veto = _busy_gpus(inputs, floor)
+    if veto:
+        return Wish(
+            size=current, reason=Reason.CONSOLIDATION_UNSAFE, message=veto, is_known=bool(demand), is_trusted=True
+        )
     return Wish(size=floor, reason=highest.reason, message=highest.formula, is_known=bool(demand), is_trusted=True)
+
+
+def _beside_the_sick(proposal: Proposal, sick: int) -> Proposal:
+    """Return the proposal with as many more replicas as are ready and do no work."""
+    return replace(
+        proposal,
+        replicas=(proposal.replicas or 0) + sick,
+        floor=None if proposal.floor is None else proposal.floor + sick,
+        formula=f"{proposal.formula} + {sick} sick",
+    )
+
+
+def _busy_gpus(inputs: Inputs, floor: int) -> str:
+    """Return why GPUs are too busy for the role to shrink; empty if they are not, or of a role where it says nothing.
+
+    Of prefill the activity of GPUs follows the load; decode keeps them busy at any load.
+    """
+    found = inputs.readings.get(seen.GPU_ACTIVITY)
+    if inputs.role.role != schema.PREFILL or found is None or found.value is None or floor <= 0:
+        return ""
+    expected = found.value * inputs.state.ready / floor
+    return f"GPUs would be {expected:.0%} busy at {floor}" if expected > _GPU_BUSY else ""
 
 
 def _doubt(inputs: Inputs, proposals: tuple[Proposal, ...]) -> tuple[Reason, str]:
