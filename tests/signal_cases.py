@@ -1,11 +1,11 @@
-"""Rosters and vectors for tests of signals, short to write."""
+"""Censuses and vectors for tests of signals, short to write."""
 
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from autoscaler.signals.roster import PodSeen, Roster, ScopeSeen
+from autoscaler.signals.census import Census, PodSeen, ScopeSeen
 from autoscaler.signals.vectors import Measured, PodVector
 from grove_server.resources.scaling_policy import SignalSpec
 
@@ -41,18 +41,18 @@ def scope(
 
 
 def vector(values: Sequence[float], ages_s: Sequence[float] | float = 1.0, faulty: Sequence[bool] = ()) -> PodVector:
-    """Return a vector over the pods of a roster."""
+    """Return a vector over the pods of a census."""
     ages = np.full(len(values), ages_s) if isinstance(ages_s, float) else np.array(ages_s, dtype=np.float64)
     faults = np.array(faulty or [False] * len(values))
     return PodVector(values=np.array(values, dtype=np.float64), ages_s=ages, faulty=faults, source="metric")
 
 
 def measured(
-    roster: Roster,
+    census: Census,
     vectors: Mapping[str, PodVector],
     buckets: Mapping[str, Mapping[float, PodVector]] | None = None,
     *,
     at: float = 1000.0,
 ) -> Measured:
-    """Return what was measured of a roster."""
-    return Measured(at=at, roster=roster, vectors=vectors, buckets=buckets or {})
+    """Return what was measured of a census."""
+    return Measured(at=at, census=census, vectors=vectors, buckets=buckets or {})

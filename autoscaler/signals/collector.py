@@ -1,6 +1,6 @@
 """One observation of everything: measures of pods, a policy's own signals, who is stuck; all of one moment.
 
-The service makes one collector, hands it a roster at every tick and puts what comes back beside its inventory. It never
+The service makes one collector, hands it a census at every tick and puts what comes back beside its inventory. It never
 raises for what a source does: a source that is down leaves readings out, and says why in ``problems``.
 """
 
@@ -14,12 +14,12 @@ from typing import Final, Protocol
 import numpy as np
 
 from autoscaler.observation import Fault, Reading
+from autoscaler.signals.census import NO_ROLE, Census, Flags, ScopeSeen
 from autoscaler.signals.custom import age_query, failed, read_signal
 from autoscaler.signals.failures import SourceError
 from autoscaler.signals.movement import Movement
 from autoscaler.signals.prometheus import Prometheus, Vector
 from autoscaler.signals.readings import ScopeReadings, read
-from autoscaler.signals.roster import NO_ROLE, Flags, Roster, ScopeSeen
 from autoscaler.signals.vectors import Measured, Problem
 from grove_server.resources.scaling_policy import SignalSpec
 
@@ -32,14 +32,14 @@ FROZEN_PART: Final = 0.5
 class Source(Protocol):
     """What measures pods: `PrometheusSource` or `ScrapeSource`."""
 
-    async def measure(self, roster: Roster, *, at: float, timeout_s: float) -> Measured:
+    async def measure(self, census: Census, *, at: float, timeout_s: float) -> Measured:
         """Return all that is known at *at*; what fails is a problem, never an exception."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """What one tick saw: readings in the order of the roster's scopes; ``stuck`` are pods by scope and role.
+    """What one tick saw: readings in the order of the census's scopes; ``stuck`` are pods by scope and role.
 
     ``strangers`` counts series of pods that no policy has.
     """
@@ -71,12 +71,12 @@ class Collector:
         self._movement = Movement()
         self._slots = asyncio.Semaphore(QUERIES_AT_ONCE)
 
-    async def observe(self, roster: Roster, *, at: float, timeout_s: float) -> Observed:
+    async def observe(self, census: Census, *, at: float, timeout_s: float) -> Observed:
         """Return what is known of every scope at *at* (epoch seconds), within *timeout_s*."""
-        questions = _questions(roster)
+        questions = _questions(census)
         give_up_at_s = asyncio.get_running_loop().time() + timeout_s
         async with asyncio.TaskGroup() as group:
-            measuring = group.create_task(self._source.measure(roster, at=at, timeout_s=timeout_s))
+            measuring = group.create_task(self._source.measure(census, at=at, timeout_s=timeout_s))
             for question in questions:
                 group.create_task(self._ask(question, at, give_up_at_s))
         measured = measuring.result()
@@ -84,9 +84,9 @@ class Collector:
         stuck = self._movement.update(measured)
         # Some 50 ms for 10,000 pods, which the event loop must not be held for; the function is pure.
         scopes = [*await asyncio.to_thread(read, measured)]
-        copies = _copies(roster)
+        copies = _copies(census)
         for question in questions:
-            _add(question, scopes, roster, copies, at)
+            _add(question, scopes, census, copies, at)
             if isinstance(question.answer, SourceError):
                 problems.append(
                     Problem(
@@ -96,7 +96,7 @@ class Collector:
                         message=str(question.answer),
                     )
                 )
-        by_role = _stuck_by_role(roster, stuck)
+        by_role = _stuck_by_role(census, stuck)
         return Observed(
             at=at,
             scopes=tuple(_without_frozen(readings, names) for readings, names in zip(scopes, by_role, strict=True)),
@@ -123,27 +123,27 @@ class Collector:
         return await self._prometheus.instant(query, at=at, timeout_s=max(0.001, left_s))
 
 
-def _questions(roster: Roster) -> list[_Question]:
+def _questions(census: Census) -> list[_Question]:
     """Return each signal that differs once, with the scopes that want it."""
     found: dict[SignalSpec, _Question] = {}
-    for number, scope in enumerate(roster.scopes):
+    for number, scope in enumerate(census.scopes):
         for name, spec in scope.signals.items():
             found.setdefault(spec, _Question(spec=spec)).asked_by.append((number, name))
     return list(found.values())
 
 
-def _copies(roster: Roster) -> Mapping[str, int]:
+def _copies(census: Census) -> Mapping[str, int]:
     counts: dict[str, int] = {}
-    for scope in roster.scopes:
+    for scope in census.scopes:
         counts[scope.key] = counts.get(scope.key, 0) + 1
     return counts
 
 
 def _add(
-    question: _Question, scopes: list[ScopeReadings], roster: Roster, copies: Mapping[str, int], at: float
+    question: _Question, scopes: list[ScopeReadings], census: Census, copies: Mapping[str, int], at: float
 ) -> None:
     for number, name in question.asked_by:
-        scope = roster.scopes[number]
+        scope = census.scopes[number]
         readings = _readings(question, scope, copies[scope.key], at)
         roles = {role: dict(known) for role, known in scopes[number].roles.items()}
         of_scope = dict(scopes[number].scope)
@@ -162,11 +162,11 @@ def _readings(question: _Question, scope: ScopeSeen, copies: int, at: float) -> 
             return read_signal(question.spec, scope, copies, answer, question.stamps, at)
 
 
-def _stuck_by_role(roster: Roster, stuck: Flags) -> list[dict[str, tuple[str, ...]]]:
-    found: list[dict[str, tuple[str, ...]]] = [{} for _ in roster.scopes]
-    for pod in np.flatnonzero(stuck & (roster.role_of != NO_ROLE)):
-        scope, role, _ = roster.roles[int(roster.role_of[pod])]
-        found[scope][role] = (*found[scope].get(role, ()), roster.names[pod])
+def _stuck_by_role(census: Census, stuck: Flags) -> list[dict[str, tuple[str, ...]]]:
+    found: list[dict[str, tuple[str, ...]]] = [{} for _ in census.scopes]
+    for pod in np.flatnonzero(stuck & (census.role_of != NO_ROLE)):
+        scope, role, _ = census.roles[int(census.role_of[pod])]
+        found[scope][role] = (*found[scope].get(role, ()), census.names[pod])
     return found
 
 

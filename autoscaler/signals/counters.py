@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from autoscaler.engines.dialect import Dialect, Form, Match, Measure, Source, Within, series_names
+from autoscaler.signals.edges import edge_of
 from autoscaler.signals.exposition import Sample
-from autoscaler.signals.probe import edge_of
 
 # More pages than this within a window are thinned out by dropping the one before the last.
 PAGES_MAX: Final = 64

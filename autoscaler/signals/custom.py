@@ -18,8 +18,8 @@ import numpy as np
 
 from autoscaler.engines.dialect import EXPORTED_POD_LABELS
 from autoscaler.observation import MISSING_PODS_SHOWN_MAX, Fault, Reading
+from autoscaler.signals.census import PodSeen, ScopeSeen
 from autoscaler.signals.prometheus import Series, Vector
-from autoscaler.signals.roster import PodSeen, ScopeSeen
 from grove_server.resources.scaling_policy import EMPTY_ZERO, SignalSpec
 
 PER_POD: Final = "pod"

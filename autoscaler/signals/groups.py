@@ -13,7 +13,7 @@ import numpy as np
 
 from autoscaler.engines import dialect as d
 from autoscaler.observation import MISSING_PODS_SHOWN_MAX, Fault, Reading
-from autoscaler.signals.roster import NO_ROLE, Flags, Floats, Numbers, Roster
+from autoscaler.signals.census import NO_ROLE, Census, Flags, Floats, Numbers
 from autoscaler.signals.vectors import PodVector
 
 # Older samples than this are not of now. Three scrapes of the usual 15 s.
@@ -34,7 +34,7 @@ def limit_s(measure: str) -> float:
 class Sums:
     """A measure by group: sums of weighted values and of weights, who is in, who should be, the oldest sample."""
 
-    roster: Roster
+    census: Census
     group_of: Numbers
     is_in: Flags
     totals: Floats
@@ -59,8 +59,8 @@ class Sums:
         faulty = int(self.faulty[group])
         missing: tuple[str, ...] = ()
         if reporting < expected:
-            lacking = np.flatnonzero((self.group_of == group) & self.roster.counts & ~self.is_in)
-            missing = tuple(self.roster.names[pod] for pod in lacking[:MISSING_PODS_SHOWN_MAX])
+            lacking = np.flatnonzero((self.group_of == group) & self.census.counts & ~self.is_in)
+            missing = tuple(self.census.names[pod] for pod in lacking[:MISSING_PODS_SHOWN_MAX])
         return Reading(
             value=self.total(group) if is_sum else self.mean(group),
             age_s=float(self.ages_s[group]),
@@ -76,13 +76,13 @@ class Sums:
 
 
 def gather(
-    roster: Roster, vector: PodVector, group_of: Numbers, count: int, stale_after_s: float, weights: PodVector | None
+    census: Census, vector: PodVector, group_of: Numbers, count: int, stale_after_s: float, weights: PodVector | None
 ) -> Sums:
     """Add up a measure over *count* groups; *group_of* is each pod's group or NO_ROLE.
 
     Without *weights* every pod weighs 1; a weight that is not known is 0.
     """
-    members = (group_of != NO_ROLE) & roster.counts
+    members = (group_of != NO_ROLE) & census.counts
     said = members & ~np.isnan(vector.values)
     fresh = said & (vector.ages_s <= stale_after_s)
     has_fresh = np.bincount(group_of[fresh], minlength=count) > 0
@@ -96,7 +96,7 @@ def gather(
     ages_s = np.zeros(count)
     np.maximum.at(ages_s, groups, np.nan_to_num(vector.ages_s[is_in], nan=AGE_UNKNOWN_S))
     return Sums(
-        roster=roster,
+        census=census,
         group_of=group_of,
         is_in=is_in,
         totals=np.bincount(groups, weights=values * weight, minlength=count).astype(np.float64),

@@ -11,8 +11,8 @@ from typing import Final
 import numpy as np
 
 from autoscaler.engines import dialect as d
+from autoscaler.signals.census import Census, Flags
 from autoscaler.signals.groups import STALE_AFTER_S
-from autoscaler.signals.roster import Flags, Roster
 from autoscaler.signals.vectors import Measured
 
 # On top of the window of rates, which must have passed without a token before a rate is zero.
@@ -22,30 +22,30 @@ _RATES: Final = (d.OUTPUT_TOKENS, d.COMPUTED_TOKENS, d.FIRST_TOKENS)
 
 
 class Movement:
-    """Since when each pod of the roster stands still; NaN for those that move or of which too little is known."""
+    """Since when each pod of the census stands still; NaN for those that move or of which too little is known."""
 
     def __init__(self, stuck_after_s: float = STUCK_AFTER_S) -> None:
         self._stuck_after_s = stuck_after_s
-        self._roster: Roster | None = None
+        self._census: Census | None = None
         self._since = np.empty(0)
 
     def update(self, measured: Measured) -> Flags:
         """Take in what was measured and return who is stuck now."""
-        roster = measured.roster
-        if self._roster is not roster:
-            since = roster.unknown()
-            if self._roster is not None and len(self._roster):
-                positions = roster.positions_in(self._roster)
+        census = measured.census
+        if self._census is not census:
+            since = census.unknown()
+            if self._census is not None and len(self._census):
+                positions = census.positions_in(self._census)
                 since = np.where(positions >= 0, self._since[positions], np.nan)
-            self._roster, self._since = roster, since
-        stands = roster.counts & _has_work(measured) & _is_still(measured)
+            self._census, self._since = census, since
+        stands = census.counts & _has_work(measured) & _is_still(measured)
         self._since = np.where(stands, np.where(np.isnan(self._since), measured.at, self._since), np.nan)
         stuck: Flags = stands & (measured.at - self._since >= self._stuck_after_s)
         return stuck
 
 
 def _has_work(measured: Measured) -> Flags:
-    has = np.zeros(len(measured.roster), dtype=np.bool_)
+    has = np.zeros(len(measured.census), dtype=np.bool_)
     for name in _GAUGES:
         vector = measured.vectors.get(name)
         if vector is not None:
@@ -55,8 +55,8 @@ def _has_work(measured: Measured) -> Flags:
 
 def _is_still(measured: Measured) -> Flags:
     """Return who is known to make nothing: at least one rate is known, and none is above zero."""
-    known = np.zeros(len(measured.roster), dtype=np.bool_)
-    moves = np.zeros(len(measured.roster), dtype=np.bool_)
+    known = np.zeros(len(measured.census), dtype=np.bool_)
+    moves = np.zeros(len(measured.census), dtype=np.bool_)
     for name in _RATES:
         vector = measured.vectors.get(name)
         if vector is not None:

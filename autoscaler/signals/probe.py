@@ -6,12 +6,12 @@ are updated; shown in status, so that a rename is seen and not guessed. A probe 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from autoscaler.engines.dialect import Dialect, Form
+from autoscaler.signals.edges import edge_of
 from autoscaler.signals.prometheus import Prometheus
 from autoscaler.signals.queries import Ground, edges_query, names_selector, sources_present
 
@@ -77,25 +77,3 @@ async def _edges(prometheus: Prometheus, query: str, *, at: float, timeout_s: fl
         if value is not None:
             found.setdefault(value, text)
     return dict(sorted(found.items()))
-
-
-def edge_of(text: str) -> float | None:
-    """Return the value of a bucket's ``le``, None if it has none."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return None if math.isnan(value) else value
-
-
-def edges_around(edges: Sequence[float], wanted: Sequence[float]) -> tuple[float, ...]:
-    """Return the edges that are needed to place some values: the ones at or around each, and the last."""
-    needed = set()
-    for value in wanted:
-        below = [edge for edge in edges if edge <= value]
-        above = [edge for edge in edges if edge >= value]
-        needed.update({below[-1]} if below else set())
-        needed.update({above[0]} if above else set())
-    if needed and edges:
-        needed.add(edges[-1])
-    return tuple(sorted(needed))

@@ -17,11 +17,12 @@ import orjson
 
 from autoscaler.engines import dialect as d
 from autoscaler.engines.dialect import Dialect, Form
+from autoscaler.signals.census import Census, Flags, Floats
+from autoscaler.signals.edges import edge_of, edges_around
 from autoscaler.signals.failures import SourceError
-from autoscaler.signals.probe import Probe, edge_of, edges_around, probe
+from autoscaler.signals.probe import Probe, probe
 from autoscaler.signals.prometheus import Prometheus, TextVector
 from autoscaler.signals.queries import heartbeat_query, measure_query
-from autoscaler.signals.roster import Flags, Floats, Roster
 from autoscaler.signals.vectors import Measured, PodVector, Problem
 
 # A whole histogram per pod is only asked for where there are few pods.
@@ -50,10 +51,10 @@ class PrometheusSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kept:
-    """The last answer for a slow measure: when it was asked, for which roster, and what came."""
+    """The last answer for a slow measure: when it was asked, for which census, and what came."""
 
     at: float
-    roster: Roster
+    census: Census
     vectors: Mapping[float, PodVector]
 
 
@@ -63,7 +64,7 @@ class _Tick:
 
     at: float
     deadline_s: float
-    roster: Roster
+    census: Census
     vectors: dict[str, PodVector] = field(default_factory=dict)
     buckets: dict[str, dict[float, PodVector]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
@@ -100,7 +101,7 @@ class PrometheusSource:
         self._probes: dict[str, Probe] = {}
         self._probed_for: tuple[str, ...] = ()
         self._kept: dict[tuple[str, str], _Kept] = {}
-        self._known: dict[str, tuple[Roster, tuple[str, str] | None, dict[bytes, tuple[int, float]]]] = {}
+        self._known: dict[str, tuple[Census, tuple[str, str] | None, dict[bytes, tuple[int, float]]]] = {}
         self._slots = asyncio.Semaphore(self._settings.queries_at_once)
 
     @property
@@ -108,11 +109,11 @@ class PrometheusSource:
         """What was found of each dialect, for status and `explain`."""
         return tuple(self._probes.values())
 
-    async def measure(self, roster: Roster, *, at: float, timeout_s: float) -> Measured:
+    async def measure(self, census: Census, *, at: float, timeout_s: float) -> Measured:
         """Return all that is known at *at* (epoch seconds); what fails is a problem, never an exception."""
-        tick = _Tick(at=at, deadline_s=asyncio.get_running_loop().time() + timeout_s, roster=roster)
-        if len(roster):
-            dialects = roster.dialects()
+        tick = _Tick(at=at, deadline_s=asyncio.get_running_loop().time() + timeout_s, census=census)
+        if len(census):
+            dialects = census.dialects()
             await self._probe(tick, dialects)
             for dialect in dialects:
                 found = self._probes.get(dialect.name)
@@ -120,7 +121,7 @@ class PrometheusSource:
                     await self._measure_dialect(tick, found)
         return Measured(
             at=at,
-            roster=roster,
+            census=census,
             vectors=tick.vectors,
             buckets={name: dict(sorted(edges.items())) for name, edges in tick.buckets.items()},
             problems=tuple(tick.problems),
@@ -128,9 +129,9 @@ class PrometheusSource:
         )
 
     async def _probe(self, tick: _Tick, dialects: Sequence[Dialect]) -> None:
-        if self._probed_for != tick.roster.namespaces:
+        if self._probed_for != tick.census.namespaces:
             self._probes.clear()
-            self._probed_for = tick.roster.namespaces
+            self._probed_for = tick.census.namespaces
         for dialect in dialects:
             known = self._probes.get(dialect.name)
             is_found = known is not None and known.is_found
@@ -139,7 +140,7 @@ class PrometheusSource:
                 continue
             try:
                 self._probes[dialect.name] = await probe(
-                    self._prometheus, dialect, tick.roster.namespaces, at=tick.at, timeout_s=tick.left_s
+                    self._prometheus, dialect, tick.census.namespaces, at=tick.at, timeout_s=tick.left_s
                 )
             except SourceError as error:
                 # What was found before is still the best guess; the queries will tell.
@@ -149,17 +150,17 @@ class PrometheusSource:
                 return
 
     async def _measure_dialect(self, tick: _Tick, found: Probe) -> None:
-        questions = {"": heartbeat_query(found.dialect, found.ground(tick.roster.namespaces, 0))}
+        questions = {"": heartbeat_query(found.dialect, found.ground(tick.census.namespaces, 0))}
         for name in found.dialect.measures:
             kept = self._kept.get((found.dialect.name, name))
             if kept is None or name not in d.SLOW_MEASURES or tick.at - kept.at >= self._settings.slow_every_s:
-                questions[name] = self._question(tick.roster, found, name)
+                questions[name] = self._question(tick.census, found, name)
         asked: dict[str, asyncio.Task[TextVector | SourceError]] = {}
         async with asyncio.TaskGroup() as group:
             for name, query in questions.items():
                 if query:
                     asked[name] = group.create_task(self._ask(query, tick))
-        ages_s = self._ages(tick, found, await asked.pop("")) if "" in asked else tick.roster.unknown()
+        ages_s = self._ages(tick, found, await asked.pop("")) if "" in asked else tick.census.unknown()
         for name, task in asked.items():
             answer = await task
             if isinstance(answer, SourceError):
@@ -174,16 +175,16 @@ class PrometheusSource:
         for name in found.dialect.measures.keys() - questions.keys():
             self._reuse(tick, found.dialect, name)
 
-    def _question(self, roster: Roster, found: Probe, name: str) -> str:
+    def _question(self, census: Census, found: Probe, name: str) -> str:
         """Return the query for a measure, "" if there is nothing to ask."""
         measure = found.dialect.measures[name]
-        ground = found.ground(roster.namespaces, self._settings.window_s)
+        ground = found.ground(census.namespaces, self._settings.window_s)
         if measure.form is not Form.BUCKETS:
             return measure_query(measure, ground)
         if name == d.PROMPT_BUCKETS:
-            return measure_query(measure, ground) if len(roster) <= PROMPT_BUCKET_PODS_MAX else ""
+            return measure_query(measure, ground) if len(census) <= PROMPT_BUCKET_PODS_MAX else ""
         known = found.edges.get(name, {})
-        edges = [known[edge] for edge in edges_around(tuple(known), _wanted_edges(roster, name))]
+        edges = [known[edge] for edge in edges_around(tuple(known), _wanted_edges(census, name))]
         return measure_query(measure, ground, edges=edges) if edges else ""
 
     async def _ask(self, query: str, tick: _Tick) -> TextVector | SourceError:
@@ -197,7 +198,7 @@ class PrometheusSource:
         """Return how old each pod's samples are; not known is NaN, which counts as too old."""
         if isinstance(answer, SourceError):
             tick.note(found.dialect.name, "heartbeat", answer)
-            return tick.roster.unknown()
+            return tick.census.unknown()
         stamps, _ = self._spread(tick, found, answer, low=0.0, high=np.inf)
         return np.maximum(0.0, tick.at - stamps[_WHOLE])
 
@@ -211,12 +212,12 @@ class PrometheusSource:
             if edge != _WHOLE or measure.form is not Form.BUCKETS
         }
         if name in d.SLOW_MEASURES:
-            self._kept[found.dialect.name, name] = _Kept(at=tick.at, roster=tick.roster, vectors=vectors)
+            self._kept[found.dialect.name, name] = _Kept(at=tick.at, census=tick.census, vectors=vectors)
         tick.add(name, vectors, is_histogram=measure.form is Form.BUCKETS)
 
     def _reuse(self, tick: _Tick, dialect: Dialect, name: str) -> None:
         kept = self._kept[dialect.name, name]
-        positions = None if kept.roster is tick.roster else tick.roster.positions_in(kept.roster)
+        positions = None if kept.census is tick.census else tick.census.positions_in(kept.census)
         vectors = {edge: vector.aged(tick.at - kept.at, positions) for edge, vector in kept.vectors.items()}
         tick.add(name, vectors, is_histogram=dialect.measures[name].form is Form.BUCKETS)
 
@@ -224,43 +225,43 @@ class PrometheusSource:
         self, tick: _Tick, found: Probe, answer: TextVector, *, low: float, high: float
     ) -> tuple[dict[float, Floats], dict[float, Flags]]:
         """Return values by pod and edge, and who said something impossible; series of unknown pods are counted."""
-        places = self._places(tick.roster, found)
-        values: dict[float, Floats] = {_WHOLE: tick.roster.unknown()}
-        faulty: dict[float, Flags] = {_WHOLE: np.zeros(len(tick.roster), dtype=np.bool_)}
+        places = self._places(tick.census, found)
+        values: dict[float, Floats] = {_WHOLE: tick.census.unknown()}
+        faulty: dict[float, Flags] = {_WHOLE: np.zeros(len(tick.census), dtype=np.bool_)}
         for labels, value in zip(answer.labels, answer.values, strict=True):
-            known = places.get(labels) or places.setdefault(labels, _place(labels, tick.roster, found))
+            known = places.get(labels) or places.setdefault(labels, _place(labels, tick.census, found))
             place, edge = known
             if place < 0:
                 tick.strangers += 1
                 continue
             if edge not in values:
-                values[edge], faulty[edge] = tick.roster.unknown(), np.zeros(len(tick.roster), dtype=np.bool_)
+                values[edge], faulty[edge] = tick.census.unknown(), np.zeros(len(tick.census), dtype=np.bool_)
             if low <= value <= high:
                 values[edge][place] = value
             else:
                 faulty[edge][place] = True
         return values, faulty
 
-    def _places(self, roster: Roster, found: Probe) -> dict[bytes, tuple[int, float]]:
+    def _places(self, census: Census, found: Probe) -> dict[bytes, tuple[int, float]]:
         """Return whose series labels are, as far as they were seen: they are the same at every tick."""
         known = self._known.get(found.dialect.name)
-        if known is None or known[0] is not roster or known[1] != found.labels or len(known[2]) > LABELS_KEPT_MAX:
-            known = self._known[found.dialect.name] = roster, found.labels, {}
+        if known is None or known[0] is not census or known[1] != found.labels or len(known[2]) > LABELS_KEPT_MAX:
+            known = self._known[found.dialect.name] = census, found.labels, {}
         return known[2]
 
 
-def _place(labels: bytes, roster: Roster, found: Probe) -> tuple[int, float]:
+def _place(labels: bytes, census: Census, found: Probe) -> tuple[int, float]:
     """Return the pod's number (-1 for a stranger) and the bucket's edge that some labels mean."""
     assert found.labels is not None, "only what was found is asked"
     namespace_label, pod_label = found.labels
     known = orjson.loads(labels)
-    place = roster.index.get(known.get(namespace_label, ""), {}).get(known.get(pod_label, ""), -1)
+    place = census.index.get(known.get(namespace_label, ""), {}).get(known.get(pod_label, ""), -1)
     edge = edge_of(known["le"]) if "le" in known else _WHOLE
     return (-1, _WHOLE) if edge is None else (place, edge)
 
 
-def _wanted_edges(roster: Roster, name: str) -> tuple[float, ...]:
+def _wanted_edges(census: Census, name: str) -> tuple[float, ...]:
     """Return the targets of all scopes that a histogram is to be compared with."""
     is_first = name in (d.TTFT_BUCKETS, d.FRONT_TTFT_BUCKETS)
-    targets = {scope.ttft_s if is_first else scope.itl_s for scope in roster.scopes}
+    targets = {scope.ttft_s if is_first else scope.itl_s for scope in census.scopes}
     return tuple(sorted(target for target in targets if target is not None))

@@ -46,10 +46,10 @@ class ScopeReadings:
 
 
 def read(measured: Measured) -> tuple[ScopeReadings, ...]:
-    """Return the readings of every scope, in the roster's order."""
-    roster = measured.roster
-    by_scope: list[dict[str, Mapping[str, Reading]]] = [{} for _ in roster.scopes]
-    for (scope, name, _), readings in zip(roster.roles, _role_readings(measured), strict=True):
+    """Return the readings of every scope, in the census's order."""
+    census = measured.census
+    by_scope: list[dict[str, Mapping[str, Reading]]] = [{} for _ in census.scopes]
+    for (scope, name, _), readings in zip(census.roles, _role_readings(measured), strict=True):
         by_scope[scope][name] = readings
     return tuple(
         ScopeReadings(scope=scope, roles=roles) for scope, roles in zip(scope_readings(measured), by_scope, strict=True)
@@ -57,14 +57,14 @@ def read(measured: Measured) -> tuple[ScopeReadings, ...]:
 
 
 def _role_readings(measured: Measured) -> list[dict[str, Reading]]:
-    roster = measured.roster
-    found: list[dict[str, Reading]] = [{} for _ in roster.roles]
+    census = measured.census
+    found: list[dict[str, Reading]] = [{} for _ in census.roles]
     for signal, (measure, weight, unit) in _ROLE_SIGNALS.items():
         vector = measured.vectors.get(measure)
         weights = measured.vectors.get(weight)
         if vector is None or (weights is None and weight not in ("", "1")):
             continue
-        sums = gather(roster, vector, roster.role_of, len(roster.roles), limit_s(measure), weights)
+        sums = gather(census, vector, census.role_of, len(census.roles), limit_s(measure), weights)
         for number, readings in enumerate(found):
             if sums.expected[number]:
                 readings[signal] = sums.reading(number, is_sum=not weight, unit=unit)

@@ -17,8 +17,8 @@ from autoscaler import observation as o
 from autoscaler.engines import dialect as d
 from autoscaler.observation import Reading
 from autoscaler.signals.attainment import attainment, prompt_variation
+from autoscaler.signals.census import NO_ROLE, Census, Numbers
 from autoscaler.signals.groups import Sums, gather, limit_s
-from autoscaler.signals.roster import NO_ROLE, Numbers, Roster
 from autoscaler.signals.vectors import Measured
 from grove_server.resources.scaling_policy import AGGREGATED, DECODE, PREFILL
 
@@ -39,10 +39,10 @@ class _Asked:
     """Sums over scopes, made when they are first asked for."""
 
     def __init__(self, measured: Measured) -> None:
-        self.roster = measured.roster
+        self.census = measured.census
         self._measured = measured
-        self._count = len(measured.roster.scopes)
-        self._sides = _sides(measured.roster)
+        self._count = len(measured.census.scopes)
+        self._sides = _sides(measured.census)
         self._sums: dict[tuple[str, str], Sums | None] = {}
         self._histograms: dict[tuple[str, str], dict[float, Sums]] = {}
 
@@ -53,7 +53,7 @@ class _Asked:
             vector = self._measured.vectors.get(measure)
             weights = self._measured.vectors.get(weight) if weight else None
             self._sums[key] = (
-                gather(self.roster, vector, self._groups(side), self._count, limit_s(measure), weights)
+                gather(self.census, vector, self._groups(side), self._count, limit_s(measure), weights)
                 if vector is not None and (weights is not None or not weight)
                 else None
             )
@@ -64,7 +64,7 @@ class _Asked:
         key = (measure, side)
         if key not in self._histograms:
             self._histograms[key] = {
-                edge: gather(self.roster, vector, self._groups(side), self._count, limit_s(measure), None)
+                edge: gather(self.census, vector, self._groups(side), self._count, limit_s(measure), None)
                 for edge, vector in self._measured.buckets.get(measure, {}).items()
             }
         return self._histograms[key]
@@ -94,7 +94,7 @@ def scope_readings(measured: Measured) -> list[dict[str, Reading]]:
     }
     return [
         {name: reading for name, make in signals.items() if (reading := make(asked, scope)) is not None}
-        for scope in range(len(measured.roster.scopes))
+        for scope in range(len(measured.census.scopes))
     ]
 
 
@@ -165,13 +165,13 @@ def _prompt_variation(asked: _Asked, scope: int) -> Reading | None:
 
 def _ttft_attainment(asked: _Asked, scope: int) -> Reading | None:
     return _attained(
-        asked, scope, asked.roster.scopes[scope].ttft_s, (d.FRONT_TTFT_BUCKETS, "front"), (d.TTFT_BUCKETS, "entry")
+        asked, scope, asked.census.scopes[scope].ttft_s, (d.FRONT_TTFT_BUCKETS, "front"), (d.TTFT_BUCKETS, "entry")
     )
 
 
 def _itl_attainment(asked: _Asked, scope: int) -> Reading | None:
     return _attained(
-        asked, scope, asked.roster.scopes[scope].itl_s, (d.FRONT_ITL_BUCKETS, "front"), (d.ITL_BUCKETS, "exit")
+        asked, scope, asked.census.scopes[scope].itl_s, (d.FRONT_ITL_BUCKETS, "front"), (d.ITL_BUCKETS, "exit")
     )
 
 
@@ -215,20 +215,20 @@ def _quotient(above: Sums | None, below: Sums | None, scope: int) -> float | Non
     return part / whole if part is not None and whole is not None and whole > 0 else None
 
 
-def _sides(roster: Roster) -> _Sides:
-    kinds: list[dict[str, str]] = [dict(scope.roles) for scope in roster.scopes]
-    role_kinds = np.array([kind for _, _, kind in roster.roles] or [""])
+def _sides(census: Census) -> _Sides:
+    kinds: list[dict[str, str]] = [dict(scope.roles) for scope in census.scopes]
+    role_kinds = np.array([kind for _, _, kind in census.roles] or [""])
     entry_roles = np.isin(role_kinds, _ENTRY_KINDS)
     exit_roles = np.isin(role_kinds, _EXIT_KINDS)
-    for number, (scope, _, _) in enumerate(roster.roles):
+    for number, (scope, _, _) in enumerate(census.roles):
         # A policy for one side only: there requests come in and leave.
         there = kinds[scope].values()
         entry_roles[number] |= not any(kind in _ENTRY_KINDS for kind in there)
         exit_roles[number] |= not any(kind in _EXIT_KINDS for kind in there)
-    in_role = roster.role_of != NO_ROLE
-    of_pod = np.where(in_role, roster.role_of, 0)
+    in_role = census.role_of != NO_ROLE
+    of_pod = np.where(in_role, census.role_of, 0)
     return _Sides(
-        entry=np.where(in_role & entry_roles[of_pod], roster.scope_of, NO_ROLE),
-        exit=np.where(in_role & exit_roles[of_pod], roster.scope_of, NO_ROLE),
-        front=np.where(in_role, NO_ROLE, roster.scope_of),
+        entry=np.where(in_role & entry_roles[of_pod], census.scope_of, NO_ROLE),
+        exit=np.where(in_role & exit_roles[of_pod], census.scope_of, NO_ROLE),
+        front=np.where(in_role, NO_ROLE, census.scope_of),
     )

@@ -17,10 +17,10 @@ import numpy as np
 
 from autoscaler.engines.dialect import Dialect, Form
 from autoscaler.engines.presets import PRESETS
+from autoscaler.signals.census import Census
 from autoscaler.signals.counters import PodHistory
 from autoscaler.signals.exposition import ExpositionError, picker, samples
 from autoscaler.signals.failures import Failure, SourceError
-from autoscaler.signals.roster import Roster
 from autoscaler.signals.transport import Transport
 from autoscaler.signals.vectors import Measured, PodVector, Problem
 
@@ -59,20 +59,20 @@ class ScrapeSource:
         self._dialects: dict[str, tuple[Dialect, ...]] = {}
         self._pickers: dict[str, re.Pattern[str]] = {}
 
-    async def measure(self, roster: Roster, *, at: float, timeout_s: float) -> Measured:
+    async def measure(self, census: Census, *, at: float, timeout_s: float) -> Measured:
         """Return all that is known at *at* (epoch seconds); what fails is a problem, never an exception."""
-        targets = _targets(roster)
+        targets = _targets(census)
         problems: list[Problem] = []
         if len(targets) > self._settings.pages_max:
             message = f"{len(targets)} pods are more than the {self._settings.pages_max} that are read; use Prometheus"
             problems.append(Problem(of="scrape", what="pages", failure=Failure.TOO_LARGE, message=message))
         else:
-            problems += await self._read_all(roster, targets, at, timeout_s)
+            problems += await self._read_all(census, targets, at, timeout_s)
         self._forget({target.key for target in targets}, at)
-        vectors, buckets = self._vectors(roster, targets, at)
-        return Measured(at=at, roster=roster, vectors=vectors, buckets=buckets, problems=tuple(problems))
+        vectors, buckets = self._vectors(census, targets, at)
+        return Measured(at=at, census=census, vectors=vectors, buckets=buckets, problems=tuple(problems))
 
-    async def _read_all(self, roster: Roster, targets: Iterable[_Target], at: float, timeout_s: float) -> list[Problem]:
+    async def _read_all(self, census: Census, targets: Iterable[_Target], at: float, timeout_s: float) -> list[Problem]:
         give_up_at_s = asyncio.get_running_loop().time() + timeout_s
         failed: dict[Failure, list[tuple[str, str]]] = {}
         async with asyncio.TaskGroup() as group:
@@ -80,7 +80,7 @@ class ScrapeSource:
         for target, task in reading:
             error = task.result()
             if error is not None:
-                failed.setdefault(error.failure, []).append((roster.names[target.pod], str(error)))
+                failed.setdefault(error.failure, []).append((census.names[target.pod], str(error)))
         # One problem for each way of failing, with one of the pods that failed so.
         return [
             Problem(
@@ -136,9 +136,9 @@ class ScrapeSource:
                 del self._histories[key]
 
     def _vectors(
-        self, roster: Roster, targets: Iterable[_Target], at: float
+        self, census: Census, targets: Iterable[_Target], at: float
     ) -> tuple[dict[str, PodVector], dict[str, dict[float, PodVector]]]:
-        ages_s = roster.unknown()
+        ages_s = census.unknown()
         rows: dict[tuple[str, float | None], tuple[np.typing.NDArray[np.float64], np.typing.NDArray[np.bool_]]] = {}
         sources: dict[str, set[str]] = {}
         for target in targets:
@@ -158,7 +158,7 @@ class ScrapeSource:
                 )
                 for edge, value in values:
                     if (name, edge) not in rows:
-                        rows[name, edge] = roster.unknown(), np.zeros(len(roster), dtype=np.bool_)
+                        rows[name, edge] = census.unknown(), np.zeros(len(census), dtype=np.bool_)
                     if measure.low <= value <= measure.high:
                         rows[name, edge][0][target.pod] = value
                     elif not np.isnan(value):
@@ -175,14 +175,14 @@ class ScrapeSource:
         return vectors, {name: dict(sorted(edges.items())) for name, edges in buckets.items()}
 
 
-def _targets(roster: Roster) -> list[_Target]:
+def _targets(census: Census) -> list[_Target]:
     return [
         _Target(
             pod=number,
-            key=(roster.namespace_of(number), roster.names[number]),
+            key=(census.namespace_of(number), census.names[number]),
             url=page,
-            engine=roster.scopes[int(roster.scope_of[number])].engine,
+            engine=census.scopes[int(census.scope_of[number])].engine,
         )
-        for number, page in enumerate(roster.pages)
+        for number, page in enumerate(census.pages)
         if page
     ]

@@ -1,4 +1,4 @@
-"""What was measured of every pod at one moment: a vector per measure over the roster's numbers. Pure.
+"""What was measured of every pod at one moment: a vector per measure over the census's numbers. Pure.
 
 Not known is NaN, everywhere. Ages are those of the samples behind the values, in seconds, by the source's own clock.
 """
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from autoscaler.signals.census import Census, Flags, Floats
 from autoscaler.signals.failures import Failure
-from autoscaler.signals.roster import Flags, Floats, Roster
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class PodVector:
         )
 
     def aged(self, seconds: float, positions: np.ndarray | None = None) -> PodVector:
-        """Return the vector some seconds later, in the order of a later roster (as `Roster.positions_in`)."""
+        """Return the vector some seconds later, in the order of a later census (as `Census.positions_in`)."""
         if positions is None:
             return PodVector(values=self.values, ages_s=self.ages_s + seconds, faulty=self.faulty, source=self.source)
         known = positions >= 0
@@ -62,7 +62,7 @@ class Measured:
     """All that is known at ``at``. ``buckets`` holds a vector for each edge, ascending; the last is infinity."""
 
     at: float
-    roster: Roster
+    census: Census
     vectors: Mapping[str, PodVector]
     buckets: Mapping[str, Mapping[float, PodVector]] = field(default_factory=dict)
     problems: Sequence[Problem] = ()

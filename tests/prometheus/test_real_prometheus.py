@@ -11,11 +11,11 @@ import pytest
 
 from autoscaler import observation as o
 from autoscaler.observation import Reading
+from autoscaler.signals.census import Census, PodSeen, ScopeSeen
 from autoscaler.signals.failures import Failure
 from autoscaler.signals.prometheus import Prometheus
 from autoscaler.signals.prometheus_source import PrometheusSettings, PrometheusSource
 from autoscaler.signals.readings import ScopeReadings, read
-from autoscaler.signals.roster import PodSeen, Roster, ScopeSeen
 from autoscaler.signals.transport import Transport
 from autoscaler.signals.vectors import Measured
 from tests.engine_pages import page, vllm_page
@@ -46,13 +46,13 @@ class Fleet:
         self._targets[peer.url.removeprefix("http://")] = labels
         self.prometheus.scrape(self._targets)
 
-    async def measure(self, roster: Roster, *, timeout_s: float = 5.0) -> Measured:
+    async def measure(self, census: Census, *, timeout_s: float = 5.0) -> Measured:
         """Ask once, for now."""
-        return await self.source.measure(roster, at=time.time(), timeout_s=timeout_s)
+        return await self.source.measure(census, at=time.time(), timeout_s=timeout_s)
 
-    async def readings(self, roster: Roster) -> ScopeReadings:
+    async def readings(self, census: Census) -> ScopeReadings:
         """Ask once, for now, and return the readings of the first scope."""
-        return read(await self.measure(roster))[0]
+        return read(await self.measure(census))[0]
 
 
 @pytest.fixture
@@ -95,11 +95,11 @@ def counting(
     return ScriptedPeer(talk)
 
 
-def roster(*names: str) -> Roster:
+def census(*names: str) -> Census:
     """Return one scope with ready pods; the first word of a pod's name is its role."""
     roles = {name.split("-")[0]: name.split("-")[0] for name in names}
     pods = [PodSeen(name=name, role=name.split("-")[0], counts=True) for name in names]
-    return Roster(
+    return Census(
         [ScopeSeen(key="ns/p", copy=0, namespace="ns", engine="vllm", roles=roles, pods=pods, ttft_s=0.5, itl_s=0.05)]
     )
 
@@ -117,7 +117,7 @@ async def test_rates_gauges_and_attainment_are_joined_by_pod(fleet: Fleet) -> No
     await fleet.add(counting(now_s, generated_per_s=200, running=5, kv=0.3), namespace="ns", pod="decode-1")
     await fleet.add(counting(now_s, generated_per_s=9000, running=99), namespace="ns", pod="somebody-else")
     await fleet.add(counting(now_s, generated_per_s=9000, running=99), namespace="other", pod="decode-0")
-    pods = roster("prefill-0", "decode-0", "decode-1")
+    pods = census("prefill-0", "decode-0", "decode-1")
     seen = await until_seen(
         lambda: fleet.readings(pods),
         lambda r: (
@@ -147,7 +147,7 @@ async def test_a_pod_that_is_not_scraped_any_more_is_missing(fleet: Fleet) -> No
     """A pod whose page is gone is missing from the reading, by name, and the rest goes on."""
     now_s = time.monotonic()
     await fleet.add(counting(now_s, running=7), namespace="ns", pod="decode-0")
-    pods = roster("decode-0", "decode-1")
+    pods = census("decode-0", "decode-1")
     seen = await until_seen(lambda: fleet.readings(pods), lambda r: o.RUNNING_REQUESTS in r.roles["decode"], str)
     running = seen.roles["decode"][o.RUNNING_REQUESTS]
     assert (running.value, running.reporting, running.expected, running.missing) == (7, 1, 2, ("decode-1",))
@@ -158,7 +158,7 @@ async def test_old_and_new_names_are_read_side_by_side(fleet: Fleet) -> None:
     kind = "text/plain; version=0.0.4"
     await fleet.add(ScriptedPeer(answer(vllm_page(kv=0.2, old_names=True), kind=kind)), namespace="ns", pod="decode-0")
     await fleet.add(ScriptedPeer(answer(vllm_page(kv=0.6), kind=kind)), namespace="ns", pod="decode-1")
-    pods = roster("decode-0", "decode-1")
+    pods = census("decode-0", "decode-1")
     seen = await until_seen(
         lambda: fleet.readings(pods),
         lambda r: o.KV_USAGE in r.roles["decode"] and r.roles["decode"][o.KV_USAGE].reporting == 2,
@@ -174,7 +174,7 @@ async def test_a_percentage_where_a_ratio_should_be_is_a_fault(fleet: Fleet) -> 
     await fleet.add(
         ScriptedPeer(answer(vllm_page(kv=50), kind="text/plain; version=0.0.4")), namespace="ns", pod="decode-0"
     )
-    pods = roster("decode-0")
+    pods = census("decode-0")
     seen = await until_seen(lambda: fleet.readings(pods), lambda r: o.KV_USAGE in r.roles["decode"], str)
     reading = seen.roles["decode"][o.KV_USAGE]
     assert (reading.value, reading.fault, reading.reporting) == (None, o.Fault.OUT_OF_RANGE, 0)
@@ -194,7 +194,7 @@ async def test_gpus_are_read_under_both_settings_of_labels(tmp_path: Path, *, ho
         exporter = ScriptedPeer(answer(gpus, kind="text/plain; version=0.0.4"))
         await fleet.add(exporter, namespace="monitoring", pod="dcgm-exporter-x")
         seen = await until_seen(
-            lambda: fleet.readings(roster("decode-0")), lambda r: o.GPU_ACTIVITY in r.roles["decode"], str
+            lambda: fleet.readings(census("decode-0")), lambda r: o.GPU_ACTIVITY in r.roles["decode"], str
         )
         assert seen.roles["decode"][o.GPU_ACTIVITY].value == pytest.approx(0.7)
         await fleet.transport.close()
@@ -203,7 +203,7 @@ async def test_gpus_are_read_under_both_settings_of_labels(tmp_path: Path, *, ho
 async def test_a_prometheus_that_hangs_ends_at_the_deadline_and_comes_back(fleet: Fleet) -> None:
     """While Prometheus hangs everything is unknown within the tick's time; afterwards it is read again."""
     await fleet.add(counting(time.monotonic(), running=7), namespace="ns", pod="decode-0")
-    pods = roster("decode-0")
+    pods = census("decode-0")
     await until_seen(lambda: fleet.readings(pods), lambda r: o.RUNNING_REQUESTS in r.roles["decode"], str)
     fleet.prometheus.pause()
     try:
@@ -219,7 +219,7 @@ async def test_a_prometheus_that_hangs_ends_at_the_deadline_and_comes_back(fleet
 async def test_a_prometheus_that_restarts_is_survived(fleet: Fleet) -> None:
     """A Prometheus that is down is a problem and not zero; after its restart its old samples are of their old age."""
     await fleet.add(counting(time.monotonic(), running=7), namespace="ns", pod="decode-0")
-    pods = roster("decode-0")
+    pods = census("decode-0")
     await until_seen(lambda: fleet.readings(pods), lambda r: o.RUNNING_REQUESTS in r.roles["decode"], str)
     fleet.prometheus.stop()
     measured = await fleet.measure(pods, timeout_s=0.5)

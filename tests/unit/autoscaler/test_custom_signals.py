@@ -7,11 +7,11 @@ from urllib.parse import parse_qs
 import pytest
 
 from autoscaler.observation import Fault, Reading
+from autoscaler.signals.census import Census
 from autoscaler.signals.collector import Collector
 from autoscaler.signals.custom import age_query, read_signal
 from autoscaler.signals.failures import Failure
 from autoscaler.signals.prometheus import Prometheus, Series, Vector
-from autoscaler.signals.roster import Roster
 from autoscaler.signals.scrape_source import ScrapeSource
 from autoscaler.signals.transport import Transport
 from grove_server.resources.scaling_policy import SignalSpec
@@ -106,11 +106,11 @@ async def test_a_signal_of_many_scopes_is_asked_once_and_its_failure_is_no_zero(
         "mine": SignalSpec(query="sum by (namespace,pod) (x)", unit="requests"),
         "bad": SignalSpec(query="sum(broken)", unit="count", per="set"),
     }
-    roster = Roster([scope("decode-0", signals=signals), scope("decode-9", signals=signals, copy=1)])
+    census = Census([scope("decode-0", signals=signals), scope("decode-9", signals=signals, copy=1)])
     transport = Transport()
     async with ScriptedPeer(talk) as peer:
         prometheus = Prometheus(peer.url, transport, chance=lambda: 0.0)
-        found = await Collector(ScrapeSource(transport), prometheus).observe(roster, at=1000.0, timeout_s=5)
+        found = await Collector(ScrapeSource(transport), prometheus).observe(census, at=1000.0, timeout_s=5)
         assert len(peer.requests) == 2
     await transport.close()
     assert found.scopes[0].roles["decode"]["mine"].value == 8

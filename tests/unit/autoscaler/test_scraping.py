@@ -14,11 +14,11 @@ from autoscaler.engines import dialect as d
 from autoscaler.engines.dialect import Form
 from autoscaler.engines.sglang import SGLANG
 from autoscaler.engines.vllm import VLLM
+from autoscaler.signals.census import Census
 from autoscaler.signals.counters import PodHistory
 from autoscaler.signals.exposition import ExpositionError, picker, samples
 from autoscaler.signals.failures import Failure
 from autoscaler.signals.readings import read
-from autoscaler.signals.roster import Roster
 from autoscaler.signals.scrape_source import ScrapeSettings, ScrapeSource
 from autoscaler.signals.transport import Transport
 from tests.engine_pages import page, vllm_page
@@ -140,9 +140,9 @@ async def test_pods_are_read_side_by_side_and_failures_are_problems(transport: T
         seen = scope("decode-0", "decode-1", "decode-2", "decode-3")
         peers = (good, silent, other, secret)
         pods = [replace(pod, page=peer.url + "/metrics") for pod, peer in zip(seen.pods, peers, strict=True)]
-        roster = Roster([replace(seen, pods=pods)])
+        census = Census([replace(seen, pods=pods)])
         source = ScrapeSource(transport, ScrapeSettings(page_timeout_s=0.2))
-        found = await source.measure(roster, at=1000.0, timeout_s=5)
+        found = await source.measure(census, at=1000.0, timeout_s=5)
         reading = read(found)[0].roles["decode"][o.RUNNING_REQUESTS]
         assert (reading.value, reading.reporting, reading.expected) == (4, 1, 4)
         assert {problem.failure for problem in found.problems} == {
@@ -153,9 +153,9 @@ async def test_pods_are_read_side_by_side_and_failures_are_problems(transport: T
         assert any("vLLM has its metrics on its serving port" in problem.message for problem in found.problems)
         # What was said stays while the page is gone, and ages; later it is forgotten.
         good.say = answer(b"", status="500 Oops")
-        later = read(await source.measure(roster, at=1100.0, timeout_s=5))[0].roles["decode"][o.RUNNING_REQUESTS]
+        later = read(await source.measure(census, at=1100.0, timeout_s=5))[0].roles["decode"][o.RUNNING_REQUESTS]
         assert (later.value, later.age_s) == (4, 100)
-        last = await source.measure(roster, at=1400.0, timeout_s=5)
+        last = await source.measure(census, at=1400.0, timeout_s=5)
         assert read(last)[0].roles["decode"] == {}
 
 
@@ -163,6 +163,6 @@ async def test_more_pods_than_the_bound_are_not_read_in_part(transport: Transpor
     """Over the bound nothing is read, and the problem says what to do."""
     async with ScriptedPeer(answer(vllm_page(running=4), kind=TEXT)) as peer:
         seen = scope("decode-0", "decode-1")
-        roster = Roster([replace(seen, pods=[replace(pod, page=peer.url) for pod in seen.pods])])
-        found = await ScrapeSource(transport, ScrapeSettings(pages_max=1)).measure(roster, at=0.0, timeout_s=5)
+        census = Census([replace(seen, pods=[replace(pod, page=peer.url) for pod in seen.pods])])
+        found = await ScrapeSource(transport, ScrapeSettings(pages_max=1)).measure(census, at=0.0, timeout_s=5)
         assert (found.vectors, found.problems[0].failure, peer.requests) == ({}, Failure.TOO_LARGE, [])

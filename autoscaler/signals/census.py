@@ -1,7 +1,7 @@
 """Whose signals are wanted: scopes, their roles and their pods, numbered once so that vectors can be joined fast. Pure.
 
 The autoscaler owns the inventory, so joining is done here and never in a query: series of pods that are gone, of other
-namespaces and of other tenants have no number and fall away. A roster is made anew when the inventory changes, not at
+namespaces and of other tenants have no number and fall away. A census is made anew when the inventory changes, not at
 every tick.
 """
 
@@ -54,7 +54,7 @@ class ScopeSeen:
     signals: Mapping[str, SignalSpec] = field(default_factory=dict)
 
 
-class Roster:
+class Census:
     """Scopes, roles and pods with numbers; pods in the order of the scopes."""
 
     def __init__(self, scopes: Sequence[ScopeSeen]) -> None:
@@ -101,8 +101,8 @@ class Roster:
         """Return a new vector of nothing known."""
         return np.full(len(self.names), np.nan)
 
-    def positions_in(self, earlier: Roster) -> Numbers:
-        """Return for each pod its number in an earlier roster, -1 if it was not there."""
+    def positions_in(self, earlier: Census) -> Numbers:
+        """Return for each pod its number in an earlier census, -1 if it was not there."""
         found = np.full(len(self.names), -1, dtype=np.int64)
         for number, name in enumerate(self.names):
             found[number] = earlier.index.get(self.namespace_of(number), {}).get(name, -1)
