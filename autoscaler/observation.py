@@ -109,7 +109,8 @@ class RoleState:
     ``current`` is the size asked for; it divides into ``ready``, ``starting`` (placed, not ready yet) and ``pending``
     (no place yet); what leaves is in ``draining`` and counts no more. ``pending_since`` is since when the oldest
     pending one waits. ``sick`` ready replicas do no work although there is some. ``cold_starts_s`` are the last
-    measured times from asking to ready. ``conflict`` says who else sets the size, empty if nobody does.
+    measured times from asking to ready. ``conflict`` says who else sets the size, ``failing`` why the last scale call
+    failed; empty if there is nothing to say.
     """
 
     name: str
@@ -125,6 +126,7 @@ class RoleState:
     pending_since: float | None = None
     cold_starts_s: tuple[float, ...] = ()
     conflict: str = ""
+    failing: str = ""
     target_kind: str = ""
     target_name: str = ""
     readings: Mapping[str, Reading] = field(default_factory=dict)

@@ -43,7 +43,8 @@ def keep_in_step(policy: Policy, drafts: Sequence[Draft], now: float) -> None:
     for ahead, behind in (pair, pair[::-1]):
         if ahead.size <= ahead.current or behind.wanted <= 0 or ahead.wanted <= 0:
             continue
-        served = behind.size - lost_replicas(behind, now)
+        # What a call that fails asks for is not there, however often it is decided.
+        served = (behind.current if behind.state.failing else behind.size) - lost_replicas(behind, now)
         if served >= behind.wanted:
             continue
         share = ahead.wanted / behind.wanted

@@ -145,6 +145,21 @@ def test_what_finds_no_place_stops_growth_and_nothing_else() -> None:
     assert decided["decode"].change > 0
 
 
+def test_a_move_of_which_one_half_fails_goes_no_further() -> None:
+    """While decode cannot be scaled, prefill grows to the band around what decode has, and on once it can be."""
+    world = settled(30.0)
+    decode = world.sizes["decode"]
+    for _ in range(20):
+        stuck = replace(world.role_state("decode", 90.0), current=decode, ready=decode, failing="UNAVAILABLE")
+        world.tick(90.0, roles=[world.role_state("prefill", 90.0), stuck])
+        # Wishes are about three prefill for four decode, and a quarter more is the band.
+        assert world.sizes["prefill"] <= 0.8 * decode * 1.25
+        world.sizes["decode"] = decode
+    world.run(90.0, 10)
+    assert world.sizes["prefill"] >= 90 * 1155 / 9300 / 0.7
+    assert world.sizes["decode"] > 2 * decode
+
+
 def test_a_ratio_can_be_prescribed() -> None:
     """With a fixed ratio prefill follows decode, whatever its own work says."""
     world = settled(30.0, ratio={"fixed": 2.0})
