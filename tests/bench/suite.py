@@ -11,6 +11,7 @@ from tests.bench import (
     deploy,
     mirrors,
     nodes,
+    onebox,
     openb,
     pending,
     place,
@@ -64,4 +65,5 @@ SUITE: Final[tuple[Benchmark, ...]] = (
     Benchmark(name="scale.replay100k", run=replay_days.replay_100k),
     Benchmark(name="scale.day", run=replay_days.replay_days),
     Benchmark(name="scale.tick1000", run=tick.run),
+    Benchmark(name="onebox", run=onebox.run),
 )
