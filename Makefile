@@ -47,8 +47,17 @@ churn: setup ## Let nodes and gangs come, go and change on placement, EVENTS=100
 	$(BIN)/python -m tests.churn --events $(EVENTS) $(ARGS)
 
 .PHONY: test-crash
-test-crash: setup ## Kill the server under load, 50 times, and look what is left (minutes)
-	$(BIN)/pytest -q -m crash tests/crash $(PYTEST)
+test-crash: setup ## Kill the server under load, and with real processes, 50 and 100 times, and look what is left (minutes)
+	$(BIN)/pytest -q -m crash tests/crash tests/onebox $(PYTEST)
+
+.PHONY: test-native
+test-native: setup ## Run the tests of GPUs against a driver that is played (needs gcc)
+	@command -v gcc >/dev/null || { echo "test-native: gcc is needed and was not found on the PATH" >&2; exit 1; }
+	$(BIN)/pytest -q -m native tests/onebox $(PYTEST)
+
+.PHONY: test-gpu
+test-gpu: setup ## Run the tests of GPUs against the real driver (needs an NVIDIA GPU that nobody else uses)
+	$(BIN)/pytest -q -m gpu tests/onebox $(PYTEST)
 
 .PHONY: test-prometheus
 test-prometheus: setup ## Read signals through a real Prometheus (needs the program prometheus; Debian: apt install prometheus)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -28,8 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     set_up_logs(log_format=settings.log_format, level=settings.log_level)
     # The transport's own log goes to stderr in a form of its own; who wants it sets the variable, before the import.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    # Only now: everything below costs half a second to import, and --help should not.
-    from grove_server.app import StartError, serve  # noqa: PLC0415 -- see above
+    # Only now: everything below costs half a second to import, and --help should not. What imports make stays for good:
+    # the collector need not look at it while it grows, nor ever after.
+    gc.disable()
+    try:
+        from grove_server.app import StartError, serve  # noqa: PLC0415 -- see above
+    finally:
+        gc.freeze()
+        gc.enable()
 
     try:
         serve(settings)

@@ -15,6 +15,7 @@ import sys
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +35,11 @@ from grove_server.resources.meta import Kind
 from grove_server.runtime.cluster_file import ClusterFile, ClusterFileError, default_cluster_text, parse_cluster
 from grove_server.runtime.cluster_seed import seed_cluster
 from grove_server.runtime.fake import FakeRuntime
+from grove_server.runtime.interface import PodsOnExit, Runtime
+from grove_server.runtime.process.assembly import OneBox, Options, assemble, count_running
+from grove_server.runtime.process.machine import MachineError
+from grove_server.runtime.process.outfit import Bounds
+from grove_server.runtime.process.runs import LaunchError
 from grove_server.settings import Settings
 from grove_server.store import SqliteStore
 from grove_server.store.errors import StoreError
@@ -41,13 +47,14 @@ from grove_server.store.watch.hub import WatchLimits
 from grove_server.telemetry import metrics
 from grove_server.telemetry.build import commit, version
 from grove_server.telemetry.http import ProbeServer
-from grove_server.telemetry.lag import LagWatch
+from grove_server.telemetry.lag import LagWatch, open_loop
 from grove_server.telemetry.logs import get_logger
 from grove_server.telemetry.storage import StoreReport
 
 DATABASE_NAME: Final = "grove.db"
 # The contract promises a bookmark every 15 s; a busy loop may be late.
 _BOOKMARK_INTERVAL_S: Final = 10.0
+_LAG_INTERVAL_ONE_BOX_S: Final = 0.025
 _CLUSTER_BYTES_MAX: Final = 256 << 20
 _EXIT_AT_ONCE: Final = 130
 
@@ -65,7 +72,8 @@ class StartError(RuntimeError):
 
 def serve(settings: Settings) -> None:
     """Run a server until it is told to stop. Raises StartError if it cannot start."""
-    asyncio.run(_serve(settings))
+    with asyncio.Runner(loop_factory=open_loop) as runner:
+        runner.run(_serve(settings))
 
 
 async def _serve(settings: Settings) -> None:
@@ -76,7 +84,7 @@ async def _serve(settings: Settings) -> None:
             _announce(server)
             await stop.wait()
             _log.info("server_stopping")
-    except (StoreError, ListenError, ClusterFileError) as error:
+    except (StoreError, ListenError, ClusterFileError, MachineError, LaunchError) as error:
         raise StartError(str(error)) from error
     _log.info("server_stopped")
 
@@ -108,8 +116,22 @@ class Server:
                 moves_per_hour_max=settings.consolidation_moves_per_hour if settings.consolidation == "on" else 0
             ),
         )
-        self.runtime = FakeRuntime(store, clock, note=self.plane.events.note, breathe=Pace(load.busy).breathe)
-        self.api = ApiServer(settings, store, control=self.plane, health=self, load=load)
+        breathe = Pace(load.busy).breathe
+        self.one_box: OneBox | None = None
+        if settings.runtime == "fake" and (running := count_running(settings.data_dir)):
+            raise StartError(
+                f"--data-dir {settings.data_dir}: {running} containers of an earlier --runtime process still run; "
+                "start it with --runtime process --pods-on-exit stop, and stop it again"
+            )
+        if settings.runtime == "process":
+            self.one_box = assemble(store, clock, _options(settings), note=self.plane.events.note, breathe=breathe)
+        self.runtime: Runtime = (
+            FakeRuntime(store, clock, note=self.plane.events.note, breathe=breathe)
+            if self.one_box is None
+            else self.one_box.runtime
+        )
+        containers = None if self.one_box is None else self.one_box.console
+        self.api = ApiServer(settings, store, control=self.plane, health=self, load=load, containers=containers)
         self.probes = ProbeServer(self.api.problems)
         self.probes.before_page(self._refresh)
 
@@ -140,7 +162,7 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
     _log.info("server_starting", version=version(), **settings.shown())
     # Wrong addresses are said before anything is touched.
     check_listening(settings)
-    cluster = _read_cluster(settings.cluster)
+    cluster = _read_cluster(settings.cluster, nodes_are_given=settings.runtime == "fake")
     metrics.REPLICAS.enabled = settings.replica_metrics
     metrics.show_build(version(), commit())
     async with AsyncExitStack() as stack:
@@ -155,15 +177,21 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
         stack.push_async_callback(store.close)
         # Ports and certificates come before the store is changed: a start that is refused leaves everything as it was.
         server = Server(settings, store, load)
+        if server.one_box is not None:
+            stack.callback(server.one_box.close)
         server.api.bind()
         stack.push_async_callback(server.api.stop)
         await _start_probes(server, settings, stack)
         clock = SystemClock()
+        if server.one_box is not None:
+            cluster = replace(cluster, nodes=(await server.one_box.node.find(),))
         seeded = await seed_cluster(store, cluster, now=clock.now(), new_uid=lambda: str(uuid.uuid4()))
         _log.info(
             "cluster_read", created=seeded.nodes_created, updated=seeded.nodes_updated, removed=seeded.nodes_removed
         )
-        lag = LagWatch()
+        # One machine that serves is to serve: its control plane costs next to nothing while nothing happens. Long steps
+        # are all seen by the loop's selector, whatever the interval is.
+        lag = LagWatch() if server.one_box is None else LagWatch(_LAG_INTERVAL_ONE_BOX_S)
         lag.start()
         stack.callback(lag.stop)
         if server.solver is not None:
@@ -175,8 +203,8 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
             mix = PackingMix(desk.cluster, desk.holdings, desk.wake_ups)
             mix.start(store)
             stack.callback(mix.stop)
+        stack.push_async_callback(server.runtime.stop, pods=PodsOnExit(settings.pods_on_exit))
         await server.runtime.start()
-        stack.push_async_callback(server.runtime.stop)
         server.address = str(await server.api.start())
         # The port was taken first, but serving ends first, too.
         stack.push_async_callback(server.api.stop)
@@ -200,13 +228,30 @@ async def _start_probes(server: Server, settings: Settings, stack: AsyncExitStac
     stack.push_async_callback(server.probes.stop)
 
 
-def _read_cluster(path: Path | None) -> ClusterFile:
+def _options(settings: Settings) -> Options:
+    return Options(
+        data_dir=settings.data_dir,
+        node_name=settings.node_name,
+        pods_max=settings.node_pods_max,
+        reserve=settings.reserve,
+        bounds=Bounds(
+            log_bytes=settings.container_log_bytes,
+            log_files=settings.container_log_files,
+            process_count=settings.container_processes_max,
+            file_count=settings.container_files_max,
+        ),
+        exit_grace_s=settings.pods_exit_grace_s,
+    )
+
+
+def _read_cluster(path: Path | None, *, nodes_are_given: bool) -> ClusterFile:
+    """Return what the cluster file says; the built-in topology stands for any machine."""
     if path is None:
         return parse_cluster(default_cluster_text())
     try:
         if path.stat().st_size > _CLUSTER_BYTES_MAX:
             raise StartError(f"--cluster {path}: larger than {_CLUSTER_BYTES_MAX} bytes")
-        return parse_cluster(path.read_text(encoding="utf-8"))
+        return parse_cluster(path.read_text(encoding="utf-8"), nodes_are_given=nodes_are_given)
     except OSError as error:
         raise StartError(f"--cluster {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -23,7 +23,14 @@ from grove_server.telemetry.logs import LogFormat, LogLevel
 
 PREFIX: Final = "GROVE_"
 # Variables that belong to others: the client, and what pods of a set are told about themselves.
-_FOREIGN: Final = ("GROVE_SERVER", "GROVE_PCS_", "GROVE_PCSG_", "GROVE_PCLQ_", "GROVE_HEADLESS_SERVICE")
+_FOREIGN: Final = (
+    "GROVE_SERVER",
+    "GROVE_PCS_",
+    "GROVE_PCSG_",
+    "GROVE_PCLQ_",
+    "GROVE_HEADLESS_SERVICE",
+    "GROVE_RUN",
+)
 CONFIG_BYTES_MAX: Final = 1 << 20
 
 Role = Literal["none", "read", "write", "admin"]
@@ -50,8 +57,38 @@ class Settings(BaseModel):
     )
     data_dir: Path = Field(default_factory=_default_data_dir, description="where the store lives")
     store: Literal["sqlite"] = Field("sqlite", description="what keeps the state")
-    runtime: Literal["fake"] = Field("fake", description="what runs the pods")
-    cluster: Path | None = Field(None, description="YAML file with the nodes of the fake runtime")
+    runtime: Literal["fake", "process"] = Field(
+        "fake", description="what runs the pods: fake simulates them, process starts them on this machine"
+    )
+    cluster: Path | None = Field(
+        None, description="YAML file with the nodes of the fake runtime, topologies, queues and priority classes"
+    )
+    pods_on_exit: Literal["keep", "stop"] = Field(
+        "keep", description="process runtime: whether pods go on when the server stops"
+    )
+    pods_exit_grace_s: float = Field(
+        10.0, ge=0, le=3600, description="process runtime: longest time that pods have to end with the server"
+    )
+    node_name: str = Field(
+        "", max_length=253, description="process runtime: name of the node; default: that of the machine"
+    )
+    node_pods_max: int = Field(110, ge=1, le=4_000, description="process runtime: pods on this machine")
+    reserve: str = Field(
+        "", max_length=1_000, description="process runtime: what pods do not get, such as cpu=1,memory=2Gi"
+    )
+    container_log_bytes: int = Field(
+        10 << 20, ge=4_096, le=1 << 40, description="process runtime: size at which a container's log is rotated"
+    )
+    container_log_files: int = Field(5, ge=1, le=1_000, description="process runtime: log files of one container")
+    container_processes_max: int = Field(
+        4_096, ge=1, le=4_000_000, description="process runtime: processes and threads of one container"
+    )
+    container_files_max: int | None = Field(
+        None,
+        ge=64,
+        le=1 << 30,
+        description="process runtime: files that a process of a container may have open; default: as the server itself",
+    )
 
     log_format: LogFormat | None = Field(None, description="default: console on a terminal, else json")
     log_level: LogLevel = Field("info", description="least level that is written")
@@ -83,6 +120,9 @@ class Settings(BaseModel):
     pods_per_set_max: int = Field(20_000, ge=1, le=1_000_000, description="pods in one set, all copies together")
     response_cache_bytes: int = Field(64 << 20, ge=0, le=1 << 34, description="memory for serialized resources")
     replica_metrics: bool = Field(default=True, description="metrics with the names of sets, cliques and groups")
+    allow_exec: Literal["auto", "on", "off"] = Field(
+        "auto", description="whether commands may be run beside containers; auto: on loopback and unix sockets"
+    )
     reflection: bool = Field(default=True, description="gRPC server reflection")
     node_eviction_delay_s: float = Field(
         300.0, ge=0, le=86_400, description="pods leave a node that was not ready for so long"

@@ -17,7 +17,7 @@ metrics_listen=${METRICS_LISTEN:-127.0.0.1:9464}
 mkdir -p build/run
 
 server=(
-  .venv/bin/grove-server --runtime fake --data-dir build/run
+  .venv/bin/grove-server --runtime fake --pods-on-exit stop --data-dir build/run
   --listen "$listen" --metrics-listen "$metrics_listen" "$@"
 )
 

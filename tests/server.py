@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -20,10 +20,28 @@ class ServerProcess:
     """`grove-server` on free loopback ports, with its data in *data_dir* and its output in files beside it."""
 
     def __init__(
-        self, data_dir: Path, *, cluster: Path | None = None, flags: Sequence[str] = (), listen: str = "127.0.0.1:0"
+        self,
+        data_dir: Path,
+        *,
+        cluster: Path | None = None,
+        flags: Sequence[str] = (),
+        listen: str = "127.0.0.1:0",
+        environment: Mapping[str, str] | None = None,
+        through: Sequence[str] = (),
     ) -> None:
+        """*through* is a program that runs the command line which follows its own arguments."""
         self.data_dir = data_dir
-        self._command = [sys.executable, "-m", "grove_server", "--data-dir", str(data_dir), "--listen", listen]
+        self._environment = dict(environment or {})
+        self._command = [
+            *through,
+            sys.executable,
+            "-m",
+            "grove_server",
+            "--data-dir",
+            str(data_dir),
+            "--listen",
+            listen,
+        ]
         self._command += ["--metrics-listen", "127.0.0.1:0", *flags]
         if cluster is not None:
             self._command += ["--cluster", str(cluster)]
@@ -57,6 +75,16 @@ class ServerProcess:
         """What the current run printed to stderr."""
         return self._file("err").read_text(encoding="utf-8")
 
+    def last_words(self, length: int = 4000) -> str:
+        """Return whether the current run has ended, and the end of what it printed; for the message of a failure."""
+        if self._process is None:
+            return "the server was never started"
+        status = self._process.poll()
+        state = "runs" if status is None else f"ended with status {status}"
+        return (
+            f"the server (pid {self._process.pid}, {self.address}, run {self._runs}) {state}: {self.errors[-length:]}"
+        )
+
     def start(self, *, within_s: float = 30.0) -> None:
         """Start the server and wait until it says that it serves."""
         self.launch()
@@ -69,6 +97,7 @@ class ServerProcess:
         # As on a user's machine: no settings of ours, and bytecode is kept, so that only the first start compiles.
         left_out = ("GROVE_", "PYTHONDONTWRITEBYTECODE")
         environment = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
+        environment |= self._environment
         with self._file("out").open("wb") as out, self._file("err").open("wb") as err:
             self._process = subprocess.Popen(self._command, stdout=out, stderr=err, cwd=ROOT, env=environment)
 

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from grove_server.api.changes import Changes
 from grove_server.api.forwarding import Forwarder
-from grove_server.api.ports import AutoscalersPort, ChroniclePort, LoadsPort, OrdersPort, PlacementPort, RoutersPort
+from grove_server.api.ports import (
+    AutoscalersPort,
+    ChroniclePort,
+    ContainersPort,
+    LoadsPort,
+    OrdersPort,
+    PlacementPort,
+    RoutersPort,
+)
 from grove_server.api.reading import Shared
 from grove_server.api.set_sizes import ScalesUnderway
 
@@ -36,9 +44,11 @@ class Backend:
     chronicle: ChroniclePort
     autoscalers: AutoscalersPort
     forwarder: Forwarder
+    containers: ContainersPort
     now: Callable[[], float]
     facts: ServerFacts
     gangs_per_question_max: int = 2_000
+    is_exec_on: bool = True
 
     @property
     def scales(self) -> ScalesUnderway:

@@ -17,10 +17,11 @@ from google.protobuf import any_pb2, duration_pb2, message
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # no stubs published
 
 from grove_server.admission.findings import InvalidResourceError
-from grove_server.api.reasons import DOMAIN, ApiError, Reason
+from grove_server.api.reasons import DOMAIN, ApiError, Reason, invalid_request
 from grove_server.resources.schema import SchemaError
 from grove_server.resources.selector import SelectorError
 from grove_server.resources.violations import Violation, bounded
+from grove_server.runtime.containers import ContainerRefusedError, Refused
 from grove_server.store.errors import (
     StoreOverloadedError,
     StoreUnavailableError,
@@ -77,6 +78,8 @@ def classify(error: BaseException) -> ApiError | None:
                 message="the store takes no changes now; nothing was changed",
                 retry_after_s=2.0,
             )
+        case ContainerRefusedError():
+            return container_refused(error)
         case TimeoutError():
             return ApiError(
                 reason=Reason.DEADLINE_EXCEEDED,
@@ -98,6 +101,26 @@ def invalid_manifest(violations: Sequence[Violation], count: int | None = None) 
         message=f"{first}{more}",
         violations=bounded(violations) if count == len(violations) else violations,
         violation_count=count,
+    )
+
+
+_CONTAINER_REASONS: Final = {
+    Refused.NO_PROCESSES: Reason.NO_PROCESSES,
+    Refused.NOT_RUNNING: Reason.CONTAINER_NOT_RUNNING,
+    Refused.NO_OUTPUT: Reason.NO_OUTPUT,
+    Refused.CANNOT_START: Reason.COMMAND_NOT_STARTED,
+    Refused.TOO_MANY: Reason.TOO_MANY_CALLS,
+}
+
+
+def container_refused(error: ContainerRefusedError) -> ApiError:
+    """Return the refusal of a question about a container."""
+    if error.why is Refused.NO_CONTAINER:
+        return invalid_request("container", str(error))
+    return ApiError(
+        reason=_CONTAINER_REASONS[error.why],
+        message=str(error),
+        retry_after_s=1.0 if error.why is Refused.TOO_MANY else None,
     )
 
 

@@ -1,11 +1,12 @@
 """What happens around every call, in one wrapper per method instead of a chain of interceptors.
 
 Order: arrival counted → a slot of the class → who calls, may they → size → deadline → the method → one exit that
-counts, logs and maps errors. Three shapes of methods:
+counts, logs and maps errors. Four shapes of methods:
 
 * `Ready`: a read that never waits. A plain function from request to bytes; the hot path.
 * `Awaited`: anything that waits. Gets a `Call`, a slot and a deadline.
 * `Streamed`: a watch. Writes through its `Call`, gets a slot and no deadline.
+* `Conversed`: as `Streamed`, with requests that come as it asks for them.
 
 Errors: refusals (`errors.classify`) leave with their details; everything else leaves as INTERNAL with a fixed text,
 and only the log knows more. A client that went away is no error: it counts as CANCELLED. `AbortError` is ours.
@@ -18,7 +19,8 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -50,6 +52,8 @@ CLIENT_GONE: Final = (asyncio.CancelledError, cygrpc.ExecuteBatchError)
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Request = TypeVar("Request", bound=Message)
+# What comes in: the bytes of one request, or a stream of them.
+Incoming = TypeVar("Incoming")
 
 _log = get_logger("api")
 
@@ -88,7 +92,15 @@ class Streamed(Generic[Request]):
     run: Callable[[Request, Call], Awaitable[None]]
 
 
-Method = Ready[Any] | Awaited[Any] | Streamed[Any]
+@dataclass(frozen=True, slots=True)
+class Conversed(Generic[Request]):
+    """A method that streams both ways until it ends or raises."""
+
+    request: type[Request]
+    run: Callable[[AsyncIterator[Request], Call], Awaitable[None]]
+
+
+Method = Ready[Any] | Awaited[Any] | Streamed[Any] | Conversed[Any]
 
 
 class Service(Protocol):
@@ -118,7 +130,7 @@ class _Meter:
         self.access = AUTHORIZATION[full_method]
         self.is_change = self.access >= Access.WRITE
         self.call_class = (
-            CallClass.WATCH if kind == "server_stream" else (CallClass.WRITE if self.is_change else CallClass.READ)
+            CallClass.WATCH if kind.endswith("_stream") else (CallClass.WRITE if self.is_change else CallClass.READ)
         )
         self._labels = (kind, service, method)
         self._started = metrics.RPC_STARTED.labels(*self._labels)
@@ -210,6 +222,9 @@ class Pipeline:
             case Streamed():
                 meter = _Meter("server_stream", full_method, self._log)
                 return grpc.unary_stream_rpc_method_handler(self._streamed(meter, method))
+            case Conversed():
+                meter = _Meter("bidi_stream", full_method, self._log)
+                return grpc.stream_stream_rpc_method_handler(self._conversed(meter, method))
 
     def _ready(self, meter: _Meter, method: Ready[Any]) -> Callable[[bytes, Context], Awaitable[bytes]]:
         load, access = self._load, self._access
@@ -271,9 +286,26 @@ class Pipeline:
         return serve
 
     def _streamed(self, meter: _Meter, method: Streamed[Any]) -> Callable[[bytes, Context], Awaitable[None]]:
+        def body(payload: bytes, call: Call) -> Awaitable[None]:
+            return method.run(parse_request(method.request, payload), call)
+
+        return self._lasting(meter, body)
+
+    def _conversed(
+        self, meter: _Meter, method: Conversed[Any]
+    ) -> Callable[[AsyncIterator[bytes], Context], Awaitable[None]]:
+        async def body(_: AsyncIterator[bytes], call: Call) -> None:
+            async with aclosing(_requests(method.request, call.context)) as requests:
+                await method.run(requests, call)
+
+        return self._lasting(meter, body)
+
+    def _lasting(
+        self, meter: _Meter, body: Callable[[Incoming, Call], Awaitable[None]]
+    ) -> Callable[[Incoming, Context], Awaitable[None]]:
         load = self._load
 
-        async def serve(payload: bytes, context: Context) -> None:
+        async def serve(incoming: Incoming, context: Context) -> None:
             started_s = load.arrived_s = meter.started()
             call_id = request_id_of(context)
             identity = LOCAL
@@ -282,8 +314,7 @@ class Pipeline:
                 with load.slot(meter.call_class):
                     identity = self._access.identify(context)
                     demand(identity, meter.access)
-                    request = parse_request(method.request, payload)
-                    await method.run(request, Call(context, identity, call_id, meter.sent.inc))
+                    await body(incoming, Call(context, identity, call_id, meter.sent.inc))
             except asyncio.CancelledError:
                 self._gone(meter, context, started_s, call_id, identity)
                 raise
@@ -295,7 +326,7 @@ class Pipeline:
                 await self._fail(meter, context, error, started_s, call_id, identity)
                 raise  # never reached: aborting raises
             duration_s = meter.finished(started_s)
-            if self._log.every_call:
+            if self._log.every_call or (meter.is_change and self._log.changes):
                 meter.line(call_id, identity, context, _OK, duration_s)
 
         return serve
@@ -344,6 +375,12 @@ def parse_request(request: type[Request], payload: bytes) -> Request:
             metadata={"size_bytes": str(len(payload)), "limit_bytes": str(REQUEST_BYTES_MAX)},
         )
     return request.FromString(payload)
+
+
+async def _requests(request: type[Request], context: Context) -> AsyncGenerator[Request, None]:
+    """Yield the messages of a stream. Transport's own iterator would be left open when a call ends first."""
+    while isinstance(payload := await context.read(), bytes):
+        yield parse_request(request, payload)
 
 
 def budget_s(context: Context, default_s: float | None, max_s: float | None) -> float | None:

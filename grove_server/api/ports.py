@@ -7,7 +7,7 @@ wake by themselves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -27,7 +27,8 @@ from grove_server.resources.meta import Key
 from grove_server.resources.priority import PriorityClass
 from grove_server.resources.queues import Queue
 from grove_server.resources.routing import RouterRegistration
-from grove_server.resources.workload import PodCliqueSet
+from grove_server.resources.workload import Pod, PodCliqueSet
+from grove_server.runtime.containers import Command, CommandSession, LogQuery, Opened, Use
 
 
 class Decision(Protocol):
@@ -349,6 +350,19 @@ class ControlPort(Protocol):
     @property
     def chronicle(self) -> ChroniclePort:
         """What the server remembers of itself."""
+
+
+class ContainersPort(Protocol):
+    """What runs in pods. All three raise ContainerRefusedError; an empty name means the first container."""
+
+    def logs(self, pod: Pod, container: str, query: LogQuery) -> Opened:
+        """Open the output of a container; whoever asked closes it."""
+
+    async def run(self, pod: Pod, container: str, command: Command) -> tuple[str, CommandSession]:
+        """Run a command beside a container; return the container's name and the session, which the caller closes."""
+
+    async def usage(self, pods: Iterable[Pod]) -> Use:
+        """Return what those of *pods* that run use, and the nodes that they could run on. Waits for a second sample."""
 
 
 class HealthPort(Protocol):

@@ -35,11 +35,12 @@ from grove_server.api.health import HealthMonitor
 from grove_server.api.load import CallClass, Load
 from grove_server.api.pages import Listings
 from grove_server.api.pipeline import LogPolicy, Pipeline, Service
-from grove_server.api.ports import ControlPort, HealthPort
+from grove_server.api.ports import ContainersPort, ControlPort, HealthPort
 from grove_server.api.reading import Shared
 from grove_server.api.reflected import reflected_pool
 from grove_server.api.services.autoscaler_registry import AutoscalerRegistryService
 from grove_server.api.services.cluster_topology_bindings import ClusterTopologyBindingService
+from grove_server.api.services.containers import ContainerService
 from grove_server.api.services.debug import DebugService
 from grove_server.api.services.endpoints import EndpointService
 from grove_server.api.services.events import EventService
@@ -59,6 +60,7 @@ from grove_server.api.services.stories import StoryService
 from grove_server.api.streams import Streams
 from grove_server.api.tables import Access
 from grove_server.api.views import Views
+from grove_server.runtime.containers import NoContainers
 from grove_server.settings import Settings
 from grove_server.store.interface import Store
 from grove_server.telemetry.build import commit, version
@@ -82,15 +84,16 @@ _OPTIONS: Final = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
-    # Connections move on after half an hour, so that load spreads and every client's resuming is exercised.
-    ("grpc.max_connection_age_ms", 1_800_000),
-    ("grpc.max_connection_age_grace_ms", 30_000),
     ("grpc.max_receive_message_length", RECEIVE_BYTES_MAX),
     ("grpc.max_send_message_length", SEND_BYTES_MAX),
     # Thousands of watches reconnect at once after a restart; the defaults would shed a part of them.
     ("grpc.server.max_pending_requests", 20_000),
     ("grpc.server.max_pending_requests_hard_limit", 30_000),
 )
+
+# Connections move on after half an hour, so that load spreads and each client's resuming is exercised. Where the server
+# runs processes there is nobody to spread over, and commands beside containers, which cannot resume, may take longer.
+_AGE_OPTIONS: Final = (("grpc.max_connection_age_ms", 1_800_000), ("grpc.max_connection_age_grace_ms", 30_000))
 
 _log = get_logger("api")
 
@@ -106,6 +109,7 @@ class ApiServer:
         control: ControlPort,
         health: HealthPort,
         load: Load,
+        containers: ContainersPort | None = None,
         now: Callable[[], float] = time.time,
         new_uid: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
@@ -133,6 +137,7 @@ class ApiServer:
             chronicle=control.chronicle,
             autoscalers=control.autoscalers,
             forwarder=self._forwarder,
+            containers=containers if containers is not None else NoContainers(settings.runtime),
             now=now,
             facts=ServerFacts(
                 version=version(),
@@ -141,6 +146,7 @@ class ApiServer:
                 runtime=settings.runtime,
                 started_at=now(),
             ),
+            is_exec_on=settings.allow_exec == "on" or (settings.allow_exec == "auto" and self.address.is_local),
         )
         self._services = services(backend)
         self.health = HealthMonitor(health, [service.name for service in self._services])
@@ -155,7 +161,7 @@ class ApiServer:
         settings = self._settings
         policy = access_policy(settings, self.address)
         pipeline = Pipeline(self._load, access=policy, log=log_policy(settings))
-        server = grpc.aio.server(options=_OPTIONS)
+        server = grpc.aio.server(options=_OPTIONS if settings.runtime == "process" else (*_OPTIONS, *_AGE_OPTIONS))
         server.add_generic_rpc_handlers([pipeline.handler(service) for service in self._services])
         self.health.register(server)
         if settings.reflection:
@@ -206,6 +212,7 @@ def services(backend: Backend) -> list[Service]:
         PodCliqueScalingGroupService(backend),
         PodGangService(backend),
         PodService(backend),
+        ContainerService(backend),
         NodeService(backend),
         ClusterTopologyBindingService(backend),
         PriorityClassService(backend),

@@ -2,14 +2,15 @@
 
 Each event is serialized once for all its watchers (in the event's own ``wire`` place). A stream ends with OUT_OF_RANGE
 or INVALID_ARGUMENT at its start, RESOURCE_EXHAUSTED when its reader is too slow, UNAVAILABLE when the server drains;
-the last two carry the token to go on from.
+the last two carry the token to go on from. Streams of other things end with the server, too (``drainable``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from grove_server.api.conversions.wire import nested, text
@@ -39,6 +40,7 @@ class Streams:
     def __init__(self, views: Views) -> None:
         self._views = views
         self._open: set[Watch] = set()
+        self._limits: set[asyncio.Timeout] = set()
         self.is_draining = False
         self._batches = 0
         self._ended = {
@@ -140,9 +142,29 @@ class Streams:
         """Return how many streams are open."""
         return len(self._open)
 
+    @asynccontextmanager
+    async def drainable(self) -> AsyncIterator[None]:
+        """Run a block that the server's end breaks off. Raises ApiError then."""
+        limit = asyncio.timeout(None)
+        try:
+            async with limit:
+                self._limits.add(limit)
+                if self.is_draining:
+                    limit.reschedule(0.0)
+                yield
+        except TimeoutError as error:
+            if limit.expired():
+                raise draining("") from error
+            raise
+        finally:
+            self._limits.discard(limit)
+
     def drain(self) -> None:
         """End all streams, and from now on each new one at once."""
         self.is_draining = True
+        for limit in [*self._limits]:
+            # A time in the past is now.
+            limit.reschedule(0.0)
         for watch in [*self._open]:
             watch.close()
 
@@ -152,6 +174,6 @@ def draining(token: str) -> ApiError:
     return ApiError(
         reason=Reason.SERVER_DRAINING,
         message="the server is stopping; connect again and resume",
-        metadata={"resume_token": token},
+        metadata={"resume_token": token} if token else {},
         retry_after_s=0.5,
     )

@@ -142,6 +142,12 @@ _SERVICES: Final[Mapping[str, Mapping[str, tuple[Access, Deadline]]]] = {
         "GetMap": (Access.READ, _QUESTION),
         "PlanConsolidation": (Access.READ, _QUESTION),
     },
+    # Whoever may write sets decides what their containers run anyway. Output is for those who may look.
+    "ContainerService": {
+        "Logs": (Access.READ, _ENDLESS),
+        "Exec": (Access.WRITE, _ENDLESS),
+        "GetUsage": (Access.READ, _QUESTION),
+    },
     "StoryService": {"Get": (Access.READ, _READ)},
     # A dump shows every pod's specification, and whatever secrets people wrote there.
     "DebugService": {"Dump": (Access.ADMIN, _ENDLESS)},

@@ -12,6 +12,7 @@ from typing import Any
 
 from grove_server.placement.nodes import NodeState, Taint
 from grove_server.placement.requests import (
+    GPU_RESOURCE,
     PODS_RESOURCE,
     Operator,
     PodShape,
@@ -53,13 +54,18 @@ def node_state(node: Node) -> NodeState:
         gpu_islands = parse_gpu_islands(islands) if islands is not None else ()
     except GpuAnnotationError as error:
         raise ValueError(f"annotation {GPU_ISLANDS} {error}") from error
+    allocatable = {name: amount(name, text) for name, text in sorted(node.allocatable.items())}
+    if node.broken_gpus:
+        # Ids go on past the broken ones, which the node does not offer.
+        allocatable[GPU_RESOURCE] = allocatable.get(GPU_RESOURCE, 0) + len(node.broken_gpus)
     return NodeState(
         name=node.metadata.name,
         labels=node.metadata.labels,
-        allocatable={name: amount(name, text) for name, text in sorted(node.allocatable.items())},
+        allocatable=allocatable,
         taints=tuple(Taint(key=t.key, value=t.value, effect=t.effect) for t in node.taints),
         unschedulable=node.unschedulable,
         ready=node.ready,
+        gpu_busy=frozenset(node.broken_gpus),
         gpu_islands=gpu_islands,
     )
 

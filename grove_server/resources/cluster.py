@@ -26,7 +26,8 @@ class Node:
     """A machine that can run pods; quantities are Kubernetes strings ("64", "512Gi").
 
     ``ready_changed_at`` is when readiness last changed. ``draining_since`` is when people asked for the node to be
-    emptied, None if nobody did.
+    emptied, None if nobody did. ``broken_gpus`` are the ids of GPUs that are out of service: they count in
+    ``capacity`` and not in ``allocatable``. ``conditions`` is what the runtime says of the machine beyond readiness.
     """
 
     __pydantic_config__: ClassVar[Any] = SCHEMA
@@ -42,6 +43,8 @@ class Node:
     ready_changed_at: float = 0.0
     draining_since: float | None = None
     address: str = ""
+    broken_gpus: tuple[int, ...] = ()
+    conditions: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

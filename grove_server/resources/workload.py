@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
+from grove_server.resources.containers import ContainerStatus
 from grove_server.resources.gang_parts import LevelConstraint, PodGroup, TopologyGroup
 from grove_server.resources.manifest import (
     AutoScalingConfig,
@@ -409,6 +410,8 @@ class Pod:
     ``host_ip`` is its node's address when its containers last started, empty if that is not known.
     ``waiting_reason`` says why the pod has no node, or, with a node, why it does not serve (CrashLoopBackOff,
     NodeNotReady, WaitingForParents); a pod in phase Running whose ``started_at`` is None waits for its next start.
+    ``containers`` are the states of the single containers and ``conditions`` what else its runtime says of it, empty
+    where a runtime knows only pods.
     """
 
     __pydantic_config__: ClassVar[Any] = SCHEMA
@@ -442,6 +445,8 @@ class Pod:
     host_ip: str = ""
     restart_count: int = 0
     last_exit_code: int | None = None
+    containers: tuple[ContainerStatus, ...] = ()
+    conditions: tuple[Condition, ...] = ()
 
     @property
     def is_terminating(self) -> bool:

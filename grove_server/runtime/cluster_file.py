@@ -34,6 +34,7 @@ NESTING_MAX: Final = 64
 KIND_NODE: Final = "Node"
 KIND_LIST: Final = "List"
 KIND_POOL: Final = "NodePool"
+_NODES: Final = frozenset({(CORE_API_VERSION, KIND_NODE), (GROVE_API_VERSION, KIND_POOL)})
 
 
 class ClusterFileError(ValueError):
@@ -64,13 +65,16 @@ def default_cluster_text() -> str:
     return resources.files("grove_server.runtime").joinpath("default_cluster.yaml").read_text(encoding="utf-8")
 
 
-def parse_cluster(text: str) -> ClusterFile:
-    """Return the cluster that *text* describes. Raises ClusterFileError with everything that is wrong with it."""
-    reading = _Reading()
+def parse_cluster(text: str, *, nodes_are_given: bool = True) -> ClusterFile:
+    """Return the cluster that *text* describes. Raises ClusterFileError with everything that is wrong with it.
+
+    Where nodes are real (*nodes_are_given* is False), a file that describes any is wrong.
+    """
+    reading = _Reading(nodes_are_given=nodes_are_given)
     for number, document in _documents(text, reading.problems):
         reading.take(Fields(document, number, "", reading.problems))
     objects = reading.objects.admit()
-    if not reading.nodes and not reading.problems.count:
+    if nodes_are_given and not reading.nodes and not reading.problems.count:
         reading.problems.add(1, "", "the file describes no node")
     if reading.problems.count:
         raise ClusterFileError(reading.problems)
@@ -155,9 +159,10 @@ def _is_deep(text: str) -> bool:
 class _Reading:
     """What was read so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, nodes_are_given: bool) -> None:
         self.problems = Problems()
         self.nodes: list[Node] = []
+        self._nodes_are_given = nodes_are_given
         self.objects = ObjectReading()
         self._names: set[tuple[str, str]] = set()
 
@@ -167,6 +172,8 @@ class _Reading:
         if (api_version, kind) == (CORE_API_VERSION, KIND_LIST):
             for item in document.children("items"):
                 self.take(item)
+        elif not self._nodes_are_given and (api_version, kind) in _NODES:
+            document.complain("kind", f"must not be {kind}: the node is this machine, and found by the server")
         elif (api_version, kind) == (CORE_API_VERSION, KIND_NODE):
             self._keep(document, [read_node(document, len(self.nodes))])
         elif (api_version, kind) == (GROVE_API_VERSION, KIND_POOL):

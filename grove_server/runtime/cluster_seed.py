@@ -115,4 +115,6 @@ def _updated(existing: Node, wanted: Node) -> Node:
         allocatable=wanted.allocatable,
         capacity=wanted.capacity,
         address=wanted.address,
+        broken_gpus=wanted.broken_gpus,
+        conditions=wanted.conditions,
     )

@@ -41,7 +41,7 @@ NEVER: Final = math.inf
 # The kubelet's figures (pkg/kubelet: initial back-off 10 s, at most 5 min, forgotten after twice the maximum).
 _BACKOFF_FIRST_S: Final = 10.0
 _BACKOFF_MAX_S: Final = 300.0
-_BACKOFF_FORGOTTEN_AFTER_S: Final = 2 * _BACKOFF_MAX_S
+BACKOFF_FORGOTTEN_AFTER_S: Final = 2 * _BACKOFF_MAX_S
 # 10 s doubled five times is over the maximum; the exponent is bounded so that no restart count overflows a float.
 _BACKOFF_DOUBLINGS_MAX: Final = 5
 
@@ -100,9 +100,16 @@ def _hold(pod: Pod) -> Step:
 
 def backoff_s(restart_count: int, behaviour: Behaviour) -> float:
     """Return how long a pod that crashed after *restart_count* restarts waits for the next, in seconds."""
-    if restart_count == 0 or (behaviour.crash_after_s or 0.0) >= _BACKOFF_FORGOTTEN_AFTER_S:
+    if (behaviour.crash_after_s or 0.0) >= BACKOFF_FORGOTTEN_AFTER_S:
         return 0.0
-    doublings = min(restart_count - 1, _BACKOFF_DOUBLINGS_MAX)
+    return backoff_after_s(restart_count)
+
+
+def backoff_after_s(quick_end_count: int) -> float:
+    """Return the wait for the next start, in seconds, after so many ends that came soon after the one before."""
+    if quick_end_count == 0:
+        return 0.0
+    doublings = min(quick_end_count - 1, _BACKOFF_DOUBLINGS_MAX)
     return min(_BACKOFF_FIRST_S * 2.0**doublings, _BACKOFF_MAX_S)
 
 

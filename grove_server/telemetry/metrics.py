@@ -77,6 +77,12 @@ LOOP_LAG_SECONDS: Final = Histogram(
     registry=REGISTRY,
 )
 
+LOOP_LONG_STEPS: Final = Counter(
+    "grove_event_loop_long_steps_total",
+    "Steps of the event loop that took more than 10 ms, by the clock on the wall.",
+    registry=REGISTRY,
+)
+
 STORE_COMMIT_SECONDS: Final = Histogram(
     "grove_store_commit_seconds",
     "From the decision on a commit until it was durable and visible.",
@@ -198,6 +204,38 @@ CONSOLIDATION_PLANS: Final = Counter(
     registry=REGISTRY,
 )
 
+CONTAINER_STARTS: Final = Counter(
+    "grove_container_starts_total",
+    "Containers that the process runtime tried to start, by what came of it.",
+    ("outcome",),
+    registry=REGISTRY,
+)
+CONTAINER_RESTARTS: Final = Counter(
+    "grove_container_restarts_total", "Starts of containers after their first.", registry=REGISTRY
+)
+CONTAINER_ENDS: Final = Counter(
+    "grove_container_ends_total",
+    "Containers that ended, by the kubelet's word for how.",
+    ("reason",),
+    registry=REGISTRY,
+)
+PROBES: Final = Counter(
+    "grove_probe_results_total", "Answers to probes of containers.", ("probe", "outcome"), registry=REGISTRY
+)
+PROBE_SECONDS: Final = Histogram(
+    "grove_probe_duration_seconds",
+    "One question to a container.",
+    ("probe",),
+    buckets=_CALL_BUCKETS_S,
+    registry=REGISTRY,
+)
+HOOKS: Final = Counter(
+    "grove_container_hooks_total", "Hooks of containers that ended.", ("hook", "outcome"), registry=REGISTRY
+)
+GPUS_OUT_OF_SERVICE: Final = Gauge(
+    "grove_gpus_out_of_service", "GPUs of this machine that are not offered to pods.", registry=REGISTRY
+)
+
 STORY_RESOURCES: Final = Gauge("grove_story_resources", "Resources with a remembered story.", registry=REGISTRY)
 STORY_TRANSITIONS: Final = Gauge("grove_story_transitions", "Transitions remembered in all stories.", registry=REGISTRY)
 STORY_FORGOTTEN: Final = Counter(
@@ -207,6 +245,10 @@ EVENTS_DROPPED: Final = Counter(
     "grove_events_dropped_total", "Events not recorded because too many waited to be written.", registry=REGISTRY
 )
 DUMPS: Final = Counter("grove_dumps_total", "Dumps taken, by how they ended.", ("outcome",), registry=REGISTRY)
+
+CONTAINER_STREAMS: Final = Gauge(
+    "grove_container_streams", "Readers of logs and commands beside containers now.", ("kind",), registry=REGISTRY
+)
 
 REPLICAS: Final = ReplicaSeries()
 BUILD_INFO: Final = Gauge(

@@ -27,6 +27,7 @@ from grove_server.placement.occupancy import GangFacts, Occupancy, Seat
 from grove_server.placement.preemption import Preemption, plan_preemption
 from grove_server.placement.queues import QueueSpec, QueueTree
 from grove_server.placement.reclaim import plan_reclaim
+from grove_server.placement.thresholds import Thresholds, ways_within_limits
 from grove_server.placement.violations import violations
 from tests.bench.figures import Figure, Target, figure
 from tests.bench.placement import ALL_GPUS, ONE_GPU, TOPOLOGY, millis_of, percentile
@@ -142,6 +143,34 @@ def w8_reclaim() -> Iterator[Figure]:
     yield figure("place.w8.reclaim_fails_by_one", percentile(times, 50), "ms p50", better="lower")
 
 
+def queue_limits() -> Iterator[Figure]:
+    """One gang of one queue leaves while 10,000 gangs of 100 queues wait for limits: finding who is asked again."""
+    names = [f"q{at:02}" for at in range(100)]
+    tree = QueueTree(
+        [
+            QueueSpec(name="top", limit={GPU_RESOURCE: 900}),
+            *(QueueSpec(name=name, parent="top", limit={GPU_RESOURCE: 8}) for name in names),
+        ]
+    )
+    waiting: Thresholds[int] = Thresholds()
+    used = dict.fromkeys(names, 8_000) | {"top": 800_000}
+
+    def total(queue: str, _resource: str) -> int:
+        return used[queue]
+
+    for at in range(10_000):
+        amounts = {GPU_RESOURCE: 1 + at // 100 % 8}
+        waiting.file(at, ways_within_limits(tree, names[at % 100], amounts), total, order=(at,))
+    used["q03"] -= 1_000
+    assert waiting.woken(total) == [3]
+    times = millis_of(lambda: _one(waiting.woken(total)), 50)
+    yield figure("place.queue_limit.10k", percentile(times, 50), "ms p50", better="lower")
+
+
+def _one(found: list[int]) -> None:
+    assert len(found) == 1
+
+
 def w4_preemption() -> Iterator[Figure]:
     """Preemption on 100 nodes: one gang of 100 over 800 gangs; ten gangs over 1,000 pods; 5 to 50 low gangs."""
     times, _ = preemption_times(small_pods(100), gang_of("high", ALL_GPUS, 100), 10)
@@ -222,7 +251,13 @@ def _refuse(plan: Preemption | Verdict) -> None:
 
 def run() -> Iterator[Figure]:
     """Measure all of them."""
-    measures: tuple[Callable[[], Iterator[Figure]], ...] = (w9_reclaim, w8_reclaim, w4_preemption, w8_consolidation)
+    measures: tuple[Callable[[], Iterator[Figure]], ...] = (
+        w9_reclaim,
+        w8_reclaim,
+        queue_limits,
+        w4_preemption,
+        w8_consolidation,
+    )
     for measure in measures:
         yield from measure()
 

@@ -11,6 +11,7 @@ from tests.bench import (
     deploy,
     mirrors,
     nodes,
+    onebox,
     openb,
     pending,
     place,
@@ -66,4 +67,5 @@ SUITE: Final[tuple[Benchmark, ...]] = (
     Benchmark(name="scale.day", run=replay_days.replay_days),
     Benchmark(name="scale.tick1000", run=tick.run),
     Benchmark(name="scale.signals", run=signals.run),
+    Benchmark(name="onebox", run=onebox.run),
 )

@@ -17,6 +17,7 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 from grove.v1 import (
     autoscaler_pb2_grpc,
     cluster_topology_binding_pb2_grpc,
+    container_pb2_grpc,
     endpoint_pb2_grpc,
     event_pb2_grpc,
     manifest_pb2,
@@ -37,7 +38,7 @@ from grove.v1 import (
 )
 from grove_server.api.load import Load, load_of
 from grove_server.api.pipeline import DETAILS_KEY
-from grove_server.api.ports import AlwaysHealthy
+from grove_server.api.ports import AlwaysHealthy, ContainersPort
 from grove_server.api.server import ApiServer
 from grove_server.control.clock import SystemClock
 from grove_server.control.indexes import store_indexes
@@ -122,6 +123,7 @@ class Clients:
         self.groups = pod_clique_scaling_group_pb2_grpc.PodCliqueScalingGroupServiceStub(channel)
         self.gangs = pod_gang_pb2_grpc.PodGangServiceStub(channel)
         self.pods = pod_pb2_grpc.PodServiceStub(channel)
+        self.containers = container_pb2_grpc.ContainerServiceStub(channel)
         self.endpoints = endpoint_pb2_grpc.EndpointServiceStub(channel)
         self.start_order = start_order_pb2_grpc.StartOrderServiceStub(channel)
         self.nodes = node_pb2_grpc.NodeServiceStub(channel)
@@ -228,7 +230,11 @@ def settings_in(folder: Path, *arguments: str) -> Settings:
 
 @asynccontextmanager
 async def serving(
-    folder: Path, *arguments: str, limits: WatchLimits | None = None, now: Callable[[], float] = lambda: NOW
+    folder: Path,
+    *arguments: str,
+    limits: WatchLimits | None = None,
+    now: Callable[[], float] = lambda: NOW,
+    containers: ContainersPort | None = None,
 ) -> AsyncIterator[Harness]:
     """Run a server with these flags; the loops exist, but do not turn, and their time is the machine's."""
     settings = settings_in(folder, *arguments)
@@ -243,6 +249,7 @@ async def serving(
         control=plane,
         health=AlwaysHealthy(),
         load=calls,
+        containers=containers,
         now=now,
         new_uid=lambda: next(uids),
     )

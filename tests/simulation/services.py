@@ -25,6 +25,7 @@ from grove_server.api.streams import Streams
 from grove_server.api.views import Views
 from grove_server.control.plane import ControlPlane
 from grove_server.resources.meta import Key
+from grove_server.runtime.containers import NoContainers
 from grove_server.store.interface import Store
 
 Write = Callable[[bytes], Awaitable[None]]
@@ -60,6 +61,7 @@ class Services:
             chronicle=plane.chronicle,
             autoscalers=plane.autoscalers,
             forwarder=Forwarder(plane.autoscalers, Trust()),
+            containers=NoContainers("fake"),
             now=epoch_now,
             facts=ServerFacts(version="", commit="", store="simulated", runtime="fake", started_at=epoch_now()),
         )

@@ -16,6 +16,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grove.v1 import (
     autoscaler_pb2,
     cluster_topology_binding_pb2,
+    container_pb2,
     debug_pb2,
     endpoint_pb2,
     event_pb2,
@@ -41,6 +42,7 @@ _FILES: Final[tuple[FileDescriptor, ...]] = tuple(
     for module in (
         autoscaler_pb2,
         cluster_topology_binding_pb2,
+        container_pb2,
         debug_pb2,
         endpoint_pb2,
         event_pb2,
@@ -124,6 +126,13 @@ class Caller:
             name, request_serializer=_serialize, response_deserializer=method.response.FromString
         )
         return stub(method.request(**fields))
+
+    def converse(self, name: str) -> grpc.aio.StreamStreamCall[Message, Message]:
+        """Open a stream both ways. It has no deadline: cancel it."""
+        stub = self._channel.stream_stream(
+            name, request_serializer=_serialize, response_deserializer=METHODS[name].response.FromString
+        )
+        return stub()
 
 
 def _serialize(message: Message) -> bytes:

@@ -59,6 +59,7 @@ from grove.v1.server_pb2 import ServerServiceGetInfoResponse
 from grove.v1.story_pb2 import StoryServiceGetResponse
 from grove_client.calls import Caller
 from grove_client.channel import open_channel
+from grove_client.containers import Containers
 from grove_client.errors import from_rpc_error
 from grove_client.resources import Applicable, Collection, Deletable, Listed, Scalable, ScalableApplicable
 
@@ -247,6 +248,7 @@ class GroveClient:
         self.scaling_policies = ScalingPolicies(caller, ScalingPolicy)
         self.autoscalers = AutoscalerRegistry(caller)
         self.events = Listed(caller, Event)
+        self.containers = Containers(caller)
 
     async def apply_manifest(
         self, manifest: str, *, default_namespace: str = "", validate_only: bool = False

@@ -37,10 +37,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader (`head`, say) has enough. Python must not try to flush into the closed pipe at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _let_go_of_the_pipe()
+    except SystemExit:
+        # Asked not to end the program, click still does when a command met a closed pipe, and only then.
+        return _let_go_of_the_pipe()
     return result if isinstance(result, int) else 0
+
+
+def _let_go_of_the_pipe() -> int:
+    """Return the exit code when the reader (`head`, say) has enough. Python must not flush into it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 if __name__ == "__main__":

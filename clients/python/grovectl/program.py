@@ -30,10 +30,12 @@ COMMANDS: Final = {
     "describe": Entry("describing", "describe", "Show all about resources, with their story and events."),
     "drain": Entry("draining", "drain", "Let pods leave nodes, a few at a time."),
     "events": Entry("describing", "events", "Show what happened."),
+    "exec": Entry("executing", "execute", "Run a command beside a container."),
     "explain": Entry(
         "explaining", "explain", "Show why a gang waits or is where it is, or why a policy scales as it does."
     ),
     "get": Entry("reading", "get", "Show resources."),
+    "logs": Entry("logs", "logs", "Show what containers wrote."),
     "map": Entry("picturing", "map_", "Draw the cluster by topology, shaded by use."),
     "node": Entry("changing", "node", "Let simulated nodes fail and come back: node down, node up."),
     "rollout": Entry("rollout", "rollout", "Follow and steer the updates of a set."),
@@ -41,6 +43,7 @@ COMMANDS: Final = {
     "simulate": Entry(
         "simulating", "simulate", "Show what placement would do, if nodes came or went too; changes nothing."
     ),
+    "top": Entry("topping", "top", "Show what pods and nodes use."),
     "tree": Entry("tree", "tree", "Show a set with everything in it."),
     "uncordon": Entry("changing", "uncordon", "Let new pods onto nodes again."),
     "version": Entry("about", "version", "Show the versions of client and server."),

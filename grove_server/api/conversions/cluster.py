@@ -35,7 +35,7 @@ def node_message(resource: Node) -> node_pb2.Node:
         status=node_pb2.NodeStatus(
             capacity=resource.capacity or resource.allocatable,
             allocatable=resource.allocatable,
-            conditions=[ready, *_draining(resource)],
+            conditions=[ready, *_draining(resource), *condition_messages(resource.conditions)],
             addresses=addresses,
         ),
     )

@@ -3,12 +3,17 @@
 Conditions follow from times and phase, so they cannot contradict each other:
 
 * PodScheduled since ``scheduled_at``; before, False with reason Unschedulable or SchedulingGated.
-* Initialized since ``scheduled_at``: init containers are the runtime's; a started pod has passed them.
+* Initialized since ``scheduled_at``: init containers are the runtime's; a started pod has passed them. Where the
+runtime
+  knows single containers, False until all init containers have done their work.
 * Draining since ``draining_at``, for as long as it is; Ready stays true meanwhile, since the pod still serves.
 * ContainersReady and Ready since ``ready_at``; False since ``unready_at`` once it had been ready.
 
 Why a pod does not serve stands where Kubernetes' users look: without a node in PodScheduled, in a back-off in the
 waiting container, on a node that is down, or behind parents in the start order, in ``status.reason``.
+
+A runtime that knows single containers says what is true of each, and of the pod in conditions of its own, which stand
+behind ours. Of a runtime that knows only pods, all containers share the pod's state.
 
 The spec is most of a pod's bytes and nearly the same for all pods of a clique, so it is written to the wire form
 directly. The host's address is the one its node had when the pod started: a cached pod must not go stale with another
@@ -21,7 +26,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from grove.v1 import meta_pb2, pod_pb2
-from grove_server.api.conversions.metadata import object_meta, owner_reference
+from grove_server.api.conversions.containers import initialized, known_statuses
+from grove_server.api.conversions.metadata import condition_messages, object_meta, owner_reference
 from grove_server.api.conversions.timestamps import optional_rfc3339, rfc3339
 from grove_server.api.conversions.wire import nested, struct_bytes
 from grove_server.lifecycle.pod_manifest import pod_annotations, pod_spec
@@ -69,7 +75,11 @@ def _status(pod: Pod) -> pod_pb2.PodStatus:
         pod_ips=[pod_pb2.PodAddress(ip=pod.pod_ip)] if pod.pod_ip else (),
         start_time=optional_rfc3339(pod.scheduled_at),
         init_container_statuses=_init_container_statuses(spec.get("initContainers") or (), pod),
-        container_statuses=_container_statuses(spec.get("containers") or (), pod),
+        container_statuses=(
+            known_statuses(spec.get("containers") or (), pod)
+            if pod.containers
+            else _container_statuses(spec.get("containers") or (), pod)
+        ),
     )
 
 
@@ -85,7 +95,7 @@ def _conditions(pod: Pod) -> list[meta_pb2.Condition]:
         return [_condition("PodScheduled", created, reason=reason, message=message)]
     conditions = [
         _condition("PodScheduled", scheduled, holds=True),
-        _condition("Initialized", scheduled, holds=True),
+        initialized(pod, scheduled),
     ]
     if pod.ready_at is not None:
         since, holds, reason = rfc3339(pod.ready_at), True, ""
@@ -99,6 +109,7 @@ def _conditions(pod: Pod) -> list[meta_pb2.Condition]:
     )
     if pod.draining_at is not None:
         conditions.append(_draining(pod, pod.draining_at))
+    conditions += condition_messages(pod.conditions)
     return conditions
 
 
@@ -167,6 +178,8 @@ def _terminated(exit_code: int, finished_at: str) -> pod_pb2.ContainerStateTermi
 
 
 def _init_container_statuses(containers: Iterable[Mapping[str, Any]], pod: Pod) -> list[pod_pb2.ContainerStatus]:
+    if pod.containers:
+        return known_statuses(containers, pod)
     if not pod.node:
         return []
     is_past = pod.phase is not PodPhase.PENDING

@@ -22,6 +22,7 @@ from grove_server.api.streams import Streams
 from grove_server.api.views import Views
 from grove_server.resources import codec
 from grove_server.resources.cluster import Node
+from grove_server.runtime.containers import NoContainers
 from grove_server.store import SqliteStore
 from tests.unit.runtime.simulated import node, put
 
@@ -53,6 +54,7 @@ def service(store: SqliteStore, runtime: str = "fake") -> NodeService:
             chronicle=cast("ChroniclePort", None),
             autoscalers=cast("AutoscalersPort", None),
             forwarder=cast("Forwarder", None),
+            containers=NoContainers(runtime),
             now=lambda: NOW,
             facts=ServerFacts(version="1", commit="c", store="sqlite", runtime=runtime, started_at=NOW),
         )

@@ -195,7 +195,7 @@ class NodeStatus(_message.Message):
 
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[_meta_pb2.Condition]:
-        """Types Ready, and Draining while the node is drained."""
+        """Types Ready, Draining while the node is drained, and with the process runtime GpusInService and LimitsEnforced."""
 
     @_builtins.property
     def addresses(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeAddress]:
