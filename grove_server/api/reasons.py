@@ -206,6 +206,16 @@ def version_conflict(kind: str, namespace: str, name: str, current_version: int)
     )
 
 
+def size_conflict(kind: str, namespace: str, name: str, expected: int, size: int) -> ApiError:
+    """Return the refusal of a size that was decided on another one."""
+    return ApiError(
+        reason=Reason.VERSION_CONFLICT,
+        message=f"{kind} {namespace}/{name} has size {size}, not {expected}",
+        metadata={"kind": kind, "namespace": namespace, "name": name, "current_replicas": str(size)},
+        subject=Subject(kind, f"{namespace}/{name}"),
+    )
+
+
 def being_deleted(kind: str, namespace: str, name: str) -> ApiError:
     """Return the refusal to change what is on its way out."""
     shown = f"{namespace}/{name}" if namespace else name
