@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 import orjson
@@ -120,7 +121,10 @@ class Memory:
     scopes: Mapping[str, ScopeMemory] = field(default_factory=dict)
 
 
-_ADAPTER: Final = TypeAdapter(Memory)
+@lru_cache(maxsize=1)
+def _adapter() -> TypeAdapter[Memory]:
+    """Return what reads memory; made when it is needed, because a start waits for it otherwise."""
+    return TypeAdapter(Memory)
 
 
 def encode(memory: Memory) -> bytes:
@@ -131,7 +135,7 @@ def encode(memory: Memory) -> bytes:
 def decode(data: bytes) -> Memory:
     """Return what ``encode`` wrote; raise RecallError for anything else."""
     try:
-        memory = _ADAPTER.validate_json(data)
+        memory = _adapter().validate_json(data)
     except ValidationError as error:
         raise RecallError(f"no memory of the autoscaler: {error.error_count()} errors") from None
     if memory.version != FORMAT_VERSION:

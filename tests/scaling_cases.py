@@ -18,13 +18,21 @@ from autoscaler.deciding import decide
 from autoscaler.decision import Decision, RoleDecision
 from autoscaler.memory import Memory
 from autoscaler.observation import Override, Pause, Reading, RoleState, ScopeState, Snapshot
-from autoscaler.policy import Policy, compile_policy
+from autoscaler.policy import Policy, Tuning, compile_policy
 from grove_server.resources.scaling_policy import ScalingPolicySpec
 
 START: Final = 1_700_000_000.0
 TICK_S: Final = 15.0
 PROMPT: Final = 1155.0
 ANSWER: Final = 211.0
+# Pinned, so that what replay finds out about the defaults does not change what is expected here.
+TUNING: Final = Tuning(
+    prefill_utilization=0.7,
+    prefill_scale_in_utilization=0.6,
+    decode_utilization=0.8,
+    decode_scale_in_utilization=0.7,
+    itl_margin=0.1,
+)
 _SPEC: Final = TypeAdapter(ScalingPolicySpec)
 
 PREFILL_ROLE: Final[Mapping[str, Any]] = {
@@ -59,7 +67,7 @@ def spec(**changes: Any) -> ScalingPolicySpec:  # noqa: ANN401 -- manifest JSON
 
 def policy(name: str = "chat", generation: int = 1, **changes: Any) -> Policy:  # noqa: ANN401 -- manifest JSON
     """Return a compiled policy of the namespace "ns"."""
-    return compile_policy("ns", name, generation, spec(**changes))
+    return compile_policy("ns", name, generation, spec(**changes), TUNING)
 
 
 def role(base: Mapping[str, Any], **changes: Any) -> dict[str, Any]:  # noqa: ANN401 -- manifest JSON

@@ -98,7 +98,8 @@ def _hpa(inputs: Inputs, found: Judged, target: float, target_type: str) -> int 
     if target_type == schema.TARGET_AVERAGE:
         return hpa.average_metric(value=value, target=target, replicas=state.current, tolerance=tolerance)
     reading = found.reading
-    reporting = reading.reporting
+    # A signal that is not of pods speaks for all that are ready.
+    reporting = state.ready if reading.expected <= 1 < state.ready else reading.reporting
     # Here the rule for pods that do not report is HPA's own, so the value is that of those that do.
     raw = reading.value or 0.0
     return hpa.pods_metric(

@@ -13,7 +13,18 @@ from autoscaler.memory import Memory
 from autoscaler.observation import Override, Pause, Reading, ScopeState, Snapshot
 from autoscaler.policy import PolicyError, compile_policy
 from autoscaler.shaping.schedules import holds
-from tests.scaling_cases import DECODE_ROLE, PREFILL_ROLE, START, TICK_S, World, chat_readings, policy, role, spec
+from tests.scaling_cases import (
+    DECODE_ROLE,
+    PREFILL_ROLE,
+    START,
+    TICK_S,
+    TUNING,
+    World,
+    chat_readings,
+    policy,
+    role,
+    spec,
+)
 
 
 def settled(requests_per_s: float = 30.0, **changes: Any) -> World:  # noqa: ANN401 -- manifest JSON
@@ -27,7 +38,7 @@ def test_sizes_follow_the_load_and_its_mix() -> None:
     """Prefill and decode grow with the load, each by its own work, and shrink again."""
     world = settled(30.0)
     busy = dict(world.sizes)
-    assert busy["prefill"] >= 30 * 1155 / 9300 / 0.7
+    assert busy["prefill"] >= 30 * 1155 / 9300 / TUNING.prefill_utilization
     assert busy["decode"] > busy["prefill"]
     world.run(3.0, 600)
     assert all(world.sizes[name] < size for name, size in busy.items())
