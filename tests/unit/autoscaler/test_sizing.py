@@ -27,6 +27,7 @@ def test_a_batch_is_as_large_as_the_time_between_tokens_allows() -> None:
     profile = policy().roles[1].profile
     capacity = decode_capacity(profile, KNOWN, Slo(itl_s=0.06), MIX, Tuning(itl_margin=0.1))
     assert capacity.batch is not None
+    assert capacity.step_s is not None
     assert 40 <= capacity.batch <= 58
     assert capacity.step_s == pytest.approx(0.0286 + capacity.batch * (0.000281 + 123e-9 * 1260.5))
     assert capacity.decode_tokens_per_s == pytest.approx(capacity.batch / capacity.step_s)
