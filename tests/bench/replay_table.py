@@ -39,12 +39,12 @@ from tests.bench.replay_tuning import FOLDER, Score, search
 TRIES: Final[Mapping[str, int]] = {"keda": 120, "hpa": 40, "kpa": 40}
 QUICK_TRIES: Final[Mapping[str, int]] = {"keda": 24, "hpa": 8, "kpa": 8}
 # Ours with its utilisations at these shares of what ships: emptier replicas first.
-FACTORS: Final = (0.7, 0.85, 1.0, 1.1, 1.2)
+FACTORS: Final = (0.6, 0.8, 0.9, 1.0, 1.1, 1.2)
 FRONT_MAX: Final = 5
 
 
 def scaled(factor: float) -> Tuning:
-    """Return what ships with other utilisations."""
+    """Return what ships with other utilisations; fuller replicas than ship also leave less room in decode batches."""
     tuning = Tuning()
     return replace(
         tuning,
@@ -52,6 +52,7 @@ def scaled(factor: float) -> Tuning:
         prefill_scale_in_utilization=min(tuning.prefill_scale_in_utilization * factor, 0.95),
         decode_utilization=min(tuning.decode_utilization * factor, 0.97),
         decode_scale_in_utilization=min(tuning.decode_scale_in_utilization * factor, 0.95),
+        batch_tail=max(tuning.batch_tail - 5 * max(factor - 1, 0.0), 0.0),
     )
 
 
