@@ -14,6 +14,7 @@ from typing import Final
 import orjson
 
 from autoscaler.replay.comparing import Comparison, compare
+from autoscaler.replay.history import read_history
 from autoscaler.replay.manifest import ManifestError, read_policy, setting_of
 from autoscaler.replay.pareto import Point
 from autoscaler.replay.patterns import DAY_S, flat, level, spread, week
@@ -58,7 +59,11 @@ def parser(parent: argparse.ArgumentParser | None = None) -> argparse.ArgumentPa
     made = parent or argparse.ArgumentParser(prog="grove-autoscaler replay", description=told)
     made.add_argument("--policy", type=Path, required=True, metavar="FILE", help="a ScalingPolicy manifest")
     made.add_argument(
-        "--trace", type=Path, required=True, metavar="FILE", help="Azure's CSV or Mooncake's JSONL of requests"
+        "--trace",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="Azure's CSV or Mooncake's JSONL of requests, or a JSON history of Prometheus",
     )
     made.add_argument("--baselines", action="store_true", help="also HPA, KEDA, KPA, the best static fleet, the oracle")
     made.add_argument("--json", type=Path, metavar="FILE", help="write the comparison as JSON")
@@ -78,7 +83,10 @@ def parser(parent: argparse.ArgumentParser | None = None) -> argparse.ArgumentPa
 
 
 def _trace(options: argparse.Namespace) -> Trace:
-    trace = read_trace(options.trace, has_prefix_cache=options.prefix_cache)
+    if options.trace.suffix == ".json":
+        trace = read_history(options.trace)
+    else:
+        trace = read_trace(options.trace, has_prefix_cache=options.prefix_cache)
     if not len(trace):
         raise TraceError(f"{options.trace}: no requests")
     match options.shape:
