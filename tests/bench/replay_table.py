@@ -4,10 +4,11 @@
 
 Ours is what ships (`Tuning()`): its constants were chosen on tuning seeds and are frozen. Its front is the same with
 more or less room in decode batches. KEDA's setting is, of all tried, the one for all cases with the highest mean
-attainment (of equal ones, to a hundredth of a point, the cheapest), and its front is what of the tried settings no other
-beats; HPA and KPA are chosen as KEDA is. Static fleet and oracle are chosen with hindsight, case by case. Written: JSON,
-Markdown and a plot for each case. `--quick` has one held seed and fewer tries. Runs are kept, by the code that they were
-made with, and not repeated.
+attainment (of equal ones, to a hundredth of a point, the cheapest), and its front is what of the tried settings no
+other beats; HPA and KPA are chosen as KEDA is. Static fleet and oracle are chosen with hindsight, case by case.
+
+Written: JSON, Markdown and a plot for each case. `--quick` has one held seed and fewer tries. Runs are kept, by the
+code that they were made with, and not repeated.
 """
 
 from __future__ import annotations
