@@ -22,7 +22,7 @@ from grove_server.telemetry.build import version
 from grove_server.telemetry.logs import LogFormat, LogLevel
 
 PREFIX: Final = "GROVE_"
-# Variables that belong to others: the client, and what pods of a set are told about themselves.
+# Variables that belong to others: the client, the autoscaler, and what pods of a set are told about themselves.
 _FOREIGN: Final = (
     "GROVE_SERVER",
     "GROVE_PCS_",
