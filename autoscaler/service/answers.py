@@ -162,6 +162,7 @@ class Answers(AutoscalerServiceServicer):
         context: _Context,
     ) -> list[Decided]:
         key = _key(request)
+        await self._demand_looked(context)
         if key not in self._scopes.policies:
             await _refuse(context, grpc.StatusCode.NOT_FOUND, f"no policy {key}")
         decided = self._journal.of_policy(key)
@@ -179,10 +180,16 @@ class Answers(AutoscalerServiceServicer):
         """Return the policy, if something may be asked for by hand."""
         if not self._lead.holds:
             await _refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "this autoscaler does not lead")
+        await self._demand_looked(context)
         seen = self._scopes.policies.get(_key(request))
         if seen is None or not seen.is_stored:
             await _refuse(context, grpc.StatusCode.NOT_FOUND, f"no policy {_key(request)}")
         return seen
+
+    async def _demand_looked(self, context: _Context) -> None:
+        """Refuse what comes before the first look: what exists, and what holds by hand, is not known until then."""
+        if not self._loop.has_looked:
+            await _refuse(context, grpc.StatusCode.UNAVAILABLE, "this autoscaler has not looked yet, or stands by")
 
     async def _make_durable(self, seen: PolicySeen, context: _Context) -> None:
         try:

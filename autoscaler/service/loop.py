@@ -86,6 +86,11 @@ class Loop:
         """Return the time of ticks."""
         return self._clock.now()
 
+    @property
+    def has_looked(self) -> bool:
+        """Whether this autoscaler leads and knows what was asked for before."""
+        return self._is_leading
+
     def wake(self) -> None:
         """Let the next tick come at once."""
         self._woken.set()
@@ -156,7 +161,7 @@ class Loop:
         parts = self._parts
         self._memory = await parts.recall.load(at)
         parts.conflicts.forget_all()
-        for seen in parts.scopes.policies.values():
+        for seen in parts.scopes.current():
             parts.by_hand.recall(seen.key, seen.status)
         self._is_leading = True
         metrics.LEADS.set(1)
@@ -181,7 +186,7 @@ class Loop:
         targets = parts.inventory.targets
         parts.scaler.forget(lambda key: key in targets)
         await parts.recall.keep(self._memory, at)
-        await parts.statuses.write_all(parts.scopes.policies.values(), at)
+        await parts.statuses.write_all(parts.scopes.current(), at)
 
     def _count(self, observed: Observed) -> None:
         metrics.STRANGERS.set(observed.strangers)

@@ -66,6 +66,11 @@ class Scopes:
             return None
         return next((role for role in seen.spec.roles if role.name == name), None)
 
+    def current(self) -> Iterator[PolicySeen]:
+        """Yield each policy of the last census, with its status as it is now."""
+        for seen in self.policies.values():
+            yield self._inventory.policies.get((seen.namespace, seen.name), seen) if seen.is_stored else seen
+
     def left_out(self, namespace: str, set_name: str) -> tuple[str, ...]:
         """Return what of a set's own configuration is not followed, as sentences."""
         return self._of_templates.get((namespace, set_name), (None, None, ()))[2]
