@@ -131,13 +131,25 @@ class HttpServer:
                 await reply.refuse(error.status, str(error))
                 return
             if request is not None:
-                await self._handler(request, reply)
+                await self._answer(request, reader, reply)
         except (ConnectionError, asyncio.CancelledError):
             # The client hung up, or the server is closed: nobody is left to be told.
             writer.transport.abort()
         finally:
             self._under_way.discard(task)
             writer.close()
+
+    async def _answer(self, request: Request, reader: asyncio.StreamReader, reply: Reply) -> None:
+        """Let the handler answer, and cancel it when the client hangs up before that is done."""
+        answering = asyncio.ensure_future(self._handler(request, reply))
+        leaving = asyncio.create_task(_end(reader))
+        try:
+            await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            leaving.cancel()
+            if not answering.done():
+                answering.cancel()
+            await answering
 
 
 class Answer:
@@ -235,6 +247,13 @@ async def _read_head(reader: asyncio.StreamReader) -> tuple[str, dict[str, str]]
     first, *lines = text.removesuffix("\r\n\r\n").split("\r\n")
     pairs = (line.partition(":") for line in lines)
     return first, {name.strip().lower(): value.strip() for name, _, value in pairs}
+
+
+async def _end(reader: asyncio.StreamReader) -> None:
+    """Return when the other end has hung up."""
+    with contextlib.suppress(ConnectionError):
+        while await reader.read(HEAD_BYTES_MAX):
+            pass
 
 
 def _head(status: int, content_type: str, framing: str) -> bytes:

@@ -9,7 +9,7 @@ import dataclasses
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from examples import wire
@@ -19,6 +19,7 @@ from examples.engine.meters import Meters
 from examples.engine.serving import Serving
 
 _POLL_S: Final = 0.05
+_HAND_OVER_S: Final = 2.0
 _POD_LABELS: Final = {"namespace": "POD_NAMESPACE", "pod": "POD_NAME"}
 
 
@@ -56,11 +57,16 @@ async def serve(options: argparse.Namespace) -> int:
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait((turning, stopping), return_when=asyncio.FIRST_COMPLETED)
     engine.is_draining = True
-    give_up_at_s = loop.time() + options.drain_timeout_s
-    # Other engines still fetch KV from here, so the port stays open until nothing is left.
-    while not (engine.is_idle or turning.done() or at_once.is_set()) and loop.time() < give_up_at_s:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(at_once.wait(), _POLL_S)
+
+    async def wait(is_over: Callable[[], bool], longest_s: float) -> None:
+        give_up_at_s = loop.time() + longest_s
+        while not (is_over() or turning.done() or at_once.is_set()) and loop.time() < give_up_at_s:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(at_once.wait(), _POLL_S)
+
+    await wait(lambda: engine.is_idle, options.drain_timeout_s)
+    # Others may be about to fetch KV from here; if nobody came soon, it is of a request that was given up.
+    await wait(lambda: engine.is_empty, _HAND_OVER_S)
     cut_off = await server.close(0.0 if at_once.is_set() else 1.0)
     stopping.cancel()
     turning.cancel()

@@ -119,7 +119,7 @@ class Batch:
         while self.waiting and len(self.running) < self.figures.max_sequences and self.waiting[0].kv_whole <= free:
             sequence = self.waiting.popleft()
             free -= sequence.kv_whole
-            sequence.admitted_s = now_s
+            sequence.admitted_s = max(now_s, sequence.arrived_s)
             sequence.is_fetching = sequence.comes_from_elsewhere
             self.running.append(sequence)
             admitted.append(sequence)

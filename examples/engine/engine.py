@@ -84,8 +84,13 @@ class Engine:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing waits, runs, or is kept for others."""
-        return not (self.batch.waiting or self.batch.running or self._kept)
+        """Whether nothing waits or runs."""
+        return not (self.batch.waiting or self.batch.running)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is kept for others either."""
+        return self.is_idle and not self._kept
 
     @asynccontextmanager
     async def generating(
@@ -139,7 +144,7 @@ class Engine:
         at_s = loop.time()
         try:
             while True:
-                self._admit(max(at_s, loop.time()))
+                self._admit(at_s)
                 step = self.batch.next_step()
                 if step is None:
                     self._wake.clear()

@@ -5,7 +5,7 @@ says where; with ``remote_host``, ``remote_port`` and ``remote_request_id`` it i
 answer goes out when the KV is here, so a router knows from then on that the other engine is not needed any more.
 
 The body is bounded, and so is what one request may ask for. A prompt is a list of tokens, or a text of one per word.
-A client that hangs up is noticed when the next token is sent to it; its request is aborted then.
+The request of a client that hangs up is aborted at once.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-PATIENCE_S: Final = 30.0
+# Shorter than a drain: a request whose prompt is done holds its prefill engine while it waits for decode.
+PATIENCE_S: Final = 15.0
 WAITING_MAX: Final = 10_000
 
 

@@ -7,6 +7,7 @@ prefill and decode engines, ``aggregated`` ones do both.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Awaitable
@@ -90,6 +91,10 @@ class Proxy:
             except HungUpError:
                 self.counts["hung_up"] += 1
                 return
+            except asyncio.CancelledError:
+                # Noticed while an engine was at work: leaving it aborts the request there.
+                self.counts["hung_up"] += 1
+                raise
             else:
                 self.counts["answered"] += 1
                 return

@@ -118,6 +118,32 @@ async def test_a_stop_finishes_what_is_under_way() -> None:
         assert await program.ended() == 0
 
 
+async def test_a_stop_does_not_wait_for_kv_that_nobody_fetches() -> None:
+    """KV of a request that was given up holds a stop up for a moment only."""
+    async with engine() as program:
+        await program.complete(5, 1, kv_transfer_params={"do_remote_decode": True})
+        program.tell(signal.SIGTERM)
+        async with asyncio.timeout(15.0):
+            assert await program.ended() == 0
+
+
+async def test_who_hangs_up_is_aborted() -> None:
+    """A client that leaves frees its place at once, also while it waits, and is counted as aborted."""
+    async with engine(max_sequences=1, step_base_s=0.05) as program:
+        sent = [asyncio.create_task(program.complete(5, 1000)) for _ in range(2)]
+        await until_seen(
+            lambda: program.measure("vllm:num_requests_waiting"), lambda n: n == 1, lambda n: f"one waits, not {n}"
+        )
+        for task in sent:
+            task.cancel()
+        await until_seen(
+            lambda: program.measure("vllm:request_success_total", finished_reason="abort"),
+            lambda n: n == 2,
+            lambda n: f"both are aborted, not {n}",
+        )
+        assert await program.measure("vllm:kv_cache_usage_perc") == 0.0
+
+
 async def health(program: Program) -> int:
     """Return the status of the health page."""
     async with wire.asked(program.host, program.port, "GET", "/health") as answer:
