@@ -198,6 +198,8 @@ def _clique_counts(pods: Iterable[PodRecord], size: int) -> Counts:
     surplus -= len(waiting) - pending
     started = len(staying) - len(ready) - len(waiting)
     starting = max(0, started - surplus)
+    # What is placed holds its GPUs until it is gone.
+    leaving += started - starting
     surplus -= started - starting
     return Counts(
         ready=len(ready) - surplus,

@@ -33,9 +33,6 @@ DECISIONS: Final = Counter(
     ("direction", "reason", "outcome"),
     registry=REGISTRY,
 )
-REVERSALS: Final = Counter(
-    "grove_autoscaler_reversals_total", "Sizes that turned from growing to shrinking or back.", registry=REGISTRY
-)
 PROBLEMS: Final = Counter(
     "grove_autoscaler_source_problems_total",
     "Questions to sources without an answer.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import orjson
@@ -31,7 +32,12 @@ from grove_server.resources.scaling_policy import RoleSpec, ScalingPolicySpec
 from grove_server.resources.template_scaling import template_scaling
 
 TEMPLATE_PREFIX: Final = "podcliqueset:"
-_TEMPLATE: Final = TypeAdapter(PodCliqueSetTemplate)
+
+
+@cache
+def _template() -> TypeAdapter[PodCliqueSetTemplate]:
+    """Return what reads templates; making it takes tens of milliseconds, which only who needs it waits for."""
+    return TypeAdapter(PodCliqueSetTemplate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +140,7 @@ class Scopes:
         found: PolicySeen | None = None
         left_out: tuple[str, ...]
         try:
-            parsed = _TEMPLATE.validate_json(orjson.dumps(to_object(template)))
+            parsed = _template().validate_json(orjson.dumps(to_object(template)))
             asked = template_scaling(seen.namespace, seen.name, parsed, taken=taken)
             left_out = asked.left_out
             if asked.spec is not None:
