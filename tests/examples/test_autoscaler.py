@@ -13,7 +13,7 @@ from tests.onebox.box import Box, is_ready
 IMPATIENT: Final = (
     ("mode: recommend", "mode: apply"),
     ("stabilizationWindowSeconds: 60", "stabilizationWindowSeconds: 2"),
-    ("burstMemory: 1m0s", "burstMemory: 2s"),
+    ("burstMemory: 1m0s", "burstMemory: 2s\n        cooldownAfterUp: 2s"),
 )
 
 
