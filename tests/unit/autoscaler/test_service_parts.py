@@ -14,7 +14,10 @@ from autoscaler.acting.inventory import Inventory
 from autoscaler.acting.records import CLIQUE, NO_INDEX, PodRecord, SetSeen, TargetSeen
 from autoscaler.service.by_hand import ByHand, OverrideAsked, PauseAsked
 from autoscaler.service.clock import SteadyClock
+from autoscaler.service.whatif import QuestionError, simulate
 from autoscaler.settings import SettingsError, load, parser
+from grove.v1 import scaling_policy_pb2
+from grove.v1.autoscaler_pb2 import AutoscalerServiceSimulateRequest
 from grove.v1.pod_clique_set_pb2 import PodCliqueSet
 from grove.v1.scaling_policy_pb2 import ScalingPolicyStatus
 from grove_server.resources.scaling_policy import RoleSpec
@@ -160,3 +163,30 @@ def test_every_metric_is_documented_and_panels_show_what_there_is() -> None:
     panels = json.dumps(json.loads((ROOT / "deploy/grafana/autoscaler.json").read_text())["panels"])
     asked = {name.removesuffix("_bucket") for name in re.findall(r"grove_autoscaler_\w+", panels)}
     assert asked <= names
+
+
+async def test_a_trace_is_simulated_and_a_wrong_one_refused() -> None:
+    """Simulate replays a trace in a process of its own, and says in one line, without paths, what it cannot read."""
+    roles = [
+        scaling_policy_pb2.ScalingRole(name=name, role=name, pod_clique=name, max_replicas=4, profile=profile)
+        for name, profile in (
+            ("prefill", scaling_policy_pb2.ScalingProfile(prefill_tokens_per_second=9300)),
+            ("decode", scaling_policy_pb2.ScalingProfile(kv_tokens=450_000)),
+        )
+    ]
+    roles[1].profile.decode_step.base = "28ms"
+    asked = scaling_policy_pb2.ScalingPolicy(spec=scaling_policy_pb2.ScalingPolicySpec(pod_clique_set="c", roles=roles))
+    asked.metadata.name = "chat"
+    trace = "".join(
+        json.dumps({"timestamp": 500 * number, "input_length": 800, "output_length": 50, "hash_ids": []}) + "\n"
+        for number in range(200)
+    )
+    request = AutoscalerServiceSimulateRequest(policy=asked, trace=trace, trace_format="mooncake")
+    answer = await simulate(request)
+    assert [each.policy for each in answer.outcomes][:1] == ["ours"]
+    assert answer.outcomes[0].gpu_hours > 0
+    for text, form in (("", "mooncake"), (trace, "words"), ("no json", "mooncake")):
+        wrong = AutoscalerServiceSimulateRequest(policy=asked, trace=text, trace_format=form)
+        with pytest.raises(QuestionError) as refused:
+            await simulate(wrong)
+        assert "/" not in str(refused.value)
