@@ -59,6 +59,10 @@ test-native: setup ## Run the tests of GPUs against a driver that is played (nee
 test-gpu: setup ## Run the tests of GPUs against the real driver (needs an NVIDIA GPU that nobody else uses)
 	$(BIN)/pytest -q -m gpu tests/onebox $(PYTEST)
 
+.PHONY: test-prometheus
+test-prometheus: setup ## Read signals through a real Prometheus (needs the program prometheus; Debian: apt install prometheus)
+	$(BIN)/pytest -q -m prometheus tests/prometheus $(PYTEST)
+
 .PHONY: lint
 lint: setup ## Check format, lint and import contracts (seconds)
 	$(BIN)/ruff format --check --quiet .
@@ -83,6 +87,10 @@ generate: setup ## Write the generated code anew from proto/
 .PHONY: bench
 bench: setup ## Measure: build/bench.json and a table; ARGS="--only deploy" takes a part
 	$(BIN)/python -m tests.bench $(ARGS)
+
+.PHONY: replay-table
+replay-table: setup ## Compare the autoscaler with HPA, KEDA and KPA on days of public traces (an hour); ARGS="--quick" is shorter
+	$(BIN)/python -m tests.bench.replay_table $(ARGS)
 
 .PHONY: fix
 fix: setup ## Format, and repair what ruff can repair

@@ -149,6 +149,9 @@ class Server:
     def _refresh(self) -> None:
         reader = self.store.read()
         self.plane.chronicle.show()
+        leads = [known.leads for known in self.plane.autoscalers.known()]
+        metrics.AUTOSCALERS.labels("leading").set(leads.count(True))
+        metrics.AUTOSCALERS.labels("standby").set(leads.count(False))
         metrics.show_store(reader.version, {kind: reader.count(kind) for kind in Kind})
 
 

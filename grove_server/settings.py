@@ -22,7 +22,7 @@ from grove_server.telemetry.build import version
 from grove_server.telemetry.logs import LogFormat, LogLevel
 
 PREFIX: Final = "GROVE_"
-# Variables that belong to others: the client, and what pods of a set are told about themselves.
+# Variables that belong to others: the client, the autoscaler, and what pods of a set are told about themselves.
 _FOREIGN: Final = (
     "GROVE_SERVER",
     "GROVE_PCS_",
@@ -100,6 +100,9 @@ class Settings(BaseModel):
     tls_cert: Path | None = Field(None, description="PEM certificate chain of the server; read again when it changes")
     tls_key: Path | None = Field(None, description="PEM key of the server")
     tls_client_ca: Path | None = Field(None, description="PEM authorities of client certificates; demands one")
+    autoscaler_ca: Path | None = Field(
+        None, description="PEM authorities of autoscalers on other machines; default: those of clients"
+    )
     insecure: bool = Field(default=False, description="allow plaintext away from loopback and unix sockets")
     client_role_default: Role = Field("read", description="role of a client certificate that client_roles lacks")
     client_roles: dict[str, Role] = Field(

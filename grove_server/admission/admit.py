@@ -17,6 +17,7 @@ from grove_server.admission.partial import with_findings
 from grove_server.admission.topology import check_domains, check_form, scopes_of
 from grove_server.admission.validation_metadata import check_metadata
 from grove_server.admission.validation_queue import check_turn
+from grove_server.admission.validation_scaling_target import warn_of_policies
 from grove_server.admission.validation_set import check_set
 from grove_server.resources.manifest import (
     CliqueTemplate,
@@ -95,6 +96,9 @@ def _admit(
         problem = context.misfit(clique.spec.pod_spec, clique.annotations, _minimum(clique, defaulted.template))
         if problem:
             findings.warn(f"clique {clique.name}: as the cluster is, {problem}")
+    warn_of_policies(
+        metadata.namespace or context.default_namespace, metadata.name, defaulted.template, context, findings
+    )
     if old is None:
         return Admitted(
             resource=_created(metadata, defaulted, applied, context), warnings=findings.warnings, changed=True

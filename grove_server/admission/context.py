@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
+from grove_server.resources.manifest import PodCliqueSetSpec
 from grove_server.resources.queues import QueueSpec
+from grove_server.resources.scaling_policy import ScalingPolicySpec
 
 INT32_MAX: Final = 2**31 - 1
 # The name under which this server places pods (and binds them, on Kubernetes).
@@ -50,9 +52,10 @@ class AdmissionContext:
     seconds) go to what is created. ``name_patterns_taken`` answers, for one normalised pattern, the (set name, pattern)
     pairs of the request's namespace that have it. ``global_defaults`` says of each PriorityClass whether it is the
     default, ``node_address`` gives a new node an address that no other has, ``queues`` are the queues by name; those
-    of the text at hand are in both. ``schedulers_enabled`` are the backends known here, of which a
-    ClusterTopologyBinding may name those in ``schedulers_with_topology`` (by default, those of Grove's chart and
-    ours). ``misfit`` makes warnings only, for nodes come and go.
+    of the text at hand are in both, as they are in ``sets`` and ``scaling_policies``, which go by "namespace/name".
+    ``schedulers_enabled`` are the backends known here, of which a ClusterTopologyBinding may name those in
+    ``schedulers_with_topology`` (by default, those of Grove's chart and ours). ``misfit`` makes warnings only, for
+    nodes come and go.
     """
 
     now: float
@@ -66,5 +69,7 @@ class AdmissionContext:
     scheduler_name: str = SCHEDULER_NAME
     global_defaults: Mapping[str, bool] = field(default_factory=dict)
     queues: Mapping[str, QueueSpec] = field(default_factory=dict)
+    sets: Mapping[str, PodCliqueSetSpec] = field(default_factory=dict)
+    scaling_policies: Mapping[str, ScalingPolicySpec] = field(default_factory=dict)
     schedulers_enabled: tuple[str, ...] = (SCHEDULER_NAME, "kai-scheduler", "default-scheduler")
     schedulers_with_topology: tuple[str, ...] = (SCHEDULER_NAME, "kai-scheduler")

@@ -53,6 +53,13 @@ _FOLLOW_UPS: Final = tuple(
             rf"{_CLIQUE}\.spec\.podSpec\.schedulerName",
         ),
         (r"spec\.template\.priorityClassName", Reason.FORBIDDEN, rf"{_CLIQUE}\.spec\.podSpec\.priorityClassName"),
+        # Who refers to a role or a signal that cannot be read.
+        (
+            r"spec|spec\.roles|spec\.roles\[\d+\](?:\.name)?",
+            Reason.NOT_FOUND,
+            r"spec\.(?:signals\[\w+\]|schedules\[\d+\])\.role",
+        ),
+        (r"spec|spec\.signals(?:\[.*\])?", Reason.NOT_FOUND, r"spec\.roles\[\d+\]\.policies\[\d+\]\.signal"),
         # What budgets mean depends on the strategy.
         (r"spec\.updateStrategy(?:\.type)?", Reason.INVALID, r".*\.rollingUpdate\.maxUnavailable"),
     )

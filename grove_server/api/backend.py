@@ -6,7 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from grove_server.api.changes import Changes
-from grove_server.api.ports import ChroniclePort, ContainersPort, LoadsPort, OrdersPort, PlacementPort, RoutersPort
+from grove_server.api.forwarding import Forwarder
+from grove_server.api.ports import (
+    AutoscalersPort,
+    ChroniclePort,
+    ContainersPort,
+    LoadsPort,
+    OrdersPort,
+    PlacementPort,
+    RoutersPort,
+)
 from grove_server.api.reading import Shared
 from grove_server.api.set_sizes import ScalesUnderway
 
@@ -33,6 +42,8 @@ class Backend:
     loads: LoadsPort
     orders: OrdersPort
     chronicle: ChroniclePort
+    autoscalers: AutoscalersPort
+    forwarder: Forwarder
     containers: ContainersPort
     now: Callable[[], float]
     facts: ServerFacts

@@ -38,6 +38,8 @@ from grove_server.api.writable import (
     stored_bindings,
     stored_defaults,
     stored_queues,
+    stored_scaling_policies,
+    stored_sets,
 )
 from grove_server.resources.cluster import Node
 from grove_server.resources.manifest import ManifestMetadata
@@ -127,6 +129,8 @@ class Changes:
             bindings=stored_bindings(reader),
             global_defaults=stored_defaults(reader),
             queues=stored_queues(reader),
+            sets=stored_sets(reader),
+            scaling_policies=stored_scaling_policies(reader),
             limits=self._limits,
             default_namespace=default_namespace,
             node_address=free_addresses(lambda: frozenset(node.address for node in reader.list(Node))),

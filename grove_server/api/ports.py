@@ -21,6 +21,7 @@ from grove_server.placement.preemption import Preemption
 from grove_server.placement.requests import GangRequest
 from grove_server.placement.results import Placement, Verdict
 from grove_server.placement.whatif import NO_CHANGE, ClusterChange
+from grove_server.resources.autoscalers import AutoscalerRegistration
 from grove_server.resources.cluster import ClusterTopologyBinding
 from grove_server.resources.meta import Key
 from grove_server.resources.priority import PriorityClass
@@ -249,6 +250,62 @@ class LoadsPort(Protocol):
         """Take in what *router* has under way and queued at pods of a set; return how many of them are of the set."""
 
 
+class RegisteredAutoscaler(Protocol):
+    """An autoscaler that is alive."""
+
+    @property
+    def registration(self) -> AutoscalerRegistration:
+        """What is stored of it."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is the one that scales."""
+
+    @property
+    def left_s(self) -> float:
+        """What is left of its lease, in seconds."""
+
+
+class AutoscalerStanding(Protocol):
+    """What an autoscaler is told of itself."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is the one that scales."""
+
+    @property
+    def leader(self) -> str:
+        """Name of the one that is."""
+
+    @property
+    def term(self) -> int:
+        """How often it changed who leads."""
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it was not known."""
+
+
+class AutoscalersPort(Protocol):
+    """Who scales."""
+
+    @property
+    def term(self) -> int:
+        """How often it changed who leads."""
+
+    def leader(self) -> RegisteredAutoscaler | None:
+        """Return the autoscaler that leads, None if none that is alive does."""
+
+    def known(self) -> Sequence[RegisteredAutoscaler]:
+        """Return the living autoscalers by name."""
+
+    async def register(self, name: str, address: str, *, version: str = "", identity: str = "") -> AutoscalerStanding:
+        """Give an autoscaler a whole lease, durably. Raises errors of ``control.autoscalers``."""
+
+    async def deregister(self, name: str, *, identity: str = "") -> bool:
+        """Forget an autoscaler; return whether it was known. Raises errors of ``control.autoscalers``."""
+
+
 class OrdersPort(Protocol):
     """How pods of a set are stopped now."""
 
@@ -280,6 +337,10 @@ class ControlPort(Protocol):
     @property
     def routers(self) -> RoutersPort:
         """Who routes to which set."""
+
+    @property
+    def autoscalers(self) -> AutoscalersPort:
+        """Who scales."""
 
     @property
     def loads(self) -> LoadsPort:

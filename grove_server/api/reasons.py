@@ -53,6 +53,12 @@ class Reason(enum.StrEnum):
     TOO_MANY_GANGS = "TOO_MANY_GANGS"
     TOO_MANY_ROUTERS = "TOO_MANY_ROUTERS"
     ROUTER_NOT_REGISTERED = "ROUTER_NOT_REGISTERED"
+    TOO_MANY_AUTOSCALERS = "TOO_MANY_AUTOSCALERS"
+    AUTOSCALER_NAME_TAKEN = "AUTOSCALER_NAME_TAKEN"
+    AUTOSCALER_DOES_NOT_LEAD = "AUTOSCALER_DOES_NOT_LEAD"
+    AUTOSCALER_NOT_REGISTERED = "AUTOSCALER_NOT_REGISTERED"
+    AUTOSCALER_REFUSED = "AUTOSCALER_REFUSED"
+    AUTOSCALER_UNREACHABLE = "AUTOSCALER_UNREACHABLE"
     STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
     STORE_OVERLOADED = "STORE_OVERLOADED"
     SERVER_DRAINING = "SERVER_DRAINING"
@@ -90,6 +96,12 @@ CODES: Final[Mapping[Reason, grpc.StatusCode]] = {
     Reason.TOO_MANY_GANGS: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.TOO_MANY_ROUTERS: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Reason.ROUTER_NOT_REGISTERED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.TOO_MANY_AUTOSCALERS: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Reason.AUTOSCALER_NAME_TAKEN: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.AUTOSCALER_DOES_NOT_LEAD: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.AUTOSCALER_NOT_REGISTERED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.AUTOSCALER_REFUSED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.AUTOSCALER_UNREACHABLE: grpc.StatusCode.UNAVAILABLE,
     Reason.STORE_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     Reason.STORE_OVERLOADED: grpc.StatusCode.UNAVAILABLE,
     Reason.SERVER_DRAINING: grpc.StatusCode.UNAVAILABLE,
@@ -202,6 +214,16 @@ def version_conflict(kind: str, namespace: str, name: str, current_version: int)
         message=f"{kind} {shown} {state}",
         metadata={"kind": kind, "namespace": namespace, "name": name, "current_resource_version": str(current_version)},
         subject=Subject(kind, shown),
+    )
+
+
+def size_conflict(kind: str, namespace: str, name: str, expected: int, size: int) -> ApiError:
+    """Return the refusal of a size that was decided on another one."""
+    return ApiError(
+        reason=Reason.VERSION_CONFLICT,
+        message=f"{kind} {namespace}/{name} has size {size}, not {expected}",
+        metadata={"kind": kind, "namespace": namespace, "name": name, "current_replicas": str(size)},
+        subject=Subject(kind, f"{namespace}/{name}"),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from grove_server.admission.scale import LiveSet
 from grove_server.api.conversions.wire import nested, text, varint
 from grove_server.api.reading import demand_name
-from grove_server.api.reasons import ApiError, Reason, invalid_request
+from grove_server.api.reasons import ApiError, Reason, invalid_request, size_conflict
 from grove_server.api.set_sizes import ScalesUnderway, pod_count
 from grove_server.resources.meta import key_of
 from grove_server.resources.violations import Reason as FieldReason
@@ -41,6 +41,18 @@ def read_scale_request(request: Any) -> tuple[int, ScaleOwner]:  # noqa: ANN401 
         )
     replicas: int = request.replicas
     return replicas, owner
+
+
+def demand_expected(
+    request: Any,  # noqa: ANN401 -- one of three messages of one shape
+    target: PodCliqueSet | PodClique | PodCliqueScalingGroup,
+) -> None:
+    """Raise ApiError if the size is another than the caller believes; a size that is there already is no conflict."""
+    size = (target.spec.replicas or 0) if isinstance(target, PodCliqueSet) else target.replicas
+    if request.HasField("expected_replicas") and size not in (request.expected_replicas, request.replicas):
+        raise size_conflict(
+            target.kind.value, target.metadata.namespace, target.metadata.name, request.expected_replicas, size
+        )
 
 
 def live_set(

@@ -29,6 +29,7 @@ from grove_server.api.addresses import (
 from grove_server.api.backend import Backend, ServerFacts
 from grove_server.api.certificates import CertificateFiles, server_credentials
 from grove_server.api.changes import Changes
+from grove_server.api.forwarding import Forwarder, trust_of
 from grove_server.api.gathering import Gathering
 from grove_server.api.health import HealthMonitor
 from grove_server.api.load import CallClass, Load
@@ -37,6 +38,7 @@ from grove_server.api.pipeline import LogPolicy, Pipeline, Service
 from grove_server.api.ports import ContainersPort, ControlPort, HealthPort
 from grove_server.api.reading import Shared
 from grove_server.api.reflected import reflected_pool
+from grove_server.api.services.autoscaler_registry import AutoscalerRegistryService
 from grove_server.api.services.cluster_topology_bindings import ClusterTopologyBindingService
 from grove_server.api.services.containers import ContainerService
 from grove_server.api.services.debug import DebugService
@@ -51,6 +53,7 @@ from grove_server.api.services.pod_gangs import PodGangService
 from grove_server.api.services.pods import PodService
 from grove_server.api.services.priority_classes import PriorityClassService
 from grove_server.api.services.queues import QueueService
+from grove_server.api.services.scaling_policies import ScalingPolicyService
 from grove_server.api.services.server_info import ServerService
 from grove_server.api.services.start_order import StartOrderService
 from grove_server.api.services.stories import StoryService
@@ -116,6 +119,7 @@ class ApiServer:
         self._load = load
         views = Views(settings.response_cache_bytes)
         self._streams = Streams(views)
+        self._forwarder = Forwarder(control.autoscalers, trust_of(settings))
         backend = Backend(
             shared=Shared(store=store, views=views, listings=Listings(time.monotonic), streams=self._streams),
             changes=Changes(
@@ -131,6 +135,8 @@ class ApiServer:
             loads=control.loads,
             orders=control.orders,
             chronicle=control.chronicle,
+            autoscalers=control.autoscalers,
+            forwarder=self._forwarder,
             containers=containers if containers is not None else NoContainers(settings.runtime),
             now=now,
             facts=ServerFacts(
@@ -190,6 +196,7 @@ class ApiServer:
         # A shorter grace given later wins: only streams of health and reflection can still run.
         await server.stop(min(_STRAGGLERS_S, self._settings.drain_s))
         await stopping
+        await self._forwarder.close()
         await self.health.stop()
 
     def problems(self) -> Mapping[str, str]:
@@ -210,6 +217,8 @@ def services(backend: Backend) -> list[Service]:
         ClusterTopologyBindingService(backend),
         PriorityClassService(backend),
         QueueService(backend),
+        ScalingPolicyService(backend),
+        AutoscalerRegistryService(backend),
         EndpointService(backend),
         EventService(backend),
         ManifestService(backend),

@@ -101,6 +101,25 @@ _SERVICES: Final[Mapping[str, Mapping[str, tuple[Access, Deadline]]]] = {
     "ClusterTopologyBindingService": _OPERATORS,
     "PriorityClassService": _OPERATORS,
     "QueueService": _OPERATORS,
+    # A policy is a part of the system that it scales. Only the autoscaler writes its status.
+    "ScalingPolicyService": {
+        "Apply": (Access.WRITE, _CHANGE),
+        "Create": (Access.WRITE, _CHANGE),
+        "Get": (Access.READ, _READ),
+        "List": (Access.READ, _LIST),
+        "Update": (Access.WRITE, _CHANGE),
+        "Delete": (Access.WRITE, _CHANGE),
+        "Watch": (Access.READ, _ENDLESS),
+        "UpdateStatus": (Access.WRITE, _CHANGE),
+        "Explain": (Access.READ, _QUESTION),
+        "Pause": (Access.WRITE, _CHANGE),
+        "Override": (Access.WRITE, _CHANGE),
+    },
+    "AutoscalerRegistryService": {
+        "Register": (Access.WRITE, _CHANGE),
+        "Deregister": (Access.WRITE, _CHANGE),
+        "List": (Access.READ, _READ),
+    },
     # Whoever runs a pod may ask whether it may start.
     "StartOrderService": {"Wait": (Access.READ, _ENDLESS)},
     # A router that watches is waited for, so watching drains is a router's business, not a reader's.

@@ -17,6 +17,7 @@ from grove_server.api.conversions.children import pod_clique_bytes, pod_gang_mes
 from grove_server.api.conversions.cluster import cluster_topology_binding_message, event_message, node_message
 from grove_server.api.conversions.pod_clique_sets import pod_clique_set_bytes
 from grove_server.api.conversions.pods import pod_bytes
+from grove_server.api.conversions.scaling_policies import scaling_policy_message
 from grove_server.api.conversions.scheduling import priority_class_message, queue_message
 from grove_server.resources.meta import Kind, Resource
 
@@ -41,6 +42,7 @@ _SERIALIZERS: Final[Mapping[Kind, Callable[[Any], bytes]]] = {
     Kind.CLUSTER_TOPOLOGY_BINDING: _serialized(cluster_topology_binding_message),
     Kind.PRIORITY_CLASS: _serialized(priority_class_message),
     Kind.QUEUE: _serialized(queue_message),
+    Kind.SCALING_POLICY: _serialized(scaling_policy_message),
     Kind.EVENT: _serialized(event_message),
 }
 

@@ -16,18 +16,25 @@ from grove_server.admission.context import AdmissionContext
 from grove_server.admission.findings import Admitted
 from grove_server.admission.priority_class import admit_priority_class, read_priority_class
 from grove_server.admission.queue import admit_queue, queue_spec, read_queue
+from grove_server.admission.scaling_policy import admit_scaling_policy, read_scaling_policy
 from grove_server.api.node_manifests import NodeManifest, admit_node, read_node_manifest
 from grove_server.resources.cluster import ClusterTopologyBinding, Node
-from grove_server.resources.manifest import ClusterTopologyBindingManifest, ManifestMetadata, PodCliqueSetManifest
+from grove_server.resources.manifest import (
+    ClusterTopologyBindingManifest,
+    ManifestMetadata,
+    PodCliqueSetManifest,
+    PodCliqueSetSpec,
+)
 from grove_server.resources.meta import API_VERSIONS, CLUSTER_SCOPED, Key, Kind
 from grove_server.resources.priority import PriorityClass
 from grove_server.resources.queues import Queue, QueueSpec
+from grove_server.resources.scaling_policy import ScalingPolicy, ScalingPolicyManifest, ScalingPolicySpec
 from grove_server.resources.scheduling import PriorityClassManifest, QueueManifest
 from grove_server.resources.schema import Manifest
 from grove_server.resources.workload import PodCliqueSet
 from grove_server.store.interface import Reader
 
-Owned = PodCliqueSet | ClusterTopologyBinding | PriorityClass | Queue | Node
+Owned = PodCliqueSet | ClusterTopologyBinding | PriorityClass | Queue | Node | ScalingPolicy
 Written = Manifest | NodeManifest
 
 V = TypeVar("V")
@@ -55,6 +62,7 @@ WRITABLE: Final[Sequence[WritableKind]] = (
     WritableKind(Kind.PRIORITY_CLASS, PriorityClassManifest, PriorityClass, read_priority_class, admit_priority_class),
     WritableKind(Kind.QUEUE, QueueManifest, Queue, read_queue, admit_queue),
     WritableKind(Kind.POD_CLIQUE_SET, PodCliqueSetManifest, PodCliqueSet, read_pod_clique_set, admit_pod_clique_set),
+    WritableKind(Kind.SCALING_POLICY, ScalingPolicyManifest, ScalingPolicy, read_scaling_policy, admit_scaling_policy),
 )
 BY_KIND: Final[Mapping[Kind, WritableKind]] = {row.kind: row for row in WRITABLE}
 BY_NAME: Final[Mapping[tuple[str, str], WritableKind]] = {
@@ -83,6 +91,8 @@ class Arriving:
     bindings: dict[str, tuple[str, ...]] = field(default_factory=dict)
     global_defaults: dict[str, bool] = field(default_factory=dict)
     queues: dict[str, QueueSpec] = field(default_factory=dict)
+    sets: dict[tuple[str, str], PodCliqueSetSpec] = field(default_factory=dict)
+    scaling_policies: dict[tuple[str, str], ScalingPolicySpec] = field(default_factory=dict)
 
     def note(self, manifest: Written) -> None:
         """Take a manifest into account."""
@@ -94,7 +104,11 @@ class Arriving:
                 self.global_defaults[name] = manifest.global_default
             case QueueManifest():
                 self.queues[name] = queue_spec(manifest.spec)
-            case PodCliqueSetManifest() | NodeManifest():
+            case PodCliqueSetManifest():
+                self.sets[manifest.metadata.namespace or "", name] = manifest.spec
+            case ScalingPolicyManifest():
+                self.scaling_policies[manifest.metadata.namespace or "", name] = manifest.spec
+            case NodeManifest():
                 return
 
     def note_unread(self, kind: Kind, content: Mapping[str, Any]) -> None:
@@ -112,7 +126,15 @@ class Arriving:
             bindings=_Joined(context.bindings, self.bindings),
             global_defaults=_Joined(context.global_defaults, self.global_defaults),
             queues=_Joined(context.queues, self.queues),
+            sets=_Joined(context.sets, _by_path(self.sets, context.default_namespace)),
+            scaling_policies=_Joined(
+                context.scaling_policies, _by_path(self.scaling_policies, context.default_namespace)
+            ),
         )
+
+
+def _by_path(specs: Mapping[tuple[str, str], V], default_namespace: str) -> Mapping[str, V]:
+    return {f"{namespace or default_namespace}/{name}": spec for (namespace, name), spec in specs.items()}
 
 
 def stored_bindings(reader: Reader) -> Mapping[str, tuple[str, ...]]:
@@ -133,6 +155,20 @@ def stored_defaults(reader: Reader) -> Mapping[str, bool]:
 def stored_queues(reader: Reader) -> Mapping[str, QueueSpec]:
     """Return what is asked of each Queue, by name."""
     return _Lazy(lambda: {each.metadata.name: each.spec for each in reader.list(Queue)})
+
+
+def stored_sets(reader: Reader) -> Mapping[str, PodCliqueSetSpec]:
+    """Return what is asked of each PodCliqueSet, by namespace/name."""
+    return _Lazy(
+        lambda: {f"{each.metadata.namespace}/{each.metadata.name}": each.spec for each in reader.list(PodCliqueSet)}
+    )
+
+
+def stored_scaling_policies(reader: Reader) -> Mapping[str, ScalingPolicySpec]:
+    """Return what is asked of each ScalingPolicy, by namespace/name."""
+    return _Lazy(
+        lambda: {f"{each.metadata.namespace}/{each.metadata.name}": each.spec for each in reader.list(ScalingPolicy)}
+    )
 
 
 class _Lazy(Mapping[str, V]):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from grove_server.control.autoscalers import Autoscalers
 from grove_server.control.chronicle import Chronicle
 from grove_server.control.clock import Clock
 from grove_server.control.consolidator import NO_CONSOLIDATION, Consolidation, Consolidator
@@ -48,6 +49,7 @@ class ControlPlane:
         self.events = EventRecorder(store, clock)
         self.chronicle = Chronicle(store, clock, self.events)
         self.routers = Routers(store, clock)
+        self.autoscalers = Autoscalers(store, clock)
         self.loads = Loads(store, clock)
         self.nodes = NodeTroubles(store, clock)
         self.freed = FreedPlaces(store)

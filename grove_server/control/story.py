@@ -33,7 +33,7 @@ TRANSITIONS_MAX: Final = 200_000
 MERGE_S: Final = 5.0
 
 # Events tell of others, and templates are part of what refers to them.
-_UNTOLD: Final = frozenset({Kind.EVENT, Kind.POD_TEMPLATE, Kind.ROUTER_REGISTRATION})
+_UNTOLD: Final = frozenset({Kind.EVENT, Kind.POD_TEMPLATE, Kind.ROUTER_REGISTRATION, Kind.AUTOSCALER_ROSTER})
 # Small, and many: their states are kept.
 _KEPT: Final = frozenset({Kind.POD, Kind.POD_CLIQUE, Kind.POD_GANG})
 _COUNTS: Final = frozenset(

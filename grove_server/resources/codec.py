@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from grove_server.resources.autoscalers import AutoscalerRoster
 from grove_server.resources.cluster import ClusterTopologyBinding, Event, Node
 from grove_server.resources.meta import Kind, Resource
 from grove_server.resources.priority import PriorityClass
@@ -18,6 +19,7 @@ from grove_server.resources.queues import Queue
 from grove_server.resources.reference import TemplateLookup
 from grove_server.resources.rollout import SetRevision
 from grove_server.resources.routing import RouterRegistration
+from grove_server.resources.scaling_policy import ScalingPolicy
 from grove_server.resources.workload import (
     Pod,
     PodClique,
@@ -42,6 +44,8 @@ DECODE_ORDER: Final = (
     Kind.EVENT,
     Kind.ROUTER_REGISTRATION,
     Kind.SET_REVISION,
+    Kind.SCALING_POLICY,
+    Kind.AUTOSCALER_ROSTER,
 )
 
 _ADAPTERS: Final[Mapping[Kind, TypeAdapter[Any]]] = {
@@ -58,6 +62,8 @@ _ADAPTERS: Final[Mapping[Kind, TypeAdapter[Any]]] = {
     Kind.SET_REVISION: TypeAdapter(SetRevision),
     Kind.PRIORITY_CLASS: TypeAdapter(PriorityClass),
     Kind.QUEUE: TypeAdapter(Queue),
+    Kind.SCALING_POLICY: TypeAdapter(ScalingPolicy),
+    Kind.AUTOSCALER_ROSTER: TypeAdapter(AutoscalerRoster),
 }
 
 

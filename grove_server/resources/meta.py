@@ -47,9 +47,13 @@ class Kind(enum.StrEnum):
     SET_REVISION = "SetRevision"
     PRIORITY_CLASS = "PriorityClass"
     QUEUE = "Queue"
+    SCALING_POLICY = "ScalingPolicy"
+    AUTOSCALER_ROSTER = "AutoscalerRoster"
 
 
-CLUSTER_SCOPED: Final = frozenset({Kind.NODE, Kind.CLUSTER_TOPOLOGY_BINDING, Kind.PRIORITY_CLASS, Kind.QUEUE})
+CLUSTER_SCOPED: Final = frozenset(
+    {Kind.NODE, Kind.CLUSTER_TOPOLOGY_BINDING, Kind.PRIORITY_CLASS, Kind.QUEUE, Kind.AUTOSCALER_ROSTER}
+)
 
 API_VERSIONS: Final[Mapping[Kind, str]] = {
     Kind.POD_CLIQUE_SET: GROVE_API_VERSION,
@@ -65,6 +69,8 @@ API_VERSIONS: Final[Mapping[Kind, str]] = {
     Kind.SET_REVISION: GROVE_API_VERSION,
     Kind.PRIORITY_CLASS: PRIORITY_API_VERSION,
     Kind.QUEUE: GROVE_API_VERSION,
+    Kind.SCALING_POLICY: GROVE_API_VERSION,
+    Kind.AUTOSCALER_ROSTER: GROVE_API_VERSION,
 }
 
 

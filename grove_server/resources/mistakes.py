@@ -20,7 +20,7 @@ Place = tuple[int | str, ...]
 # Describing a mistake costs microseconds: a document with more than this many is another kind of file.
 MISTAKES_MAX: Final = 2000
 # Their keys are the user's, and stand in brackets.
-MAPS: Final = frozenset({"labels", "annotations", "guarantee", "limit"})
+MAPS: Final = frozenset({"labels", "annotations", "guarantee", "limit", "signals"})
 _UNKNOWN_TYPES: Final = frozenset({"unexpected_keyword_argument", "extra_forbidden"})
 _EXPECTED: Final[Mapping[str, str]] = {
     "int_type": "a whole number",

@@ -21,7 +21,10 @@ from grove_server.resources.violations import Reason
 ROUNDS_MAX: Final = 8
 
 _NAMES: Final = frozenset(
-    {"apiVersion", "kind", "name", "scope", "domain", "key", "schedulerName", "topologyReference"}
+    {
+        *("apiVersion", "kind", "name", "scope", "domain", "key", "schedulerName", "topologyReference"),
+        *("podCliqueSet", "role", "query", "unit", "start", "end", "base", "type"),
+    }
 )
 _NEUTRAL: Final[Mapping[str, Callable[[], object]]] = {
     **dict.fromkeys(("metadata", "spec", "template", "podSpec", "templateSpec"), dict),
@@ -32,7 +35,14 @@ _NEUTRAL: Final[Mapping[str, Callable[[], object]]] = {
     # A unit more: an update that may take none and add none would stand still.
     "maxSurge": lambda: 1,
     "value": lambda: 0,
+    # Of a scaling policy: the most that there may be, so that every minimum is below it.
+    "gpus": lambda: 1_000_000,
+    **dict.fromkeys(("atLeast", "change"), lambda: 0),
+    "periodSeconds": lambda: 1,
+    "roles": list,
 }
+# What is optional elsewhere, and would then be looked at as if somebody had written it.
+_NEUTRAL_IN_ROLES: Final[Mapping[str, Callable[[], object]]] = {"maxReplicas": lambda: 10_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +103,9 @@ class Repair:
         if isinstance(holder, list):
             holder[int(name)] = {} if expected == "a map" else [] if expected == "a list" else self._fresh()
         elif len(place) > 1 and place[-2] in MAPS:
-            holder[name] = self._fresh()
+            holder[name] = {} if expected == "a map" else self._fresh()
+        elif name in _NEUTRAL_IN_ROLES and "roles" in place:
+            holder[name] = _NEUTRAL_IN_ROLES[str(name)]()
         elif name in _NEUTRAL:
             holder[name] = _NEUTRAL[str(name)]()
         elif name in _NAMES:

@@ -24,6 +24,7 @@ from grove_server.resources.manifest import ClusterTopologyBindingManifest, PodC
 from grove_server.resources.meta import API_VERSIONS, Kind
 from grove_server.resources.mistakes import MAPS, MISTAKES_MAX, in_document_order, mistakes_in, place_of
 from grove_server.resources.repair import ROUNDS_MAX, Gaps, Repair
+from grove_server.resources.scaling_policy import ScalingPolicyManifest
 from grove_server.resources.scheduling import PriorityClassManifest, QueueManifest
 from grove_server.resources.violations import Reason, Violation, bounded, quoted
 
@@ -34,13 +35,27 @@ ENTRIES_MAX: Final = 4096
 STRING_LENGTH_MAX: Final = 262_144
 INT64_MAX: Final = 2**63 - 1
 
-Manifest = PodCliqueSetManifest | ClusterTopologyBindingManifest | PriorityClassManifest | QueueManifest
-M = TypeVar("M", PodCliqueSetManifest, ClusterTopologyBindingManifest, PriorityClassManifest, QueueManifest)
+Manifest = (
+    PodCliqueSetManifest
+    | ClusterTopologyBindingManifest
+    | PriorityClassManifest
+    | QueueManifest
+    | ScalingPolicyManifest
+)
+M = TypeVar(
+    "M",
+    PodCliqueSetManifest,
+    ClusterTopologyBindingManifest,
+    PriorityClassManifest,
+    QueueManifest,
+    ScalingPolicyManifest,
+)
 
 _SET: Final = TypeAdapter(PodCliqueSetManifest)
 _BINDING: Final = TypeAdapter(ClusterTopologyBindingManifest)
 _PRIORITY_CLASS: Final = TypeAdapter(PriorityClassManifest)
 _QUEUE: Final = TypeAdapter(QueueManifest)
+_SCALING_POLICY: Final = TypeAdapter(ScalingPolicyManifest)
 
 _POSITION: Final = re.compile(r"line (\d+) column (\d+)$")
 
@@ -90,6 +105,11 @@ def parse_priority_class(data: bytes) -> PriorityClassManifest:
 def parse_queue(data: bytes) -> QueueManifest:
     """Return the Queue that *data* (JSON) holds; raise SchemaError."""
     return _parse(_QUEUE, data, Kind.QUEUE, _free_parts_of_queue)
+
+
+def parse_scaling_policy(data: bytes) -> ScalingPolicyManifest:
+    """Return the ScalingPolicy that *data* (JSON) holds; raise SchemaError."""
+    return _parse(_SCALING_POLICY, data, Kind.SCALING_POLICY, _free_parts_of_metadata)
 
 
 def _parse(
@@ -226,7 +246,7 @@ def _free_parts_of_set(manifest: PodCliqueSetManifest) -> Iterator[tuple[str, ob
 
 
 def _free_parts_of_metadata(
-    manifest: ClusterTopologyBindingManifest | PriorityClassManifest | QueueManifest,
+    manifest: ClusterTopologyBindingManifest | PriorityClassManifest | QueueManifest | ScalingPolicyManifest,
 ) -> Iterator[tuple[str, object]]:
     yield "metadata.labels", manifest.metadata.labels
     yield "metadata.annotations", manifest.metadata.annotations

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Final
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from grove_server.telemetry.logs import get_logger
 from grove_server.telemetry.metrics import INTERNAL_ERRORS, REGISTRY
@@ -32,9 +32,10 @@ _log = get_logger("http")
 class ProbeServer:
     """Serves the three pages until `stop`."""
 
-    def __init__(self, problems: Callable[[], Mapping[str, str]]) -> None:
+    def __init__(self, problems: Callable[[], Mapping[str, str]], registry: CollectorRegistry = REGISTRY) -> None:
         """``problems`` returns what is wrong by part; the server is ready while it returns nothing."""
         self._problems = problems
+        self._registry = registry
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
         self._before_page: list[Callable[[], None]] = []
@@ -105,7 +106,7 @@ class ProbeServer:
                 case "/metrics":
                     for refresh in self._before_page:
                         refresh()
-                    page = await asyncio.to_thread(generate_latest, REGISTRY)
+                    page = await asyncio.to_thread(generate_latest, self._registry)
                     return (HTTPStatus.OK, CONTENT_TYPE_LATEST, page)
                 case _:
                     return (HTTPStatus.NOT_FOUND, _TEXT, b"try /metrics, /healthz or /readyz\n")

@@ -57,6 +57,15 @@ RPC_IN_FLIGHT: Final = Gauge("grove_rpc_in_flight", "RPCs being served, by class
 RPC_REJECTED: Final = Counter(
     "grove_rpc_rejected_total", "RPCs refused because their class was full.", ("rpc_class",), registry=REGISTRY
 )
+FORWARDED_CALLS: Final = Counter(
+    "grove_forwarded_calls_total",
+    "Calls handed on to the autoscaler that leads, by how they ended.",
+    ("method", "outcome"),
+    registry=REGISTRY,
+)
+AUTOSCALERS: Final = Gauge(
+    "grove_autoscalers", "Autoscalers that are alive, by whether they lead.", ("state",), registry=REGISTRY
+)
 INTERNAL_ERRORS: Final = Counter(
     "grove_internal_errors_total", "Faults of the server itself, by where they surfaced.", ("where",), registry=REGISTRY
 )

@@ -18,11 +18,14 @@ from tests.bench import (
     preemption,
     quality,
     reconcile,
+    replay_days,
     rpc,
     ruled,
     service,
+    signals,
     simulated,
     store,
+    tick,
     update,
 )
 from tests.bench.figures import Figure
@@ -60,5 +63,9 @@ SUITE: Final[tuple[Benchmark, ...]] = (
     Benchmark(name="life.reconcile", run=reconcile.run),
     Benchmark(name="life.update10k", run=update.run),
     Benchmark(name="life.sim", run=simulated.run),
+    Benchmark(name="scale.replay100k", run=replay_days.replay_100k),
+    Benchmark(name="scale.day", run=replay_days.replay_days),
+    Benchmark(name="scale.tick1000", run=tick.run),
+    Benchmark(name="scale.signals", run=signals.run),
     Benchmark(name="onebox", run=onebox.run),
 )

@@ -15,6 +15,7 @@ from google.protobuf import json_format
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # no stubs published
 
 from grove.v1 import (
+    autoscaler_pb2_grpc,
     cluster_topology_binding_pb2_grpc,
     container_pb2_grpc,
     endpoint_pb2_grpc,
@@ -31,6 +32,7 @@ from grove.v1 import (
     pod_pb2_grpc,
     priority_class_pb2_grpc,
     queue_pb2_grpc,
+    scaling_policy_pb2_grpc,
     server_pb2_grpc,
     start_order_pb2_grpc,
 )
@@ -128,6 +130,8 @@ class Clients:
         self.bindings = cluster_topology_binding_pb2_grpc.ClusterTopologyBindingServiceStub(channel)
         self.priority_classes = priority_class_pb2_grpc.PriorityClassServiceStub(channel)
         self.queues = queue_pb2_grpc.QueueServiceStub(channel)
+        self.scaling_policies = scaling_policy_pb2_grpc.ScalingPolicyServiceStub(channel)
+        self.autoscalers = autoscaler_pb2_grpc.AutoscalerRegistryServiceStub(channel)
         self.events = event_pb2_grpc.EventServiceStub(channel)
         self.manifests = manifest_pb2_grpc.ManifestServiceStub(channel)
         self.placement = placement_pb2_grpc.PlacementServiceStub(channel)

@@ -276,3 +276,15 @@ async def test_a_store_that_takes_no_changes_is_unavailable(rpc: Harness) -> Non
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
     assert "google.rpc.RetryInfo" in refusal.details
     assert (await rpc.sets.Get(pb.PodCliqueSetServiceGetRequest(name="demo"))).metadata.name == "demo"
+
+
+async def test_a_size_that_was_decided_on_another_one_is_refused(rpc: Harness) -> None:
+    """Scale with expectedReplicas is refused at another size, says which, and succeeds where the new size is there."""
+    await rpc.apply()
+    request = pb.PodCliqueSetServiceScaleRequest(name="demo", replicas=3, expected_replicas=2)
+    refusal = await refused(rpc.sets.Scale(request))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "VERSION_CONFLICT")
+    assert refusal.metadata["current_replicas"] == "1"
+    request.expected_replicas = 1
+    assert (await rpc.sets.Scale(request)).replicas == 3
+    assert (await rpc.sets.Scale(request)).previous == 3

@@ -13,6 +13,7 @@ from grove.v1 import endpoint_pb2, node_pb2, pod_clique_set_pb2, pod_pb2
 from grove_server.api.access import LOCAL
 from grove_server.api.backend import Backend, ServerFacts
 from grove_server.api.changes import Changes
+from grove_server.api.forwarding import Forwarder, Trust
 from grove_server.api.pages import Listings
 from grove_server.api.pipeline import Call, Context
 from grove_server.api.reading import Shared
@@ -58,6 +59,8 @@ class Services:
             loads=plane.loads,
             orders=plane.orders,
             chronicle=plane.chronicle,
+            autoscalers=plane.autoscalers,
+            forwarder=Forwarder(plane.autoscalers, Trust()),
             containers=NoContainers("fake"),
             now=epoch_now,
             facts=ServerFacts(version="", commit="", store="simulated", runtime="fake", started_at=epoch_now()),

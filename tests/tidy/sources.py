@@ -23,7 +23,24 @@ GENERATED: Final = (ROOT / "clients" / "python" / "grove",)
 TEXT_SUFFIXES: Final = frozenset(
     {"", ".cfg", ".go", ".in", ".ini", ".json", ".md", ".proto", ".py", ".rs", ".sh", ".toml", ".txt", ".yaml", ".yml"}
 )
-PURE_ROOMS: Final = ("resources", "admission", "lifecycle", "placement")
+PURE_ROOMS: Final = (
+    "grove_server/resources",
+    "grove_server/admission",
+    "grove_server/lifecycle",
+    "grove_server/placement",
+    "autoscaler/deciding.py",
+    "autoscaler/decision.py",
+    "autoscaler/demand",
+    "autoscaler/memory.py",
+    "autoscaler/observation.py",
+    "autoscaler/policy.py",
+    "autoscaler/weighing.py",
+    "autoscaler/remembering.py",
+    "autoscaler/explaining.py",
+    "autoscaler/shaping",
+    "autoscaler/sizing",
+    "autoscaler/validating.py",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

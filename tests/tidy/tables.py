@@ -14,9 +14,12 @@ from typing import Final
 from google.protobuf.descriptor import FileDescriptor
 from prometheus_client import CollectorRegistry
 
+from autoscaler.service import metrics as autoscaler
 from tests.tidy.sources import ROOT
 
 ROW: Final = re.compile(r"^\| `([A-Za-z_][\w]*)` ", re.MULTILINE)
+# What a program other than the server serves; the server has no rows for it.
+SERVED_ELSEWHERE: Final = frozenset({"grove.v1.AutoscalerService"})
 PAIR: Final = re.compile(r"^\| `([A-Za-z_]\w*)` \| ([^|]*?) \|", re.MULTILINE)
 
 
@@ -58,6 +61,12 @@ def metric_names() -> list[str]:
     assert isinstance(registry, CollectorRegistry)
     names = [metric.name + ("_total" if metric.type == "counter" else "") for metric in registry.collect()]
     return [name for name in names if name.startswith(("grove_", "grpc_server_"))]
+
+
+def autoscaler_metric_names() -> set[str]:
+    """Return the names of the autoscaler's metrics."""
+    families = [*autoscaler.REGISTRY.collect(), *autoscaler.RoleSeries(list).collect()]
+    return {metric.name + ("_total" if metric.type == "counter" else "") for metric in families}
 
 
 def rpc_table(name: str) -> Mapping[str, object] | None:

@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from tests.tidy.sources import ROOT, documents
-from tests.tidy.tables import metric_names, rpcs
+from tests.tidy.tables import autoscaler_metric_names, metric_names, rpcs
 
 MAKE: Final = re.compile(r"(?:`|^\s{4}|^\$ )make ([a-z][a-z-]*)", re.MULTILINE)
 TARGET: Final = re.compile(r"^([a-z][a-z-]*):", re.MULTILINE)
@@ -30,7 +30,7 @@ def test_commands_links_and_names_exist(name: str, text: str) -> None:
     """Make targets, relative links, metrics and RPCs that a document mentions are there."""
     assert sorted(set(MAKE.findall(text)) - targets()) == []
     assert [link for link in LINK.findall(text) if not ((ROOT / name).parent / link).exists()] == []
-    assert sorted(set(METRIC.findall(text)) - set(metric_names()) - PACKAGES) == []
+    assert sorted(set(METRIC.findall(text)) - set(metric_names()) - autoscaler_metric_names() - PACKAGES) == []
     assert sorted({f"/{method}" for method in METHOD.findall(text)} - set(rpcs())) == []
 
 

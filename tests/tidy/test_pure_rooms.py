@@ -9,7 +9,7 @@ from tests.tidy.sources import PURE_ROOMS, modules_under, snippet
 @pytest.mark.parametrize("room", PURE_ROOMS)
 def test_a_pure_room_reads_no_clock_no_chance_and_no_world(room: str) -> None:
     """A pure room neither reads the world nor depends on the order of a set."""
-    found = modules_under(f"grove_server/{room}")
+    found = modules_under(room)
     assert found, "the room has moved; tests/tidy/sources.py must follow"
     assert [finding for module in found for finding in impurities(module)] == []
 

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from grove.v1 import (
+    autoscaler_pb2,
     cluster_topology_binding_pb2,
     container_pb2,
     debug_pb2,
@@ -29,6 +30,7 @@ from grove.v1 import (
     pod_pb2,
     priority_class_pb2,
     queue_pb2,
+    scaling_policy_pb2,
     server_pb2,
     story_pb2,
 )
@@ -38,6 +40,7 @@ from grove_client.errors import from_rpc_error
 _FILES: Final[tuple[FileDescriptor, ...]] = tuple(
     module.DESCRIPTOR
     for module in (
+        autoscaler_pb2,
         cluster_topology_binding_pb2,
         container_pb2,
         debug_pb2,
@@ -53,6 +56,7 @@ _FILES: Final[tuple[FileDescriptor, ...]] = tuple(
         pod_pb2,
         priority_class_pb2,
         queue_pb2,
+        scaling_policy_pb2,
         server_pb2,
         story_pb2,
     )

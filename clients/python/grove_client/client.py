@@ -9,6 +9,12 @@ from typing import cast
 import grpc
 from google.protobuf.message import Message
 
+from grove.v1.autoscaler_pb2 import (
+    AutoscalerRegistryServiceDeregisterResponse,
+    AutoscalerRegistryServiceListResponse,
+    AutoscalerRegistryServiceRegisterResponse,
+    RegisteredAutoscaler,
+)
 from grove.v1.cluster_topology_binding_pb2 import ClusterTopologyBinding
 from grove.v1.debug_pb2 import DebugServiceDumpResponse
 from grove.v1.endpoint_pb2 import EndpointServiceReportLoadResponse, PodLoad
@@ -44,6 +50,14 @@ from grove.v1.pod_gang_pb2 import PodGang, PodGangServiceExplainResponse
 from grove.v1.pod_pb2 import Pod
 from grove.v1.priority_class_pb2 import PriorityClass
 from grove.v1.queue_pb2 import Queue
+from grove.v1.scaling_policy_pb2 import (
+    ScalingPolicy,
+    ScalingPolicyServiceExplainResponse,
+    ScalingPolicyServiceOverrideResponse,
+    ScalingPolicyServicePauseResponse,
+    ScalingPolicyServiceUpdateStatusResponse,
+    ScalingPolicyStatus,
+)
 from grove.v1.server_pb2 import ServerServiceGetInfoResponse
 from grove.v1.story_pb2 import StoryServiceGetResponse
 from grove_client.calls import Caller
@@ -148,6 +162,89 @@ class Nodes(Deletable[Node]):
         return list(cast("NodeServiceTaintResponse", answer).changed)
 
 
+class ScalingPolicies(Applicable[ScalingPolicy]):
+    """Policies, and what is asked of the autoscaler that follows them."""
+
+    async def explain(
+        self, name: str, *, copy: int | None = None, decision_id: str = "", namespace: str = ""
+    ) -> ScalingPolicyServiceExplainResponse:
+        """Return the last decisions and all that led to them; NotFoundError."""
+        fields = {"name": name, "namespace": namespace, "copy": copy, "decision_id": decision_id}
+        answer = await self._caller.call(f"{self._service}Explain", fields)
+        return cast("ScalingPolicyServiceExplainResponse", answer)
+
+    async def pause(
+        self, name: str, duration: str, *, direction: str = "both", reason: str = "", namespace: str = ""
+    ) -> ScalingPolicyServicePauseResponse:
+        """Let a policy rest for *duration* ("15m"; "0s" ends it) in a *direction*: "both", "in" or "out"."""
+        fields = {
+            "name": name,
+            "namespace": namespace,
+            "direction": direction,
+            "duration": duration,
+            "reason": reason,
+        }
+        answer = await self._caller.call(f"{self._service}Pause", fields)
+        return cast("ScalingPolicyServicePauseResponse", answer)
+
+    async def override(
+        self,
+        name: str,
+        role: str,
+        replicas: int | None,
+        duration: str,
+        *,
+        copy: int | None = None,
+        reason: str = "",
+        namespace: str = "",
+    ) -> ScalingPolicyServiceOverrideResponse:
+        """Give a role a size for *duration* ("1h"; "0s" ends it), in one copy or (None) all."""
+        fields = {
+            "name": name,
+            "namespace": namespace,
+            "role": role,
+            "copy": copy,
+            "replicas": replicas,
+            "duration": duration,
+            "reason": reason,
+        }
+        answer = await self._caller.call(f"{self._service}Override", fields)
+        return cast("ScalingPolicyServiceOverrideResponse", answer)
+
+    async def update_status(
+        self, name: str, status: ScalingPolicyStatus, *, autoscaler: str, term: int, namespace: str = ""
+    ) -> ScalingPolicy:
+        """Write the status as the *autoscaler* that leads in *term*; FailedPreconditionError if another one does."""
+        fields = {"name": name, "namespace": namespace, "status": status, "autoscaler": autoscaler, "term": term}
+        answer = await self._caller.call(f"{self._service}UpdateStatus", fields)
+        return cast("ScalingPolicyServiceUpdateStatusResponse", answer).scaling_policy
+
+
+class AutoscalerRegistry:
+    """Who scales, and who of them leads."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def register(
+        self, name: str, address: str, *, version: str = "", timeout_s: float | None = None
+    ) -> AutoscalerRegistryServiceRegisterResponse:
+        """Register or renew; the answer says whether *name* leads, and how long that holds, counted from the call."""
+        fields = {"name": name, "address": address, "version": version}
+        answer = await self._caller.call("/grove.v1.AutoscalerRegistryService/Register", fields, timeout_s)
+        return cast("AutoscalerRegistryServiceRegisterResponse", answer)
+
+    async def deregister(self, name: str) -> bool:
+        """Leave, so that another one leads at once; returns whether *name* was registered."""
+        answer = await self._caller.call("/grove.v1.AutoscalerRegistryService/Deregister", {"name": name})
+        return cast("AutoscalerRegistryServiceDeregisterResponse", answer).existed
+
+    async def list(self) -> list[RegisteredAutoscaler]:
+        """Return who is registered, by name."""
+        answer = await self._caller.call("/grove.v1.AutoscalerRegistryService/List", {})
+        return list(cast("AutoscalerRegistryServiceListResponse", answer).autoscalers)
+
+
 class GroveClient:
     """All that a Grove Server offers, over one channel that somebody else opens and closes."""
 
@@ -163,6 +260,8 @@ class GroveClient:
         self.cluster_topology_bindings = Applicable(caller, ClusterTopologyBinding)
         self.priority_classes = Applicable(caller, PriorityClass)
         self.queues = Applicable(caller, Queue)
+        self.scaling_policies = ScalingPolicies(caller, ScalingPolicy)
+        self.autoscalers = AutoscalerRegistry(caller)
         self.events = Listed(caller, Event)
         self.containers = Containers(caller)
 

@@ -46,6 +46,12 @@ _DEADLINE_BY_VERB: Final = {
     "GetMap": LIST_S,
     "GetUsage": LIST_S,
     "PlanConsolidation": BATCH_S,
+    "GetRecommendation": READ_S,
+    "UpdateStatus": WRITE_S,
+    "Pause": WRITE_S,
+    "Override": WRITE_S,
+    "Register": READ_S,
+    "Deregister": READ_S,
 }
 _DEADLINE_BY_METHOD: Final = {
     "/grove.v1.ManifestService/Apply": BATCH_S,
@@ -78,6 +84,12 @@ _IDEMPOTENT_VERBS: Final = frozenset(
         "RenewLease",
         "EndLease",
         "ReportLoad",
+        "GetRecommendation",
+        "UpdateStatus",
+        "Pause",
+        "Override",
+        "Register",
+        "Deregister",
     }
 )
 

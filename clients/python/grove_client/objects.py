@@ -60,11 +60,16 @@ def _field(field: FieldDescriptor, value: object) -> Json:
             return [_scalar(item) for item in cast("list[Json]", value)]
         return _scalar(cast("Json", value))
     if kind.GetOptions().map_entry:
-        entries = cast("dict[str, Json]", value)
-        return {key: _scalar(entries[key]) for key in sorted(entries)}
+        entries = cast("dict[str, Json | Message]", value)
+        return {key: _entry(entries[key]) for key in sorted(entries)}
     if field.is_repeated:
         return [_message(item) for item in cast("list[Message]", value)]
     return _message(cast("Message", value))
+
+
+def _entry(value: Json | Message) -> Json:
+    """Return the plain form of what a map holds."""
+    return _message(value) if isinstance(value, Message) else _scalar(value)
 
 
 def _message(message: Message) -> Json:

@@ -142,12 +142,28 @@ class Deletable(Collection[R]):
 class Scalable(Collection[R]):
     """Resources that have a size."""
 
-    async def scale(self, name: str, replicas: int, *, namespace: str = "", requested_by: str = "user") -> Scaled[R]:
-        """Set the size; *requested_by* ("user" or "autoscaler") becomes its owner."""
-        message = await self._caller.call(
-            f"{self._service}Scale",
-            {"name": name, "replicas": replicas, "namespace": namespace, "requested_by": requested_by},
-        )
+    async def scale(
+        self,
+        name: str,
+        replicas: int,
+        *,
+        namespace: str = "",
+        requested_by: str = "user",
+        expected_replicas: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Scaled[R]:
+        """Set the size; *requested_by* ("user" or "autoscaler") becomes its owner.
+
+        ConflictError if the size is neither *expected_replicas* (None: any) nor *replicas*.
+        """
+        fields = {
+            "name": name,
+            "replicas": replicas,
+            "namespace": namespace,
+            "requested_by": requested_by,
+            "expected_replicas": expected_replicas,
+        }
+        message = await self._caller.call(f"{self._service}Scale", fields, timeout_s)
         answer = cast("_ScaleAnswer[R]", message)
         return Scaled(answer.previous, answer.replicas, answer.scale_owner, answer.resource)
 

@@ -23,6 +23,7 @@ from grove.v1.pod_gang_pb2 import PodGang
 from grove.v1.pod_pb2 import Pod
 from grove.v1.priority_class_pb2 import PriorityClass
 from grove.v1.queue_pb2 import Queue
+from grove.v1.scaling_policy_pb2 import ScalingPolicy, ScalingRoleStatus
 from grove.v1.topology_pb2 import ChosenDomain
 from grove_client.watching import Resource
 from grovectl.ages import age
@@ -196,6 +197,31 @@ def event_object(event: Event) -> str:
     return f"{event.involved_object.kind.lower()}/{event.involved_object.name}"
 
 
+def policy_mode(policy: ScalingPolicy) -> str:
+    """Return the mode of a policy, and in which direction it rests."""
+    paused = policy.spec.paused
+    rests = {paused.string_value} if paused.string_value else {"both"} if paused.bool_value else set()
+    rests |= {pause.direction for pause in policy.status.pauses}
+    return f"{policy.spec.mode},paused={'+'.join(sorted(rests))}" if rests else policy.spec.mode
+
+
+def role_sizes(policy: ScalingPolicy, size: Callable[[ScalingRoleStatus], int]) -> str:
+    """Return sizes as "prefill=4,decode=6", those of all copies added up, in the order of the policy."""
+    totals: dict[str, int] = {}
+    for role in policy.status.roles:
+        totals[role.role] = totals.get(role.role, 0) + size(role)
+    order = [role.name for role in policy.spec.roles]
+    known = sorted(totals, key=lambda name: (order.index(name) if name in order else len(order), name))
+    return ",".join(f"{name}={totals[name]}" for name in known) or NONE
+
+
+def policy_reason(policy: ScalingPolicy) -> str:
+    """Return why sizes are what they are: of roles that are to change first, each reason once."""
+    roles = sorted(policy.status.roles, key=lambda role: role.desired == role.current)
+    reasons = [role.reason for role in roles if role.reason]
+    return ",".join(dict.fromkeys(reasons[:2])) or NONE
+
+
 _SET: Final[tuple[Column[PodCliqueSet], ...]] = (
     Column("REPLICAS", lambda o: count(o.spec, "replicas")),
     Column("AVAILABLE", lambda o: count(o.status, "available_replicas")),
@@ -279,6 +305,17 @@ _QUEUE: Final[tuple[Column[Queue], ...]] = (
     Column("BLOCKING", lambda o: o.spec.blocking or NONE, wide=True),
     Column("EARMARK-AFTER", lambda o: o.spec.earmark_after or NONE, wide=True),
 )
+_POLICY: Final[tuple[Column[ScalingPolicy], ...]] = (
+    Column("SET", lambda o: o.spec.pod_clique_set or NONE),
+    Column("MODE", policy_mode),
+    Column("CURRENT", lambda o: role_sizes(o, lambda role: role.current)),
+    Column("DESIRED", lambda o: role_sizes(o, lambda role: role.desired)),
+    Column("REASON", policy_reason),
+    Column("ENGINE", lambda o: o.spec.engine or NONE, wide=True),
+    Column("ROLES", lambda o: ",".join(role.name for role in o.spec.roles) or NONE, wide=True),
+    Column("GPUS-MAX", lambda o: count(o.spec.budget, "gpus") or NONE, wide=True),
+    Column("AUTOSCALER", lambda o: o.status.autoscaler or NONE, wide=True),
+)
 _EVENT: Final[tuple[Column[Event], ...]] = (
     Column("TYPE", lambda o: o.type or NONE),
     Column("REASON", lambda o: o.reason or NONE),
@@ -296,6 +333,7 @@ _COLUMNS: Final = {
     "ClusterTopologyBinding": _BINDING,
     "PriorityClass": _PRIORITY_CLASS,
     "Queue": _QUEUE,
+    "ScalingPolicy": _POLICY,
     "Event": _EVENT,
 }
 

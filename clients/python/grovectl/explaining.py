@@ -23,6 +23,8 @@ from grovectl.failures import EXIT_NOT_FOUND, Failure, usage
 from grovectl.kinds import KindInfo, single_target
 from grovectl.output import Format, now, parse_format, print_document
 from grovectl.reading import PAGE_SIZE, get_one
+from grovectl.scaling import KIND as SCALING_POLICY
+from grovectl.scaling import policy_lines
 from grovectl.session import Session, connected_command
 from grovectl.tree import GANG, PART_OF
 
@@ -40,16 +42,22 @@ _JUST_NOW: Final = frozenset({"0s", "1s", "2s"})
 @click.command()
 @click.argument("words", nargs=-1, metavar="KIND NAME | KIND/NAME", required=True)
 @click.option("-o", "--output", metavar="FORMAT", help="json, yaml or jsonpath=TEMPLATE.")
+@click.option("--copy", type=click.IntRange(0), help="With sp: only one copy of the set.")
 @connected_command
-def explain(session: Session, *, words: tuple[str, ...], output: str | None) -> None:
-    """Show why a gang waits, or why it is where it is.
+def explain(session: Session, *, words: tuple[str, ...], output: str | None, copy: int | None) -> None:
+    """Show why a gang waits or is where it is, or why a scaling policy scales as it does.
 
     KIND is pg; with pclq or po it is the gang of that clique or pod, with pcs the set's gangs that wait (all, if none
-    waits), with pcsg the gangs of its group replicas.
+    waits), with pcsg the gangs of its group replicas. With sp it is what was measured, proposed and decided.
     """
     info, name = single_target(words)
     chosen = parse_format(output)
     no_table_options(chosen)
+    if info.kind == SCALING_POLICY:
+        _explain_policy(session, name, chosen, copy)
+        return
+    if copy is not None:
+        raise usage("--copy goes with scaling policies only")
 
     async def body(grove: GroveClient) -> tuple[list[PodGangServiceExplainResponse], int]:
         names = await _gangs_of(grove, session.namespace, info, name)
@@ -69,6 +77,15 @@ def explain(session: Session, *, words: tuple[str, ...], output: str | None) -> 
         click.echo("\n".join(explanation_lines(f"podgang/{answer.name}", answer.explanation, moment)))
     if left_out:
         click.echo(f"\n{left_out} more gangs are not shown; name one: grovectl explain pg NAME")
+
+
+def _explain_policy(session: Session, name: str, chosen: Format, copy: int | None) -> None:
+    """Show what led to the last decisions about a policy."""
+    answer = session.run(lambda grove: grove.scaling_policies.explain(name, copy=copy, namespace=session.namespace))
+    if chosen.name:
+        print_document(to_object(answer), chosen)
+        return
+    click.echo("\n".join(policy_lines(name, answer, now())))
 
 
 def no_table_options(output: Format) -> None:

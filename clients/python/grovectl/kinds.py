@@ -106,6 +106,15 @@ KINDS: Final = (
     KindInfo(
         "Queue", "queues", ("q",), GROVE, is_namespaced=False, attribute="queues", verbs=("get", "apply", "delete")
     ),
+    KindInfo(
+        "ScalingPolicy",
+        "scalingpolicies",
+        ("sp",),
+        GROVE,
+        is_namespaced=True,
+        attribute="scaling_policies",
+        verbs=("get", "apply", "delete", "explain"),
+    ),
     KindInfo("Event", "events", ("ev",), CORE, is_namespaced=True, attribute="events", verbs=()),
 )
 

@@ -21,6 +21,7 @@ class Entry(NamedTuple):
 COMMANDS: Final = {
     "api-resources": Entry("about", "api_resources", "Show the kinds of resources."),
     "apply": Entry("changing", "apply", "Create or change what manifests describe."),
+    "autoscale": Entry("scaling", "autoscale", "Let scaling policies rest, or size a role by hand, for a time."),
     "completion": Entry("about", "completion", "Print the completion script of a shell."),
     "cordon": Entry("changing", "cordon", "Keep new pods off nodes."),
     "debug": Entry("debugging", "debug", "Take evidence from a server: debug dump."),
@@ -30,7 +31,9 @@ COMMANDS: Final = {
     "drain": Entry("draining", "drain", "Let pods leave nodes, a few at a time."),
     "events": Entry("describing", "events", "Show what happened."),
     "exec": Entry("executing", "execute", "Run a command beside a container."),
-    "explain": Entry("explaining", "explain", "Show why a gang waits, or why it is where it is."),
+    "explain": Entry(
+        "explaining", "explain", "Show why a gang waits or is where it is, or why a policy scales as it does."
+    ),
     "get": Entry("reading", "get", "Show resources."),
     "label": Entry("marking", "label", "Set and remove labels of simulated nodes."),
     "logs": Entry("logs", "logs", "Show what containers wrote."),

@@ -31,6 +31,7 @@ from grove.v1 import (
     pod_pb2,
     priority_class_pb2,
     queue_pb2,
+    scaling_policy_pb2,
 )
 from grove_client.calls import METHODS
 from grovectl.__main__ import main
@@ -45,6 +46,7 @@ CLASSES: dict[str, type[Message]] = {
     "ClusterTopologyBinding": cluster_topology_binding_pb2.ClusterTopologyBinding,
     "PriorityClass": priority_class_pb2.PriorityClass,
     "Queue": queue_pb2.Queue,
+    "ScalingPolicy": scaling_policy_pb2.ScalingPolicy,
     "Event": event_pb2.Event,
 }
 Fields = Any  # requests and resources of every kind pass through here; their fields are looked up by name

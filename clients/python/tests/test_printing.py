@@ -9,6 +9,7 @@ from google.protobuf import json_format
 
 from grove.v1.pod_clique_set_pb2 import PodCliqueSet
 from grove.v1.pod_gang_pb2 import PodGang
+from grove.v1.scaling_policy_pb2 import ScalingPolicySpec, ScalingSignal
 from grove_client.objects import has_unknown_fields, to_object
 from grovectl.ages import age, duration_s, human
 from grovectl.failures import Failure
@@ -106,3 +107,9 @@ def test_unknown_fields_are_noticed() -> None:
     inner = gang.spec.podgroups[0]
     inner.MergeFromString(b"\xfa\x3e\x01x")
     assert has_unknown_fields(gang)
+
+
+def test_what_a_map_holds_is_printed_whole() -> None:
+    """A map of messages, such as the signals of a scaling policy, becomes a map of objects."""
+    spec = ScalingPolicySpec(signals={"load": ScalingSignal(query="load", unit="count")})
+    assert to_object(spec) == {"signals": {"load": {"query": "load", "unit": "count"}}}

@@ -20,3 +20,11 @@ def rfc3339(epoch_s: float) -> str:
 def optional_rfc3339(epoch_s: float | None) -> str:
     """Return the same, or "" for a time that is not known."""
     return "" if epoch_s is None else rfc3339(epoch_s)
+
+
+def epoch_seconds(text: str) -> float:
+    """Return the epoch seconds of an RFC 3339 time with an offset. Raises ValueError."""
+    moment = dt.datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text} has no offset from UTC")
+    return moment.timestamp()

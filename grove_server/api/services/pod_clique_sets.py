@@ -14,7 +14,7 @@ from grove_server.api.named import change_named, check_names, keys_of, mark_dele
 from grove_server.api.pipeline import Awaited, Call, Method
 from grove_server.api.reading import DEFAULT_NAMESPACE, Reading, Requests
 from grove_server.api.reasons import being_deleted, invalid_request
-from grove_server.api.scaling import read_scale_request, scale_response
+from grove_server.api.scaling import demand_expected, read_scale_request, scale_response
 from grove_server.api.services.rollouts import Rollouts
 from grove_server.api.set_sizes import pod_count
 from grove_server.resources.meta import Key, Kind
@@ -103,6 +103,7 @@ class PodCliqueSetService:
         def decide(target: PodCliqueSet) -> PodCliqueSet | None:
             if target.metadata.deleted_at is not None:
                 raise being_deleted(_KIND.value, namespace, target.metadata.name)
+            demand_expected(request, target)
             uid = target.metadata.uid
             count = pod_count(store.read(), target, backend.scales.of_set(uid), key, replicas)
             context = backend.changes.context(namespace)

@@ -10,7 +10,7 @@ from grove_server.api.named import change_named
 from grove_server.api.pipeline import Awaited, Call, Method
 from grove_server.api.reading import DEFAULT_NAMESPACE, Reading, Requests
 from grove_server.api.reasons import being_deleted
-from grove_server.api.scaling import live_set, read_scale_request, scale_response
+from grove_server.api.scaling import demand_expected, live_set, read_scale_request, scale_response
 from grove_server.resources.meta import Key, Kind
 from grove_server.resources.workload import PodClique, PodCliqueScalingGroup
 
@@ -47,6 +47,7 @@ class PodCliqueService:
         def decide(target: PodClique) -> PodClique | None:
             if target.metadata.deleted_at is not None:
                 raise being_deleted(target.kind.value, namespace, target.metadata.name)
+            demand_expected(request, target)
             live = live_set(store.read(), backend.scales, target, replicas)
             admitted = admit_scale_of_clique(
                 target, replicas, backend.changes.context(namespace), owner=owner, live=live
@@ -96,6 +97,7 @@ class PodCliqueScalingGroupService:
         def decide(target: PodCliqueScalingGroup) -> PodCliqueScalingGroup | None:
             if target.metadata.deleted_at is not None:
                 raise being_deleted(target.kind.value, namespace, target.metadata.name)
+            demand_expected(request, target)
             live = live_set(store.read(), backend.scales, target, replicas)
             admitted = admit_scale_of_group(
                 target, replicas, backend.changes.context(namespace), owner=owner, live=live

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from grove.v1 import queue_pb2 as pb
 from grove_server.api.reading import Requests
-from grove_server.api.services.cluster_scoped import ClusterScopedService, Messages
+from grove_server.api.services.owned import Messages, OwnedService
 from grove_server.resources.meta import Kind
 
 
-class QueueService(ClusterScopedService):
+class QueueService(OwnedService):
     """Queues: Apply, Create, Get, List, Update, Delete, Watch."""
 
     name = "grove.v1.QueueService"

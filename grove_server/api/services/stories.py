@@ -25,6 +25,7 @@ _TOLD: Final = (
     Kind.CLUSTER_TOPOLOGY_BINDING,
     Kind.PRIORITY_CLASS,
     Kind.QUEUE,
+    Kind.SCALING_POLICY,
 )
 
 

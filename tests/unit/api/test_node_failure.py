@@ -11,9 +11,10 @@ import pytest
 from grove.v1 import node_pb2 as pb
 from grove_server.api.backend import Backend, ServerFacts
 from grove_server.api.changes import Changes
+from grove_server.api.forwarding import Forwarder
 from grove_server.api.pages import Listings
 from grove_server.api.pipeline import Call
-from grove_server.api.ports import ChroniclePort, LoadsPort, OrdersPort, PlacementPort, RoutersPort
+from grove_server.api.ports import AutoscalersPort, ChroniclePort, LoadsPort, OrdersPort, PlacementPort, RoutersPort
 from grove_server.api.reading import Shared
 from grove_server.api.reasons import ApiError, Reason
 from grove_server.api.services.nodes import NodeService
@@ -51,6 +52,8 @@ def service(store: SqliteStore, runtime: str = "fake") -> NodeService:
             loads=cast("LoadsPort", None),
             orders=cast("OrdersPort", None),
             chronicle=cast("ChroniclePort", None),
+            autoscalers=cast("AutoscalersPort", None),
+            forwarder=cast("Forwarder", None),
             containers=NoContainers(runtime),
             now=lambda: NOW,
             facts=ServerFacts(version="1", commit="c", store="sqlite", runtime=runtime, started_at=NOW),

@@ -13,6 +13,7 @@ import yaml
 from grove_server.admission.admit import admit_pod_clique_set
 from grove_server.admission.context import AdmissionContext
 from grove_server.admission.findings import Admitted
+from grove_server.admission.scaling_policy import admit_scaling_policy, read_scaling_policy
 from grove_server.resources.manifest import PodCliqueSetTemplate
 from grove_server.resources.schema import parse_pod_clique_set
 from grove_server.resources.workload import PodCliqueSet
@@ -21,6 +22,8 @@ from grove_server.runtime.cluster_file import default_cluster_text, parse_cluste
 ROOT: Final = Path(__file__).parents[3]
 EXAMPLES: Final = ROOT / "examples"
 WORKLOADS: Final = ROOT / "tests" / "conformance" / "workloads"
+# A policy belongs to the set of the file beside it.
+POLICIES: Final = sorted(EXAMPLES.rglob("*-policy.yaml"))
 CLUSTERS: Final = {
     EXAMPLES / "clusters" / "one-pod-per-node.yaml": 28,
     EXAMPLES / "clusters" / "10k-nodes.yaml": 10_240,
@@ -97,8 +100,8 @@ def gpu_count(pod_spec: Any) -> int:  # noqa: ANN401 -- a Kubernetes PodSpec
 
 def test_the_table_names_every_example() -> None:
     """No file is missing from the table, and no row lacks its file."""
-    files = {str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*.yaml") if path.parent.name != "clusters"}
-    assert set(TABLE) == files
+    files = {path for path in EXAMPLES.rglob("*.yaml") if path.parent.name != "clusters"} - set(POLICIES)
+    assert set(TABLE) == {str(path.relative_to(EXAMPLES)) for path in files}
 
 
 @pytest.mark.parametrize("name", sorted(TABLE))
@@ -112,6 +115,18 @@ def test_an_example_is_what_the_table_says(name: str) -> None:
     if gpus is not None:
         template = admitted.resource.spec.template
         assert sum(sizes[clique.name] * gpu_count(clique.spec.pod_spec) for clique in template.cliques) == gpus
+
+
+@pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
+def test_a_policy_fits_its_set(path: Path) -> None:
+    """A policy is admitted beside its set without a warning, and only recommends."""
+    owner = admit(path.with_name(path.name.replace("-policy", "")), default_cluster_text()).resource
+    sets = {f"{owner.metadata.namespace}/{owner.metadata.name}": owner.spec}
+    context = AdmissionContext(now=1.0, uid="uid", sets=sets)
+    read = read_scaling_policy(orjson.dumps(yaml.safe_load(path.read_text())), context)
+    admitted = admit_scaling_policy(read, None, context)
+    assert admitted.warnings == ()
+    assert admitted.resource.spec.mode == "recommend"
 
 
 @pytest.mark.parametrize("name", sorted(WORKLOAD_PODS))

@@ -99,7 +99,8 @@ class PodCliqueServiceServicer:
     def Scale(self, request, context):
         """Sets the number of pods and records who did. Answers after the change is durable.
         Codes: NOT_FOUND, INVALID_ARGUMENT (no number, below 0, between 0 and minAvailable, above the
-        limits), FAILED_PRECONDITION (being deleted, or not a target of scaling).
+        limits), FAILED_PRECONDITION (being deleted, or not a target of scaling),
+        ABORTED (the size is neither `expectedReplicas` nor the new one).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

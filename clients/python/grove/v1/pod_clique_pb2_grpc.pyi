@@ -59,7 +59,8 @@ class PodCliqueServiceStub:
     Scale: _grpc.UnaryUnaryMultiCallable[_pod_clique_pb2.PodCliqueServiceScaleRequest, _pod_clique_pb2.PodCliqueServiceScaleResponse]
     """Sets the number of pods and records who did. Answers after the change is durable.
     Codes: NOT_FOUND, INVALID_ARGUMENT (no number, below 0, between 0 and minAvailable, above the
-    limits), FAILED_PRECONDITION (being deleted, or not a target of scaling).
+    limits), FAILED_PRECONDITION (being deleted, or not a target of scaling),
+    ABORTED (the size is neither `expectedReplicas` nor the new one).
     """
 
 @_typing.type_check_only
@@ -93,7 +94,8 @@ class PodCliqueServiceAsyncStub(PodCliqueServiceStub):
     Scale: _aio.UnaryUnaryMultiCallable[_pod_clique_pb2.PodCliqueServiceScaleRequest, _pod_clique_pb2.PodCliqueServiceScaleResponse]  # type: ignore[assignment]
     """Sets the number of pods and records who did. Answers after the change is durable.
     Codes: NOT_FOUND, INVALID_ARGUMENT (no number, below 0, between 0 and minAvailable, above the
-    limits), FAILED_PRECONDITION (being deleted, or not a target of scaling).
+    limits), FAILED_PRECONDITION (being deleted, or not a target of scaling),
+    ABORTED (the size is neither `expectedReplicas` nor the new one).
     """
 
 class PodCliqueServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -148,7 +150,8 @@ class PodCliqueServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_pod_clique_pb2.PodCliqueServiceScaleResponse, _abc.Awaitable[_pod_clique_pb2.PodCliqueServiceScaleResponse]]:
         """Sets the number of pods and records who did. Answers after the change is durable.
         Codes: NOT_FOUND, INVALID_ARGUMENT (no number, below 0, between 0 and minAvailable, above the
-        limits), FAILED_PRECONDITION (being deleted, or not a target of scaling).
+        limits), FAILED_PRECONDITION (being deleted, or not a target of scaling),
+        ABORTED (the size is neither `expectedReplicas` nor the new one).
         """
 
 def add_PodCliqueServiceServicer_to_server(servicer: PodCliqueServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

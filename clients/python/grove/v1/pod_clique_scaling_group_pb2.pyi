@@ -459,6 +459,7 @@ class PodCliqueScalingGroupServiceScaleRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
     REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    EXPECTED_REPLICAS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Namespace; empty means "default"."""
     name: _builtins.str
@@ -467,6 +468,8 @@ class PodCliqueScalingGroupServiceScaleRequest(_message.Message):
     """The new size; required, 0 included."""
     requested_by: _builtins.str
     """Who asks: "user" (also when empty) or "autoscaler". Becomes the owner of the scale."""
+    expected_replicas: _builtins.int
+    """Precondition: the size now; absent means none. A call that finds the new size already there succeeds."""
     def __init__(
         self,
         *,
@@ -474,13 +477,19 @@ class PodCliqueScalingGroupServiceScaleRequest(_message.Message):
         name: _builtins.str = ...,
         replicas: _builtins.int | None = ...,
         requested_by: _builtins.str = ...,
+        expected_replicas: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "replicas", b"replicas"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_replicas", b"_expected_replicas", "_replicas", b"_replicas", "expected_replicas", b"expected_replicas", "replicas", b"replicas"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "name", b"name", "namespace", b"namespace", "replicas", b"replicas", "requested_by", b"requested_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_replicas", b"_expected_replicas", "_replicas", b"_replicas", "expected_replicas", b"expected_replicas", "name", b"name", "namespace", b"namespace", "replicas", b"replicas", "requested_by", b"requested_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__expected_replicas: _TypeAlias = _typing.Literal["expected_replicas"]  # noqa: Y015
+    _WhichOneofArgType__expected_replicas: _TypeAlias = _typing.Literal["_expected_replicas", b"_expected_replicas"]  # noqa: Y015
     _WhichOneofReturnType__replicas: _TypeAlias = _typing.Literal["replicas"]  # noqa: Y015
     _WhichOneofArgType__replicas: _TypeAlias = _typing.Literal["_replicas", b"_replicas"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_replicas) -> _WhichOneofReturnType__expected_replicas | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__replicas) -> _WhichOneofReturnType__replicas | None: ...
 
 Global___PodCliqueScalingGroupServiceScaleRequest: _TypeAlias = PodCliqueScalingGroupServiceScaleRequest  # noqa: Y015

@@ -59,7 +59,8 @@ class PodCliqueScalingGroupServiceStub:
     Scale: _grpc.UnaryUnaryMultiCallable[_pod_clique_scaling_group_pb2.PodCliqueScalingGroupServiceScaleRequest, _pod_clique_scaling_group_pb2.PodCliqueScalingGroupServiceScaleResponse]
     """Sets the number of group replicas and records who did. Answers after the change is durable.
     Codes: NOT_FOUND, INVALID_ARGUMENT (no number, below 0, between 0 and minAvailable, above the
-    limits), FAILED_PRECONDITION (being deleted, or not a target of scaling).
+    limits), FAILED_PRECONDITION (being deleted, or not a target of scaling),
+    ABORTED (the size is neither `expectedReplicas` nor the new one).
     """
 
 @_typing.type_check_only
@@ -93,7 +94,8 @@ class PodCliqueScalingGroupServiceAsyncStub(PodCliqueScalingGroupServiceStub):
     Scale: _aio.UnaryUnaryMultiCallable[_pod_clique_scaling_group_pb2.PodCliqueScalingGroupServiceScaleRequest, _pod_clique_scaling_group_pb2.PodCliqueScalingGroupServiceScaleResponse]  # type: ignore[assignment]
     """Sets the number of group replicas and records who did. Answers after the change is durable.
     Codes: NOT_FOUND, INVALID_ARGUMENT (no number, below 0, between 0 and minAvailable, above the
-    limits), FAILED_PRECONDITION (being deleted, or not a target of scaling).
+    limits), FAILED_PRECONDITION (being deleted, or not a target of scaling),
+    ABORTED (the size is neither `expectedReplicas` nor the new one).
     """
 
 class PodCliqueScalingGroupServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -148,7 +150,8 @@ class PodCliqueScalingGroupServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_pod_clique_scaling_group_pb2.PodCliqueScalingGroupServiceScaleResponse, _abc.Awaitable[_pod_clique_scaling_group_pb2.PodCliqueScalingGroupServiceScaleResponse]]:
         """Sets the number of group replicas and records who did. Answers after the change is durable.
         Codes: NOT_FOUND, INVALID_ARGUMENT (no number, below 0, between 0 and minAvailable, above the
-        limits), FAILED_PRECONDITION (being deleted, or not a target of scaling).
+        limits), FAILED_PRECONDITION (being deleted, or not a target of scaling),
+        ABORTED (the size is neither `expectedReplicas` nor the new one).
         """
 
 def add_PodCliqueScalingGroupServiceServicer_to_server(servicer: PodCliqueScalingGroupServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

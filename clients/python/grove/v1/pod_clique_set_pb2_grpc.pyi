@@ -81,7 +81,8 @@ class PodCliqueSetServiceStub:
     Scale: _grpc.UnaryUnaryMultiCallable[_pod_clique_set_pb2.PodCliqueSetServiceScaleRequest, _pod_clique_set_pb2.PodCliqueSetServiceScaleResponse]
     """Sets the number of copies and records who did. Answers after the change is durable.
     Codes: NOT_FOUND, INVALID_ARGUMENT (no number, below 0, between 0 and minAvailable, above the
-    limits), FAILED_PRECONDITION (being deleted, or not a target of scaling).
+    limits), FAILED_PRECONDITION (being deleted, or not a target of scaling),
+    ABORTED (the size is neither `expectedReplicas` nor the new one).
     """
     PauseRollout: _grpc.UnaryUnaryMultiCallable[_pod_clique_set_pb2.PodCliqueSetServicePauseRolloutRequest, _pod_clique_set_pb2.PodCliqueSetServicePauseRolloutResponse]
     """Lets updates rest: nothing is replaced until ResumeRollout. New copies begin with the current
@@ -158,7 +159,8 @@ class PodCliqueSetServiceAsyncStub(PodCliqueSetServiceStub):
     Scale: _aio.UnaryUnaryMultiCallable[_pod_clique_set_pb2.PodCliqueSetServiceScaleRequest, _pod_clique_set_pb2.PodCliqueSetServiceScaleResponse]  # type: ignore[assignment]
     """Sets the number of copies and records who did. Answers after the change is durable.
     Codes: NOT_FOUND, INVALID_ARGUMENT (no number, below 0, between 0 and minAvailable, above the
-    limits), FAILED_PRECONDITION (being deleted, or not a target of scaling).
+    limits), FAILED_PRECONDITION (being deleted, or not a target of scaling),
+    ABORTED (the size is neither `expectedReplicas` nor the new one).
     """
     PauseRollout: _aio.UnaryUnaryMultiCallable[_pod_clique_set_pb2.PodCliqueSetServicePauseRolloutRequest, _pod_clique_set_pb2.PodCliqueSetServicePauseRolloutResponse]  # type: ignore[assignment]
     """Lets updates rest: nothing is replaced until ResumeRollout. New copies begin with the current
@@ -280,7 +282,8 @@ class PodCliqueSetServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_pod_clique_set_pb2.PodCliqueSetServiceScaleResponse, _abc.Awaitable[_pod_clique_set_pb2.PodCliqueSetServiceScaleResponse]]:
         """Sets the number of copies and records who did. Answers after the change is durable.
         Codes: NOT_FOUND, INVALID_ARGUMENT (no number, below 0, between 0 and minAvailable, above the
-        limits), FAILED_PRECONDITION (being deleted, or not a target of scaling).
+        limits), FAILED_PRECONDITION (being deleted, or not a target of scaling),
+        ABORTED (the size is neither `expectedReplicas` nor the new one).
         """
 
     @_abc_1.abstractmethod

@@ -1,4 +1,4 @@
-"""The service of a kind that people write and that belongs to the cluster: the same for each such kind.
+"""The service of a kind that people write and that goes at once when it is deleted: the same for each such kind.
 
 All of them number the fields of their messages alike (a test compares them with the descriptors): the resource is 1 in
 every request, and what was done and the warnings follow it in the answers.
@@ -17,10 +17,10 @@ from grove_server.api.conversions.requests import manifest_of, refuse_unknown_fi
 from grove_server.api.conversions.wire import nested, text
 from grove_server.api.named import change_named, check_names, keys_of
 from grove_server.api.pipeline import Awaited, Call, Method
-from grove_server.api.reading import Reading, Requests
+from grove_server.api.reading import DEFAULT_NAMESPACE, Reading, Requests
 from grove_server.api.reasons import invalid_request
 from grove_server.api.removal import removal
-from grove_server.resources.meta import Kind
+from grove_server.resources.meta import CLUSTER_SCOPED, Kind
 from grove_server.resources.violations import Reason as FieldReason
 
 RESOURCE_FIELD: Final = 1
@@ -40,7 +40,7 @@ class Messages:
     reading: Requests
 
 
-class ClusterScopedService:
+class OwnedService:
     """Apply, Create, Get, List, Update, Delete, Watch of one kind; a subclass says which."""
 
     name: str
@@ -52,6 +52,7 @@ class ClusterScopedService:
         self._reading = Reading(backend.shared, self.kind, self.messages.reading)
         field = self.messages.apply.DESCRIPTOR.fields_by_number[RESOURCE_FIELD]
         self._field, self._json_field = field.name, field.json_name
+        self._default_namespace = "" if self.kind in CLUSTER_SCOPED else DEFAULT_NAMESPACE
 
     def methods(self) -> dict[str, Method]:
         """Return all methods."""
@@ -90,7 +91,8 @@ class ClusterScopedService:
         check_names(request.names)
         if request.resource_version and len(request.names) > 1:
             raise invalid_request("resourceVersion", "only with a single name", reason=FieldReason.FORBIDDEN)
-        store, keys = self._backend.shared.store, keys_of(self.kind, "", request.names)
+        namespace = (request.namespace or self._default_namespace) if self._default_namespace else ""
+        store, keys = self._backend.shared.store, keys_of(self.kind, namespace, request.names)
         await change_named(
             store,
             keys,
@@ -106,11 +108,13 @@ class ClusterScopedService:
         if not request.HasField(self._field):
             raise invalid_request(self._json_field, "is required", reason=FieldReason.REQUIRED)
         changes = self._backend.changes
-        manifest = changes.read(self.kind, manifest_of(getattr(request, self._field), self.kind))
+        manifest = changes.read(
+            self.kind, manifest_of(getattr(request, self._field), self.kind), self._default_namespace
+        )
         (result,) = await changes.apply(
             [Wanted(manifest=manifest, uid=changes.new_uid())],
             mode=mode,
-            default_namespace="",
+            default_namespace=self._default_namespace,
             dry_run=request.validate_only,
         )
         return result

@@ -1,0 +1,1 @@
+"""The autoscaler: sets the size of each role of a set from what was measured, over the server's public API."""

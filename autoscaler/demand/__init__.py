@@ -1,0 +1,1 @@
+"""What will be asked of a role when a replica that is started now can serve."""

@@ -1,0 +1,1 @@
+"""What is measured: Prometheus, the pods' own pages, and routers. Unknown is never zero."""
