@@ -32,7 +32,7 @@ from grove_server.resources.workload import (
 )
 from grove_server.runtime.fake import FakeRuntime
 from grove_server.store.engine import EmbeddedStore
-from grove_server.store.interface import Applied, Delete, Listener, Put
+from grove_server.store.interface import Applied, Delete, Listener, Outcome, Put
 from grove_server.store.journal import Commit, JournalEvents, Loaded
 from grove_server.store.sqlite.writer import SqliteJournal
 from tests.lifecycle_cases import DOMAINS, Json, admitted, deleted
@@ -248,8 +248,12 @@ class Plane:
         await self.put(_deleted(self.one(PodCliqueSet, name), self.clock.now()))
 
     async def scale_clique(self, name: str, replicas: int) -> None:
-        """Scale a clique as the scale call does."""
-        await self.put(replace(self.one(PodClique, name), replicas=replicas, scale_owner=ScaleOwner.USER))
+        """Scale a clique as the scale call does: on the row that it saw, and anew if that has changed meanwhile."""
+        outcome: Outcome | None = None
+        while not isinstance(outcome, Applied):
+            seen = self.one(PodClique, name)
+            scaled = replace(seen, replicas=replicas, scale_owner=ScaleOwner.USER)
+            (outcome,) = await self.store.commit([Put(scaled, seen.resource_version)], cause="test")
 
     async def scale_group(self, name: str, replicas: int) -> None:
         """Scale a group as the scale call does."""

@@ -395,7 +395,6 @@ def test_watch_prints_changes(server: SmallServer, grovectl: Grovectl) -> None:
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        pytest.param("no", "nodes come and go with the cluster", id="node"),
         pytest.param("pclq", "it goes with its podcliqueset", id="clique"),
         pytest.param("ev", "events go by themselves", id="event"),
     ],
