@@ -68,6 +68,7 @@ class Session(NamedTuple):
         credentials = self._credentials()
 
         async def connected() -> T:
+            _heed_interrupts()
             async with connect(self.server, credentials=credentials, insecure=self.insecure) as grove:
                 return await body(grove)
 
@@ -75,7 +76,7 @@ class Session(NamedTuple):
             return asyncio.run(connected())
         except GroveError as error:
             raise failure_of(error, self.server) from None
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, asyncio.CancelledError):
             raise Failure((), EXIT_INTERRUPTED) from None
 
     def _credentials(self) -> grpc.ChannelCredentials | None:
@@ -90,6 +91,31 @@ class Session(NamedTuple):
 
         _check_certificates(self.tls_ca, self.tls_cert, self.tls_key)
         return grpc.ssl_channel_credentials(_pem(self.tls_ca), _pem(self.tls_key), _pem(self.tls_cert))
+
+
+def _heed_interrupts() -> None:
+    """Let Ctrl-C cancel the running task, and a second one end it wherever it is.
+
+    asyncio.run would do the same, but its handler does not wake the loop: a signal that comes between the last check
+    for signals and the loop's wait is noticed when something else happens, and where one follows, nothing may.
+    """
+    import asyncio
+    import signal
+    import threading
+
+    task = asyncio.current_task()
+    if task is None or threading.current_thread() is not threading.main_thread():
+        return
+    interrupts = 0
+
+    def interrupted() -> None:
+        nonlocal interrupts
+        interrupts += 1
+        if interrupts > 1:
+            raise KeyboardInterrupt
+        task.cancel()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupted)
 
 
 def connected_command(function: Command) -> Command:
