@@ -43,8 +43,9 @@ class Running:
 
 @asynccontextmanager
 async def running(box: Box, *arguments: str, stdin: Any = asyncio.subprocess.DEVNULL) -> AsyncIterator[Running]:  # noqa: ANN401 -- what a subprocess takes
-    """Run grovectl for the length of a block."""
+    """Run grovectl for the length of a block, as in a terminal: what a script starts behind it ignores Ctrl-C."""
     process = await asyncio.create_subprocess_exec(
+        *("env", "--default-signal=INT"),
         *GROVECTL,
         *("--server", box.server.address, "-n", box.namespace),
         *arguments,

@@ -106,6 +106,9 @@ def _heed_interrupts() -> None:
     task = asyncio.current_task()
     if task is None or threading.current_thread() is not threading.main_thread():
         return
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Begun in the background by a script: then Ctrl-C is meant for others.
+        return
     interrupts = 0
 
     def interrupted() -> None:
