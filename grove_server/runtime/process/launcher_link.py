@@ -248,9 +248,11 @@ class LauncherLink:
             async with asyncio.timeout(STOP_WAIT_MAX_S):
                 await gone.wait()
         except TimeoutError:
+            pass
+        finally:
+            # Also when we are cancelled: a program that waits for its lock hears nothing of our end.
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        finally:
             self._loop.remove_reader(descriptor)
             os.close(descriptor)
             # Ended, or killed just now: this takes no time to speak of.

@@ -100,6 +100,7 @@ class Launcher:
         self._launches = asyncio.Semaphore(LAUNCHES_MAX)
         self._collected = asyncio.Semaphore(EXECS_MAX)
         self._failed_starts = 0
+        self._is_reopening = False
         self._tidying: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -360,17 +361,22 @@ class Launcher:
         self._link = link
         await link.open()
         self._failed_starts = 0
-        self._is_open.set()
+        # It may have ended again before we come to hear that it runs.
+        if link.is_open:
+            self._is_open.set()
 
     def _on_gone(self) -> None:
         """See to a launcher program that ended by itself: containers go on, a new one is started."""
         self._is_open.clear()
         if not self._is_stopping:
             _log.warning("launcher_ended", pid=self.pid)
-            self._spawn(self._reopen())
+            if not self._is_reopening:
+                # One at a time: of two programs the second would wait for the first one's lock.
+                self._is_reopening = True
+                self._spawn(self._reopen())
 
     async def _reopen(self) -> None:
-        while True:
+        while not self._is_open.is_set():
             link, self._link = self._link, None
             if link is not None:
                 await link.close()
@@ -382,7 +388,7 @@ class Launcher:
                 _log.warning("launcher_not_started", error=error.message)
             else:
                 _log.info("launcher_started", pid=self.pid)
-                return
+        self._is_reopening = False
 
     def _on_answer(self, header: Header) -> None:
         if "run" in header:
