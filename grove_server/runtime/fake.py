@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
@@ -28,6 +27,7 @@ from grove_server.resources.meta import Key, Kind, key_of
 from grove_server.resources.workload import Pod
 from grove_server.runtime.addresses import PodAddresses
 from grove_server.runtime.behaviour import PREFIX, Behaviour, read_behaviour
+from grove_server.runtime.due_times import DueTimes
 from grove_server.runtime.interface import Clock, PodsOnExit, RuntimeHealth
 from grove_server.runtime.schedule import NEVER, advance
 from grove_server.store.errors import StoreUnavailableError
@@ -41,8 +41,6 @@ _LOOKS_PER_SLICE: Final = 64
 _LOST_RACE_RETRY_S: Final = 0.05
 # How long to leave a store alone that refuses writes.
 _RETRY_S: Final = 1.0
-# Outdated entries the heap of due times may hold before it is made anew.
-_DUE_SLACK: Final = 1024
 # Behaviours are kept per template; past this many the cache starts anew.
 _BEHAVIOURS_MAX: Final = 10_000
 
@@ -82,8 +80,7 @@ class FakeRuntime:
         self._note = note
         self._breathe = breathe
         self._marked: dict[Key, None] = {}
-        self._due: list[tuple[float, Key]] = []
-        self._due_at: dict[Key, float] = {}
+        self._due = DueTimes()
         self._node_of: dict[Key, str] = {}
         self._pods_on: dict[str, dict[Key, None]] = {}
         self._addresses = PodAddresses()
@@ -157,14 +154,14 @@ class FakeRuntime:
         del pods[key]
         if not pods:
             del self._pods_on[node]
-        self._due_at.pop(key, None)
+        self._due.drop(key)
         self._marked.pop(key, None)
         self._addresses.release(key)
 
     async def _adopt(self) -> None:
         """Read everything anew: addresses in use first, before any is given out."""
         self._marked = {}
-        self._due, self._due_at = [], {}
+        self._due = DueTimes()
         self._node_of, self._pods_on = {}, {}
         self._addresses = PodAddresses()
         keys = [key_of(pod) for pod in self._store.read().list(Pod) if pod.node]
@@ -203,11 +200,7 @@ class FakeRuntime:
     async def _tick(self) -> None:
         now = self._clock.now()
         self._wake.clear()
-        while self._due and self._due[0][0] <= now:
-            due_at, key = heapq.heappop(self._due)
-            if self._due_at.get(key) == due_at:
-                del self._due_at[key]
-                self._marked[key] = None
+        self._marked.update(dict.fromkeys(self._due.take(now)))
         work, self._marked = list(self._marked), {}
         commits: list[asyncio.Future[tuple[Outcome, ...]]] = []
         for start in range(0, len(work), _LOOKS_PER_SLICE):
@@ -243,31 +236,23 @@ class FakeRuntime:
             elif step.is_gone:
                 changes.append(Delete(key, pod.resource_version))
             elif step.due_at != NEVER:
-                self._look_again(key, step.due_at)
+                self._due.set(key, step.due_at)
         return changes
-
-    def _look_again(self, key: Key, due_at: float) -> None:
-        if self._due_at.get(key) != due_at:
-            self._due_at[key] = due_at
-            heapq.heappush(self._due, (due_at, key))
-        if len(self._due) > 2 * len(self._due_at) + _DUE_SLACK:
-            # Entries of pods that are gone, or due at another time by now, would otherwise stay until they are due.
-            self._due = [(at, pod) for pod, at in self._due_at.items()]
-            heapq.heapify(self._due)
 
     def _settle(self, outcomes: Sequence[Outcome], now: float) -> None:
         for outcome in outcomes:
             if not isinstance(outcome, Applied) and outcome.key in self._node_of:
-                self._look_again(outcome.key, now + _LOST_RACE_RETRY_S)
+                self._due.set(outcome.key, now + _LOST_RACE_RETRY_S)
 
     async def _rest(self) -> None:
         """Wait until something changes or is due."""
         if self._marked:
             return
-        if not self._due:
+        first_at = self._due.first_at
+        if first_at is None:
             await self._wake.wait()
             return
-        alarm = asyncio.create_task(self._clock.sleep_until(self._due[0][0]), name="fake-runtime-alarm")
+        alarm = asyncio.create_task(self._clock.sleep_until(first_at), name="fake-runtime-alarm")
         # NB: an alarm that was cancelled must not wake the next rest, or the loop would turn for ever.
         alarm.add_done_callback(lambda rung: None if rung.cancelled() else self._wake.set())
         try:

@@ -51,9 +51,9 @@ def differences(server: SimServer, books: Books) -> Iterator[str]:
     if not server.is_quiet:
         yield f"not quiet: {server.plane.problems()} {server.store.health()} {server.runtime.health()}"
         return
-    if server.runtime._due_at:
+    if server.runtime._due:
         # A pod that serves may be about to crash, as its annotations ask.
-        yield f"the runtime has plans for {len(server.runtime._due_at)} pods"
+        yield f"the runtime has plans for {len(server.runtime._due)} pods"
         return
     due_s = min(server.plane.workload.book.queue._wake_at.values(), default=math.inf)
     if due_s < server.loop.time() + PLANS_S:
@@ -279,7 +279,7 @@ def leftovers(server: SimServer) -> Iterator[str]:
         "workload timers": len(workload.book.queue._wake_at),
         "workload changes": workload._changes_in_flight,
         "runtime pods": len(runtime._node_of),
-        "runtime dues": len(runtime._due_at),
+        "runtime dues": len(runtime._due),
         "runtime nodes": len(runtime._pods_on),
     }
     yield from (f"{what}: {count}" for what, count in memory.items() if count)
