@@ -1,26 +1,34 @@
-"""A copy of an immutable value with some fields changed: `dataclasses.replace`, about four times faster.
+"""A copy of an immutable value with some fields changed: `dataclasses.replace`, more than twice as fast.
 
 Pure. Passes and decisions make some dozens of changed copies for each copy of a set, and the standard function looks up
-each field by name and runs ``__init__`` for it. Here the slots are copied one by one, in code that is written once for
-each class, as the dataclasses of the standard library and of attrs are: what stands in the slots was right when the
-original was made. Classes that are no frozen dataclasses with slots, or that look at themselves when they are made, are
-left to the standard function. Type checkers see the standard function, so they check the names and types of the fields.
+each field by name and runs ``__init__`` for it. Here the slots are copied one by one: what stands in them was right
+when the original was made. Classes that are no frozen dataclasses with slots, or that look at themselves when they are
+made, are left to the standard function. Type checkers see the standard function, so they check the names and types of
+the fields.
+
+Code written for each class (as dataclasses do it for ``__init__``) would take a quarter less again, 2.1 µs in place of
+2.9 for a pod; it is not worth running text.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
+# Of a single name, attrgetter returns its value and no tuple; and there is nothing to copy beside what changes.
+_FIELDS_MIN: Final = 2
+
 
 class Copier(NamedTuple):
-    """How to copy the values of one class: all at once, then field by field what is to be different."""
+    """How to copy the values of one class: what reads all slots, and what sets each, in the same order."""
 
-    copy: Callable[[Any], Any]
+    read: Callable[[Any], tuple[object, ...]]
     setters: Mapping[str, Callable[[Any, object], None]]
+    in_order: tuple[Callable[[Any, object], None], ...]
 
 
 def copier_of(cls: type) -> Copier | None:
@@ -31,21 +39,9 @@ def copier_of(cls: type) -> Copier | None:
     if not is_plain or not all(type(slot).__name__ == "member_descriptor" for slot in slots.values()):
         return None
     setters = {name: slot.__set__ for name, slot in slots.items() if slot is not None}
-    names = {f"set_{name}": setter for name, setter in setters.items()}
-    lines = [f"        set_{name}(made, value.{name})" for name in setters]
-    source = "\n".join(
-        [
-            f"def bind(new, cls, {', '.join(names)}):",
-            "    def copy(value):",
-            "        made = new(cls)",
-            *lines,
-            "        return made",
-            "    return copy",
-        ]
-    )
-    written: dict[str, Any] = {}
-    exec(source, {}, written)  # noqa: S102 -- the names of our own classes' fields and nothing else
-    return Copier(written["bind"](object.__new__, cls, **names), setters)
+    if len(setters) < _FIELDS_MIN:
+        return None
+    return Copier(attrgetter(*setters), setters, tuple(setters.values()))
 
 
 _COPIERS: Final[dict[type, Copier | None]] = {}
@@ -60,14 +56,15 @@ def _replace(value: T, /, **changes: object) -> T:
         copier = _COPIERS[cls] = copier_of(cls)
     if copier is None:
         return dataclasses.replace(value, **changes)  # type: ignore[type-var]  # said to be a dataclass by the caller
-    made = copier.copy(value)
+    made = object.__new__(cls)
+    for setter, kept in zip(copier.in_order, copier.read(value), strict=True):
+        setter(made, kept)
     for name, changed in changes.items():
-        setter = copier.setters.get(name)
-        if setter is None:
+        if name not in copier.setters:
             message = f"{cls.__name__} has no field {name!r}"
             raise TypeError(message)
-        setter(made, changed)
-    return made  # type: ignore[no-any-return]  # written code has no types
+        copier.setters[name](made, changed)
+    return made
 
 
 if TYPE_CHECKING:

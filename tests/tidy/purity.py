@@ -3,8 +3,7 @@
 The import contracts keep whole modules out; this looks for what comes in through allowed ones (`datetime.now`,
 `numpy.random`), for builtins that print, read or depend on the process (`hash` of a string differs from run to run),
 and for iteration over sets, whose order differs from run to run. A loop over a set whose order cannot matter says so:
-`# unordered -- reason` on its line. Code may be written and run where the line says what it is made of:
-`# noqa: S102 -- reason`.
+`# unordered -- reason` on its line.
 
 Not found here: a set that arrives through an argument or an attribute. Property tests for determinism see those.
 """
@@ -62,11 +61,8 @@ def impurities(module: Module) -> list[str]:
 
 def _calls(module: Module, tree: ast.Module) -> Iterator[str]:
     aliases = _aliases(tree)
-    written = {line for line, comment in module.comments() if comment.startswith("# noqa: S102 -- ")}
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and node.id in BANNED_BUILTINS and isinstance(node.ctx, ast.Load):
-            if node.id == "exec" and node.lineno in written:
-                continue
             yield module.finding(node.lineno, f"uses {node.id}()")
         elif isinstance(node, ast.Attribute | ast.Name):
             name = _dotted(node, aliases)
