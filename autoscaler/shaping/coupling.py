@@ -2,19 +2,23 @@
 
 Both are sized for the same forecast, so their wishes are in proportion. What can part them is a rate, a bound, a pause,
 a missing place or the budget on one side. The guard keeps the growth of one role within the band around the proportion
-of the wishes; it never shrinks anything.
+of the wishes; it never shrinks anything. A size that somebody gave by hand is not held back, but what it is ahead by is
+said.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Final
 
 from autoscaler.decision import Reason
 from autoscaler.policy import Policy
 from autoscaler.shaping.draft import Draft
 from autoscaler.shaping.moves import lost_replicas
 from grove_server.resources.scaling_policy import DECODE, PREFILL
+
+_AHEAD: Final = "; ahead of "
 
 
 def pair_of(drafts: Sequence[Draft]) -> tuple[Draft, Draft] | None:
@@ -49,6 +53,12 @@ def keep_in_step(policy: Policy, drafts: Sequence[Draft], now: float) -> None:
             continue
         share = ahead.wanted / behind.wanted
         most = max(ahead.current, math.ceil(share * served * (1 + policy.ratio_band) - 1e-9))
-        if most < ahead.size:
-            message = f"{behind.role.name} has {served} of {behind.wanted}; at most {policy.ratio_band:.0%} ahead"
-            ahead.clamp(most, Reason.RATIO_GUARD, message)
+        if most >= ahead.size:
+            continue
+        if ahead.is_by_hand:
+            # The guard looks twice, before and after the budget; what it saw last is said.
+            before = ahead.message.partition(_AHEAD)[0]
+            ahead.message = f"{before}{_AHEAD}{behind.role.name}, which has {served} of {behind.wanted}"
+            continue
+        message = f"{behind.role.name} has {served} of {behind.wanted}; at most {policy.ratio_band:.0%} ahead"
+        ahead.clamp(most, Reason.RATIO_GUARD, message)

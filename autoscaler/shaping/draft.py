@@ -15,7 +15,7 @@ class Draft:
     """One role's size while it is decided; lives for one tick and is never shared.
 
     ``wanted`` is what the proposals came to. ``is_known`` is whether any of them knew anything; ``is_trusted`` whether
-    nothing speaks against shrinking.
+    nothing speaks against shrinking; ``is_by_hand`` whether somebody gave the size.
     """
 
     role: RolePolicy
@@ -29,6 +29,7 @@ class Draft:
     is_trusted: bool
     gpus: float
     lead_s: float
+    is_by_hand: bool = False
     proposals: tuple[Proposal, ...] = ()
     clamps: list[Clamp] = field(default_factory=list)
 

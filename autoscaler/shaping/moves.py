@@ -43,10 +43,17 @@ def hold(draft: Draft, reason: Reason, message: str) -> None:
 
 
 def override(draft: Draft, asked: Override, now: float) -> None:
-    """Set the size that somebody asked for, within the role's bounds; windows and rates do not hold for it."""
+    """Set the size that somebody asked for; of a role's own rules only the maximum and the gang's minimum hold for it."""
     size = min(max(asked.replicas, 0), draft.role.max_replicas)
-    draft.clamp(size, Reason.OVERRIDE, f"{asked.by or 'somebody'} asked for {size} for {asked.until - now:.0f}s more")
-    draft.reason = Reason.OVERRIDE
+    message = f"{asked.by or 'somebody'} asked for {asked.replicas} for {asked.until - now:.0f}s more"
+    if 0 < size < draft.state.min_available:
+        size = draft.state.min_available
+        message = f"{message}; {size} is the least that its gang needs"
+    elif size < asked.replicas:
+        message = f"{message}; {size} is the most that the role may have"
+    draft.clamp(size, Reason.OVERRIDE, message)
+    # Also where nothing changes by it: the size is theirs.
+    draft.reason, draft.message, draft.is_by_hand = Reason.OVERRIDE, message, True
 
 
 def pause(draft: Draft, direction: str, message: str) -> None:

@@ -117,6 +117,31 @@ def test_an_override_holds_until_its_time() -> None:
     assert before <= world.sizes["decode"] <= before + 1
 
 
+def test_a_size_by_hand_wins_over_the_ratio_and_says_so() -> None:
+    """A size that somebody asked for is not held back because the other role cannot follow, and the message tells."""
+    world = settled(30.0)
+    prefill = world.sizes["prefill"]
+    stuck = replace(world.role_state("prefill", 90.0), current=prefill, ready=prefill, failing="UNAVAILABLE")
+    asked = Override(role="decode", replicas=30, until=world.at + 900.0, by="ada")
+    decided = world.tick(90.0, roles=[stuck, world.role_state("decode", 90.0)], overrides=(asked,))
+    assert decided["decode"].replicas == 30
+    assert decided["decode"].reason is Reason.OVERRIDE
+    assert decided["decode"].message.startswith("ada asked for 30")
+    assert decided["decode"].message.count("; ahead of prefill, which has") == 1
+
+
+@pytest.mark.parametrize(("asked", "given", "told"), [(99, 40, "99 for"), (1, 3, "1 for"), (0, 0, "0 for")])
+def test_a_size_by_hand_stays_within_the_limits_and_says_what_was_asked(asked: int, given: int, told: str) -> None:
+    """More than the maximum, or less than the gang needs, is led to the limit; the message has both sizes."""
+    world = settled(30.0)
+    state = replace(world.role_state("decode", 30.0), min_available=3)
+    override = Override(role="decode", replicas=asked, until=world.at + 900.0, by="ada")
+    decided = world.tick(30.0, roles=[world.role_state("prefill", 30.0), state], overrides=(override,))["decode"]
+    assert decided.replicas == given
+    assert told in decided.message
+    assert (f"{given} is the" in decided.message) is (asked != given)
+
+
 def test_recommending_decides_as_applying_does() -> None:
     """The modes differ in nothing but whether the decision is to be carried out."""
     applied, recommended = World(policy=policy(mode="apply")), World(policy=policy(mode="recommend"))
