@@ -9,24 +9,30 @@ Not here: the plan (``placement.making_room``), keeping the places (``nomination
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from grove_server.control.indexes import PODS_BY_GANG
 from grove_server.control.patience import Patience
-from grove_server.control.precedence import rank
+from grove_server.control.precedence import Precedence
 from grove_server.control.queue_book import QueueBook
 from grove_server.control.seats import Seats, key_of_name
 from grove_server.lifecycle.orders import NO_ORDERS, CopyOrders
 from grove_server.lifecycle.removal import StopReason, stopped
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.earmarks import Earmark
-from grove_server.placement.gang_facts import NO_BOUNDS, Spare, full_name, surplus_budgets
-from grove_server.placement.headroom import Asker, held_from
-from grove_server.placement.making_room import Due, QueueBounds, UsedNow, is_open, nobody_leaves, room_steps
+from grove_server.placement.gang_facts import NO_BOUNDS, Spare, surplus_budgets
+from grove_server.placement.lines import rank
+from grove_server.placement.making_room import (
+    ASKED_AGAIN_MAX,
+    PLANS_MAX,
+    QueueBounds,
+    is_open,
+    nobody_leaves,
+    room_steps,
+)
 from grove_server.placement.preemption import Preemption, PreemptionPolicy, VictimKind, noted
-from grove_server.placement.queues import NOTHING
 from grove_server.placement.reclaim import amounts_of
 from grove_server.placement.relief import Relief
 from grove_server.placement.requests import GangRequest
@@ -36,12 +42,6 @@ from grove_server.placement.wake_ups import signature_of
 from grove_server.resources.meta import Key, Kind, key_of
 from grove_server.resources.workload import Pod, PodClique, PodCliqueSet, PodGang
 from grove_server.store.interface import Store
-
-PLANS_MAX: Final = 16
-"""Most plans of one round; who comes later is asked about in the next one."""
-
-ASKED_AGAIN_MAX: Final = 4
-"""Most gangs that are asked about again at a time because something changed, whatever it was."""
 
 _ANSWERS_MAX: Final = 10_000
 
@@ -89,8 +89,7 @@ class Evictions:
         seats: Seats,
         queues: QueueBook,
         *,
-        used: UsedNow,
-        due: Due,
+        precedence: Precedence,
         orders_of: OrdersOf,
         patience: Patience,
     ) -> None:
@@ -99,8 +98,7 @@ class Evictions:
         self._cluster = cluster
         self._seats = seats
         self._queues = queues
-        self._used = used
-        self._due = due
+        self._precedence = precedence
         self._orders_of = orders_of
         self._left = PLANS_MAX
         self._answers: dict[Hashable, tuple[tuple[int, int], str]] = {}
@@ -195,7 +193,12 @@ class Evictions:
             request,
             gang=gang,
             queue=queue,
-            bounds=QueueBounds(self._queues.tree, self._used, self._due, self._held(gang, request, earmarks)),
+            bounds=QueueBounds(
+                self._queues.tree,
+                self._precedence.used,
+                self._precedence.fair,
+                self._precedence.held(gang, amounts_of(request), earmarks),
+            ),
             budgets_of=self._budgets_of,
         )
         name = f"{key.namespace}/{key.name}"
@@ -216,16 +219,6 @@ class Evictions:
         return found
 
     # Inside.
-
-    def _held(
-        self, gang: PodGang, request: GangRequest, earmarks: Sequence[Earmark]
-    ) -> Mapping[str, Mapping[str, int]]:
-        """Return what is held under limits for other gangs and binds this one."""
-        if not earmarks:
-            return NOTHING
-        name, amounts = full_name(gang.metadata.namespace, gang.metadata.name), amounts_of(request)
-        asker = Asker(gang=name, queue=self._queues.name_of(gang), priority=gang.priority, amounts=amounts)
-        return held_from(asker, earmarks, self._queues.tree, self._used())
 
     def _relieved(
         self, key: Key, gang: PodGang, request: GangRequest, earmarks: Sequence[Earmark], now: float
@@ -253,7 +246,7 @@ class Evictions:
 
     def _may_reclaim(self, request: GangRequest, queue: str) -> bool:
         tree = self._queues.tree
-        return queue in tree.numbers and tree.is_within_guarantee(queue, amounts_of(request), self._used())
+        return queue in tree.numbers and tree.is_within_guarantee(queue, amounts_of(request), self._precedence.used())
 
     def _is_ready(self) -> bool:
         """Return whether the occupancy is up to date, or can be at once."""

@@ -19,7 +19,6 @@ from grove_server.control.evictions import OrdersOf, no_orders
 from grove_server.control.homecoming import wait_s
 from grove_server.control.indexes import GANGS_BY_COPY
 from grove_server.control.notes import waiting_note
-from grove_server.control.precedence import rank
 from grove_server.control.room_desk import RoomDesk
 from grove_server.control.scenes import Scenes
 from grove_server.control.second_opinions import SecondOpinions
@@ -28,6 +27,7 @@ from grove_server.placement.cluster import Cluster
 from grove_server.placement.earmarks import place_around
 from grove_server.placement.gang_facts import full_name
 from grove_server.placement.gangs import Ask, GangScene, ask_minimum, ask_surplus, is_complete, is_placed
+from grove_server.placement.lines import rank
 from grove_server.placement.old_places import taken, wanted
 from grove_server.placement.requests import minimum_of
 from grove_server.placement.results import Placement, Verdict

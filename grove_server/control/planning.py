@@ -17,7 +17,6 @@ from typing import Any, Final, TypeVar
 from grove_server.control.clock import Clock
 from grove_server.control.decisions import Decision, asked_again
 from grove_server.control.placement_loop import PlacementLoop
-from grove_server.control.precedence import rank
 from grove_server.control.set_state import priority_classes, topology_levels
 from grove_server.lifecycle.blueprint import TopologyLevels
 from grove_server.placement.admittance import Waiting
@@ -34,6 +33,7 @@ from grove_server.placement.fragmentation import (
     probe,
 )
 from grove_server.placement.gang_facts import full_name
+from grove_server.placement.lines import rank
 from grove_server.placement.misfits import misfit
 from grove_server.placement.moment import Moment, PodMove, Running, Standing
 from grove_server.placement.occupancy import Seat

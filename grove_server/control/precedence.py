@@ -10,21 +10,21 @@ Not here: whose turn it is by fair share (``placement.turns``), who has to leave
 
 from __future__ import annotations
 
-from bisect import insort
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from grove_server.control.decisions import Decision
 from grove_server.control.nominations import Nominations
 from grove_server.control.queue_book import QueueBook
-from grove_server.control.seats import Seats
+from grove_server.control.seats import Seats, key_of_name
 from grove_server.placement.allowances import amounts_of_pod, surplus_of
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.earmarks import Earmark
 from grove_server.placement.fair_share import fair_shares
 from grove_server.placement.gang_facts import full_name
 from grove_server.placement.headroom import Asker, held_from
+from grove_server.placement.lines import InLine, Lines, rank
 from grove_server.placement.queues import NOTHING, QueueTree
 from grove_server.placement.reclaim import amounts_of
 from grove_server.placement.requests import GangRequest, PodShape, minimum_of
@@ -32,10 +32,9 @@ from grove_server.placement.results import Verdict
 from grove_server.placement.steps import Steps
 from grove_server.placement.thresholds import Way, ways_within_guarantee, ways_within_limits
 from grove_server.placement.topology import IntArray
-from grove_server.placement.turns import HeadsOfLine, WaitingGang, order_steps, placement_order
+from grove_server.placement.turns import WaitingGang, order_steps, placement_order
 from grove_server.placement.waiting import QUEUE_BLOCKED, QUEUE_LIMIT
-from grove_server.placement.wake_ups import signature_of
-from grove_server.resources.meta import Key, key_of
+from grove_server.resources.meta import Key, Kind, key_of
 from grove_server.resources.reference import SharedTemplate
 from grove_server.resources.workload import Pod, PodGang
 from grove_server.store.interface import Store
@@ -43,7 +42,6 @@ from grove_server.store.interface import Store
 _GANGS_AT_ONCE: Final = 250
 
 Amounts = Mapping[str, int]
-Rank = tuple[int, tuple[bool | float | str | int, ...]]
 
 
 class Precedence:
@@ -64,8 +62,7 @@ class Precedence:
         self._seats = seats
         self._nominations = nominations
         self._shape_of = shape_of
-        self._lines: dict[str, dict[Hashable, list[_InLine]]] = {}
-        self._in_line: dict[Key, tuple[str, Hashable, _InLine]] = {}
+        self._lines = Lines(cluster)
         self._fair: dict[str, dict[str, float]] | None = None
         self._waiting: dict[Key, tuple[str, GangRequest]] = {}
         self._totals: tuple[tuple[int, int, QueueTree], IntArray] | None = None
@@ -88,7 +85,7 @@ class Precedence:
         if len(ordered) <= 1 or len(self._queues.tree.specs) == 1:
             return ordered
         yield
-        by_name = {full_name(g.metadata.namespace, g.metadata.name): g for g in ordered}
+        by_name = {_name_of(gang): gang for gang in ordered}
         waiting = []
         for number, (name, gang) in enumerate(by_name.items(), start=1):
             waiting.append(
@@ -200,8 +197,7 @@ class Precedence:
         """Return by queue what is held under limits for other gangs and binds one that asks for some amounts."""
         if not earmarks:
             return NOTHING
-        name = full_name(gang.metadata.namespace, gang.metadata.name)
-        asker = Asker(gang=name, queue=self._queues.name_of(gang), priority=gang.priority, amounts=amounts)
+        asker = Asker(gang=_name_of(gang), queue=self._queues.name_of(gang), priority=gang.priority, amounts=amounts)
         return held_from(asker, earmarks, self._queues.tree, self.used())
 
     def limit_on_arrival(self, gang: PodGang, request: GangRequest) -> str:
@@ -243,12 +239,10 @@ class Precedence:
 
     def wait(self, gang: PodGang, request: GangRequest) -> None:
         """Note that a gang found no room: others of a strict queue wait behind it, and its queue wants more."""
-        key, queue = key_of(gang), self._queues.name_of(gang)
-        self._leave_line(key)
+        key, queue, name = key_of(gang), self._queues.name_of(gang), _name_of(gang)
+        self._lines.leave(name)
         if self._queues.allowances.is_strict(queue):
-            signature, place = signature_of(request), _InLine(rank(gang), key, request)
-            insort(self._lines.setdefault(queue, {}).setdefault(signature, []), place, key=_rank_of)
-            self._in_line[key] = (queue, signature, place)
+            self._lines.wait(queue, InLine(rank(gang), name, request))
         if len(self._queues.tree.specs) > 1:
             self._waiting[key] = (queue, request)
             self._fair = None
@@ -256,7 +250,7 @@ class Precedence:
     def wait_no_more(self, key: Key) -> bool:
         """Note that a gang has its places or is gone; return whether others waited behind it."""
         self._waiting.pop(key, None)
-        return self._leave_line(key)
+        return self._lines.leave(full_name(key.namespace, key.name))
 
     def waiting(self) -> list[tuple[Key, str, GangRequest]]:
         """Return which gangs found no room, their queues and what they asked for; only where there are several queues.
@@ -264,33 +258,20 @@ class Precedence:
         With a single queue nobody counts them but a strict line.
         """
         found = {key: (key, queue, request) for key, (queue, request) in self._waiting.items()}
-        found |= {key: (key, queue, place.request) for key, (queue, _, place) in self._in_line.items()}
+        for queue, place in self._lines:
+            key = key_of_name(place.name, Kind.POD_GANG)
+            found[key] = (key, queue, place.request)
         return list(found.values())
 
     # Inside.
 
-    def _leave_line(self, key: Key) -> bool:
-        found = self._in_line.pop(key, None)
-        if found is None:
-            return False
-        queue, signature, place = found
-        line = self._lines[queue][signature]
-        line.remove(place)
-        if not line:
-            del self._lines[queue][signature]
-        return True
-
     def _blocker(self, gang: PodGang, queue: str, request: GangRequest, *, is_surplus: bool) -> str:
         """Return the gang before this one that waits for nodes which it could use too; surplus comes after all."""
-        lines = self._lines.get(queue)
-        if not lines or not self._queues.allowances.is_strict(queue):
+        if not self._queues.allowances.is_strict(queue):
             return ""
-        heads = HeadsOfLine(self._cluster, self._queues.tree)
-        for line in lines.values():
-            first = line[0]
-            if first.key != key_of(gang) and (is_surplus or first.rank < rank(gang)):
-                heads.wait(first.key.name, queue, first.request)
-        return heads.blocker_of(queue, request) or ""
+        before = None if is_surplus else rank(gang)
+        blocker = self._lines.blocker(self._queues.tree, queue, _name_of(gang), before, request)
+        return key_of_name(blocker, Kind.POD_GANG).name if blocker else ""
 
     def _needed(self, gang: PodGang) -> Amounts:
         """Return what the minimum of a gang that has no place yet needs; nothing for one that only lacks parts."""
@@ -306,18 +287,5 @@ class Precedence:
         return total
 
 
-class _InLine(NamedTuple):
-    """A gang that waits in a strict queue."""
-
-    rank: Rank
-    key: Key
-    request: GangRequest
-
-
-def _rank_of(place: _InLine) -> Rank:
-    return place.rank
-
-
-def rank(gang: PodGang) -> Rank:
-    """Return the sort key of gangs of one queue: the highest priority first, then Grove's order."""
-    return -gang.priority, placement_order(gang)
+def _name_of(gang: PodGang) -> str:
+    return full_name(gang.metadata.namespace, gang.metadata.name)

@@ -20,7 +20,7 @@ from grove_server.control.evictions import Eviction, Evictions, OrdersOf
 from grove_server.control.nominations import Nominations
 from grove_server.control.notes import earmarked_note, eviction_notes
 from grove_server.control.patience import Patience
-from grove_server.control.precedence import Precedence, rank
+from grove_server.control.precedence import Precedence
 from grove_server.control.queue_book import QueueBook
 from grove_server.control.queue_status import QueueStatuses
 from grove_server.control.scenes import Scenes
@@ -32,6 +32,7 @@ from grove_server.placement.allowances import surplus_of, without_surplus
 from grove_server.placement.cluster import Cluster
 from grove_server.placement.earmarks import Earmark
 from grove_server.placement.gangs import Ask, ask_minimum, is_complete
+from grove_server.placement.lines import rank
 from grove_server.placement.preemption import over_limits
 from grove_server.placement.requests import GangRequest
 from grove_server.placement.results import Placement, Verdict
@@ -75,8 +76,7 @@ class RoomDesk:
             cluster,
             self.seats,
             self.queues,
-            used=self.precedence.used,
-            due=self.precedence.fair,
+            precedence=self.precedence,
             orders_of=orders_of,
             patience=self.patience,
         )

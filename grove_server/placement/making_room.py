@@ -44,6 +44,12 @@ UsedNow: TypeAlias = Callable[[], Mapping[str, Mapping[str, int]]]
 BudgetsOf: TypeAlias = Callable[[str], Spare]
 """Returns what of the surplus of a gang, by its full name, may be taken now."""
 
+PLANS_MAX: Final = 16
+"""Most plans of evictions in one round; who comes later is asked about in the next one."""
+
+ASKED_AGAIN_MAX: Final = 4
+"""Most gangs that are asked about again at a time because something changed, whatever it was."""
+
 _BUDGET_ROUNDS_MAX: Final = 4
 
 

@@ -20,7 +20,15 @@ from grove_server.placement.earmarks import Earmark
 from grove_server.placement.gangs import Ask
 from grove_server.placement.leaving import Leaving
 from grove_server.placement.lines import Rank, rank
-from grove_server.placement.making_room import BudgetsOf, QueueBounds, is_open, nobody_leaves, plan_room
+from grove_server.placement.making_room import (
+    ASKED_AGAIN_MAX,
+    PLANS_MAX,
+    BudgetsOf,
+    QueueBounds,
+    is_open,
+    nobody_leaves,
+    plan_room,
+)
 from grove_server.placement.occupancy import Occupancy
 from grove_server.placement.old_places import wanted
 from grove_server.placement.planned import PlannedGang
@@ -33,12 +41,6 @@ from grove_server.placement.trial_answer import BudgetsAfter
 from grove_server.placement.wake_ups import signature_of
 from grove_server.placement.work import Work
 from grove_server.resources.workload import PodGang
-
-PLANS_MAX: Final = 16
-"""Most plans of evictions in one round; who comes later is asked about in the next one."""
-
-ASKED_AGAIN_MAX: Final = 4
-"""Most gangs that are asked about again at a time because something changed, whatever it was."""
 
 _PLAN_US: Final = 4_000
 _SEATS_PER_US: Final = 1
