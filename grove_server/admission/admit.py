@@ -27,6 +27,7 @@ from grove_server.resources.manifest import (
     PodCliqueSetTemplate,
 )
 from grove_server.resources.meta import EMPTY_MAP, Kind, Metadata
+from grove_server.resources.queues import named_queue
 from grove_server.resources.revision import revision_of
 from grove_server.resources.rollout import with_restarts_kept
 from grove_server.resources.schema import Rest, SchemaError, parse_pod_clique_set
@@ -92,10 +93,7 @@ def _admit(
         check_domains(scopes, context.bindings, findings)
     if findings.violations:
         return None
-    for clique in defaulted.template.cliques:
-        problem = context.misfit(clique.spec.pod_spec, clique.annotations, _minimum(clique, defaulted.template))
-        if problem:
-            findings.warn(f"clique {clique.name}: as the cluster is, {problem}")
+    _warn_of_misfits(metadata, defaulted.template, context, findings)
     warn_of_policies(
         metadata.namespace or context.default_namespace, metadata.name, defaulted.template, context, findings
     )
@@ -105,6 +103,21 @@ def _admit(
         )
     resource = _updated(metadata, defaulted, applied, owner, old, context.now)
     return Admitted(resource=resource, warnings=findings.warnings, changed=resource != old)
+
+
+def _warn_of_misfits(
+    metadata: ManifestMetadata, template: PodCliqueSetTemplate, context: AdmissionContext, findings: Findings
+) -> None:
+    """Warn of cliques that no nodes could hold, and of a base gang that its queue can never let run."""
+    pods = [(each.spec.pod_spec, each.annotations, _minimum(each, template)) for each in template.cliques]
+    for clique, wanted in zip(template.cliques, pods, strict=True):
+        problem = context.misfit(*wanted)
+        if problem:
+            findings.warn(f"clique {clique.name}: as the cluster is, {problem}")
+    queue = named_queue(metadata.labels, metadata.annotations, template.cliques)
+    problem = context.beyond_limits(queue, context.queues, pods)
+    if problem:
+        findings.warn(problem)
 
 
 def _minimum(clique: CliqueTemplate, template: PodCliqueSetTemplate) -> int:

@@ -36,6 +36,17 @@ Misfit: TypeAlias = Callable[[Mapping[str, Any], Mapping[str, str], int], str]
 """Says why so many pods of a spec and a template's annotations can never run at once; "" if they can."""
 
 
+TemplatePods: TypeAlias = tuple[Mapping[str, Any], Mapping[str, str], int]
+"""Spec and annotations of a template's pods, and how many of them run together at least."""
+
+BeyondLimits: TypeAlias = Callable[[str, Mapping[str, QueueSpec], Iterable[TemplatePods]], str]
+"""Says which limits of a queue, or of those above it, so many pods exceed by themselves; "" if none."""
+
+
+def _within_limits(_queue: str, _queues: Mapping[str, QueueSpec], _pods: Iterable[TemplatePods]) -> str:
+    return ""
+
+
 def _fits_somewhere(_spec: Mapping[str, Any], _annotations: Mapping[str, str], _together: int) -> str:
     return ""
 
@@ -54,8 +65,8 @@ class AdmissionContext:
     default, ``node_address`` gives a new node an address that no other has, ``queues`` are the queues by name; those
     of the text at hand are in both, as they are in ``sets`` and ``scaling_policies``, which go by "namespace/name".
     ``schedulers_enabled`` are the backends known here, of which a ClusterTopologyBinding may name those in
-    ``schedulers_with_topology`` (by default, those of Grove's chart and ours). ``misfit`` makes warnings only, for
-    nodes come and go.
+    ``schedulers_with_topology`` (by default, those of Grove's chart and ours). ``misfit`` and ``beyond_limits`` make
+    warnings only, for nodes come and go, and limits change.
     """
 
     now: float
@@ -65,6 +76,7 @@ class AdmissionContext:
     default_namespace: str = "default"
     name_patterns_taken: Callable[[str], Iterable[tuple[str, str]]] = _none_taken
     misfit: Misfit = _fits_somewhere
+    beyond_limits: BeyondLimits = _within_limits
     node_address: Callable[[], str] = str
     scheduler_name: str = SCHEDULER_NAME
     global_defaults: Mapping[str, bool] = field(default_factory=dict)

@@ -41,6 +41,7 @@ from grove_server.api.writable import (
     stored_scaling_policies,
     stored_sets,
 )
+from grove_server.placement.allowances import beyond_limits
 from grove_server.resources.cluster import Node
 from grove_server.resources.manifest import ManifestMetadata
 from grove_server.resources.meta import CLUSTER_SCOPED, Key, Kind
@@ -124,6 +125,7 @@ class Changes:
         """Return the world as a request of this moment sees it."""
         reader = self._store.read()
         context = AdmissionContext(
+            beyond_limits=beyond_limits,
             now=self._now(),
             uid="",
             bindings=stored_bindings(reader),

@@ -9,14 +9,17 @@ Not here: who is in which queue, what is used now (the caller knows both), whose
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from grove_server.placement.queue_objects import queue_specs
 from grove_server.placement.queues import NOTHING, UNLIMITED, Blocking, QueueTree, quota_amounts
 from grove_server.placement.requests import GPU_SHARE, CliqueRequest, GangRequest, GroupRequest, PodShape
-from grove_server.resources.queues import DEFAULT_QUEUE, Queue, queue_problem
+from grove_server.placement.shapes import shape_of
+from grove_server.resources.meta import Metadata
+from grove_server.resources.queues import DEFAULT_QUEUE, Queue, QueueSpec, lineage, queue_problem
 
 Used: TypeAlias = Mapping[str, Mapping[str, int]]
 """What each queue has, those below it not counted in, by resource."""
@@ -73,6 +76,24 @@ class Allowances:
                 if limit < UNLIMITED and each.get(resource):
                     wanted = min(wanted, (limit - int(totals[row, number])) // each[resource])
         return max(0, wanted)
+
+
+def beyond_limits(
+    queue: str, wanted: Mapping[str, QueueSpec], pods: Iterable[tuple[Mapping[str, Any], Mapping[str, str], int]]
+) -> str:
+    """Return which limits of a queue, or of those above it, a gang exceeds by itself, as one sentence; "" if none.
+
+    `wanted` are all queues by name, `pods` the specs and annotations of its cliques' pods with how many run together.
+    """
+    above = lineage(queue, wanted) or ()
+    if not any(wanted[name].limit or not wanted[name].weight for name in above):
+        return ""
+    amounts: Counter[str] = Counter()
+    for pod_spec, own, count in pods:
+        for resource, amount in amounts_of_pod(shape_of(pod_spec, own)).items():
+            amounts[resource] += amount * count
+    allowances = Allowances(Queue(metadata=Metadata(name=name), spec=wanted[name]) for name in above)
+    return allowances.over_limit(queue, amounts, NOTHING)
 
 
 def amounts_of_pod(shape: PodShape) -> dict[str, int]:

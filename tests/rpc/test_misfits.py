@@ -81,3 +81,44 @@ async def test_pods_that_the_whole_cluster_could_not_hold_are_warned_of(tmp_path
         assert explained.reason == "ClusterTooSmall"
         assert "at least 1 more node of 8 nvidia.com/gpu" in explained.would_fit_if
         await rpc.plane.stop()
+
+
+QUEUES = """\
+---
+apiVersion: grove.io/v1alpha1
+kind: Queue
+metadata: {name: org}
+spec: {limit: {nvidia.com/gpu: 12}}
+---
+apiVersion: grove.io/v1alpha1
+kind: Queue
+metadata: {name: team}
+spec: {parent: org, OWN}
+"""
+
+
+@pytest.mark.parametrize(
+    ("minimum", "own", "words"),
+    [
+        (1, "weight: 1", ""),
+        (2, "weight: 1", "queue org would use 16 of nvidia.com/gpu, its limit is 12"),
+        (1, "limit: {pods: 0}", "queue team would use 1 of pods, its limit is 0"),
+        (1, "weight: 0, guarantee: {nvidia.com/gpu: 4}", "queue team would use 8 of nvidia.com/gpu, its limit is 4"),
+    ],
+)
+async def test_a_gang_that_alone_exceeds_a_limit_is_warned_of(
+    tmp_path: Path, minimum: int, own: str, words: str
+) -> None:
+    """The limits of its queue and of all above it count, also of queues in the same text; it is stored all the same."""
+    text = MANIFEST.replace("AMOUNTS", "{nvidia.com/gpu: 8}").replace("SELECTOR", "")
+    text = text.replace("metadata: {name: demo}", "metadata: {name: demo, labels: {grove.io/queue: team}}")
+    text = text.replace(
+        "replicas: 1\n          podSpec", f"replicas: 2\n          minAvailable: {minimum}\n          podSpec"
+    )
+    async with serving(tmp_path) as rpc:
+        rpc.plane.start()
+        answer = await rpc.apply_text(text + QUEUES.replace("OWN", own))
+        warnings = [each for result in answer.results for each in result.warnings if "alone" in each]
+        alone = ", and the gang alone is more than that: it can never run"
+        assert warnings == ([f"{words}{alone}"] if words else [])
+        await rpc.plane.stop()
