@@ -26,6 +26,7 @@ from autoscaler.service.by_hand import ByHand
 from autoscaler.service.clock import SteadyClock
 from autoscaler.service.journal import Journal
 from autoscaler.service.messages import decision_message
+from autoscaler.service.problems import Problems
 from autoscaler.service.recall import Recall
 from autoscaler.service.scopes import Scopes
 from autoscaler.service.statuses import Statuses
@@ -77,6 +78,7 @@ class Loop:
         self._only_recommends = only_recommends
         self._steady_s = steady_s
         self._memory = Memory()
+        self._problems = Problems()
         self._is_leading = False
         self._woken = asyncio.Event()
         self.problem = "has not looked yet"
@@ -192,6 +194,10 @@ class Loop:
         metrics.STRANGERS.set(observed.strangers)
         for problem in observed.problems:
             metrics.PROBLEMS.labels(problem.of, problem.failure.value).inc()
+        began, ended = self._problems.turned(observed.problems)
+        for problem in began:
             _log.warning(
                 "signal_not_known", kind=problem.of, name=problem.what, reason=problem.failure, message=problem.message
             )
+        for problem in ended:
+            _log.info("signal_known_again", kind=problem.of, name=problem.what, reason=problem.failure)

@@ -43,7 +43,7 @@ def hold(draft: Draft, reason: Reason, message: str) -> None:
 
 
 def override(draft: Draft, asked: Override, now: float) -> None:
-    """Set the size that somebody asked for; of a role's own rules only the maximum and the gang's minimum hold for it."""
+    """Set the size that somebody asked for; of a role's rules only the maximum and the gang's minimum hold for it."""
     size = min(max(asked.replicas, 0), draft.role.max_replicas)
     message = f"{asked.by or 'somebody'} asked for {asked.replicas} for {asked.until - now:.0f}s more"
     if 0 < size < draft.state.min_available:

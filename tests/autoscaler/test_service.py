@@ -202,9 +202,9 @@ async def test_a_policy_that_recommends_changes_nothing(plant: Plant) -> None:
 
 
 async def test_what_is_not_known_shrinks_nothing(plant: Plant) -> None:
-    """While Prometheus answers errors, or says nothing, or the load is NaN, sizes stay and the status says why."""
+    """While Prometheus answers errors, or says nothing, or the load is NaN, sizes stay; status and log say why."""
     await plant.client.apply_manifest(policy(quick_down=True))
-    plant.autoscaler()
+    running = plant.autoscaler()
     plant.prometheus.values["decode_load"] = 58.0
     await plant.reaches("decode", 6)
     for unknown in (None, float("nan")):
@@ -214,6 +214,8 @@ async def test_what_is_not_known_shrinks_nothing(plant: Plant) -> None:
         plant.prometheus.values["decode_load"] = 58.0
         await plant.policy_where("it is known again", SignalsKnown="True")
     assert await plant.size("decode") == 6
+    assert "signal_not_known" in running.log
+    assert "signal_known_again" in running.log
 
 
 async def test_one_of_two_acts_and_the_other_takes_over(plant: Plant) -> None:

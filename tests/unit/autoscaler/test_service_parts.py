@@ -14,8 +14,11 @@ from autoscaler.acting.inventory import Inventory
 from autoscaler.acting.records import CLIQUE, NO_INDEX, PodRecord, SetSeen, TargetSeen
 from autoscaler.service.by_hand import ByHand, OverrideAsked, PauseAsked
 from autoscaler.service.clock import SteadyClock
+from autoscaler.service.problems import Problems
 from autoscaler.service.whatif import QuestionError, simulate
 from autoscaler.settings import SettingsError, load, parser
+from autoscaler.signals.failures import Failure
+from autoscaler.signals.vectors import Problem
 from grove.v1 import scaling_policy_pb2
 from grove.v1.autoscaler_pb2 import AutoscalerServiceSimulateRequest
 from grove.v1.pod_clique_set_pb2 import PodCliqueSet
@@ -89,6 +92,19 @@ def test_what_we_asked_for_is_no_conflict_and_what_others_set_is() -> None:
         conflicts.saw(target(3), target(4, owner="autoscaler"), 20.0 + turn)
     assert conflicts.of(KEY, 20.0 + RESPECT_S + 100)
     assert not conflicts.of(KEY, 30.0 + STAY_AWAY_S)
+
+
+def test_a_problem_of_a_source_is_told_when_it_begins_and_when_it_is_over() -> None:
+    """What goes on is told once, whatever its message says by now; another failure of the same question is another."""
+    problems = Problems()
+    slow = Problem(of="scrape", what="pages", failure=Failure.REFUSED, message="1 of 9 pages")
+    worse = Problem(of="scrape", what="pages", failure=Failure.REFUSED, message="2 of 9 pages")
+    other = Problem(of="scrape", what="pages", failure=Failure.MALFORMED, message="1 of 9 pages")
+    assert problems.turned([slow]) == ([slow], [])
+    assert problems.turned([worse]) == ([], [])
+    assert problems.turned([other]) == ([other], [worse])
+    assert problems.turned([]) == ([], [other])
+    assert problems.turned([slow]) == ([slow], [])
 
 
 def test_replicas_divide_into_what_they_do() -> None:
