@@ -102,7 +102,7 @@ spec: {parent: org, OWN}
     [
         (1, "weight: 1", ""),
         (2, "weight: 1", "queue org would use 16 of nvidia.com/gpu, its limit is 12"),
-        (1, "limit: {pods: 0}", "queue team would use 1 of pods, its limit is 0"),
+        (1, "limit: {nvidia.com/gpu: 4}", "queue team would use 8 of nvidia.com/gpu, its limit is 4"),
         (1, "weight: 0, guarantee: {nvidia.com/gpu: 4}", "queue team would use 8 of nvidia.com/gpu, its limit is 4"),
     ],
 )
