@@ -18,7 +18,7 @@ import orjson
 
 from autoscaler.acting.scaling import UNCHANGED, Outcome
 from autoscaler.decision import Decision
-from grove.v1.scaling_decision_pb2 import ScalingDecision
+from autoscaler.service.messages import decision_message
 
 KEPT_PER_SCOPE: Final = 8
 WATCHERS_MAX: Final = 64
@@ -60,13 +60,13 @@ class Journal:
         """*log* is the file of JSON lines, None for none."""
         self._log = log
         self._scopes: OrderedDict[str, deque[Decided]] = OrderedDict()
+        self._of_policy: dict[str, list[str]] = {}
         self._watchers: set[Watcher] = set()
         self._written: dict[str, tuple[float, tuple[object, ...]]] = {}
 
     def of_policy(self, key: str) -> list[Decided]:
         """Return the last decision of each copy of a policy, by copy."""
-        found = [kept[-1] for kept in self._scopes.values() if kept[-1][0].key == key]
-        return sorted(found, key=lambda each: each[0].copy)
+        return [self._scopes[scope][-1] for scope in self._of_policy.get(key, ())]
 
     def find(self, decision_id: str) -> Decided | None:
         """Return a decision that is still kept."""
@@ -97,6 +97,9 @@ class Journal:
             del self._scopes[scope]
             self._written.pop(scope, None)
         telling = []
+        self._of_policy = {}
+        for each in sorted(decided, key=lambda of: of[0].copy):
+            self._of_policy.setdefault(each[0].key, []).append(each[0].scope)
         for each in decided:
             decision = each[0]
             self._scopes.setdefault(decision.scope, deque(maxlen=KEPT_PER_SCOPE)).append(each)
@@ -106,10 +109,10 @@ class Journal:
                 telling.append(each)
         return telling
 
-    async def write(self, lines: Sequence[ScalingDecision]) -> None:
+    async def write(self, decided: Sequence[Decided]) -> None:
         """Append decisions to the log. OSError."""
-        if self._log is not None and lines:
-            await asyncio.to_thread(_append, self._log, lines)
+        if self._log is not None and decided:
+            await asyncio.to_thread(_append, self._log, decided)
 
     def _is_news(self, decided: Decided) -> bool:
         decision, outcome = decided
@@ -126,10 +129,10 @@ class Journal:
         return True
 
 
-def _append(path: Path, lines: Sequence[ScalingDecision]) -> None:
+def _append(path: Path, decided: Sequence[Decided]) -> None:
     from google.protobuf.json_format import MessageToDict  # noqa: PLC0415 -- 20 ms that a start need not wait for
 
-    data = b"".join(orjson.dumps(MessageToDict(line)) + b"\n" for line in lines)
+    data = b"".join(orjson.dumps(MessageToDict(decision_message(*each))) + b"\n" for each in decided)
     with path.open("ab") as file:
         file.write(data)
         size = file.tell()

@@ -25,7 +25,6 @@ from autoscaler.service import metrics
 from autoscaler.service.by_hand import ByHand
 from autoscaler.service.clock import SteadyClock
 from autoscaler.service.journal import Journal
-from autoscaler.service.messages import decision_message
 from autoscaler.service.problems import Problems
 from autoscaler.service.recall import Recall
 from autoscaler.service.scopes import Scopes
@@ -145,7 +144,8 @@ class Loop:
                 census, at=at, timeout_s=min(OBSERVE_MAX_S, OBSERVE_PART * self._tick_s)
             )
         self._count(observed)
-        snapshot = Snapshot(at=at, tick_s=self._tick_s, scopes=parts.scopes.states(observed, parts.scaler, at))
+        states = await parts.scopes.states(observed, parts.scaler, at)
+        snapshot = Snapshot(at=at, tick_s=self._tick_s, scopes=states)
         with metrics.TICK_SECONDS.labels("decide").time():
             # Pure, and up to a quarter of a second for a thousand roles: not on the event loop.
             decisions, memory = await asyncio.to_thread(decide, self._policies(), snapshot, self._memory)
@@ -182,7 +182,7 @@ class Loop:
                     direction = "out" if role.change > 0 else "in"
                     metrics.DECISIONS.labels(direction, role.reason, outcome.word).inc()
         try:
-            await parts.journal.write([decision_message(*each) for each in news])
+            await parts.journal.write(news)
         except OSError as error:
             _log.warning("decisions_not_logged", reason=error.strerror or str(error))
         targets = parts.inventory.targets

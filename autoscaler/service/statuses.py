@@ -18,6 +18,7 @@ from grove_client import FailedPreconditionError, GroveClient, GroveError, NotFo
 from grove_server.telemetry.logs import get_logger
 
 AT_ONCE: Final = 8
+STEP_POLICIES: Final = 16
 ALIVE_S: Final = 60.0
 TIMEOUT_S: Final = 5.0
 
@@ -42,7 +43,12 @@ class Statuses:
         keys = {seen.key for seen in stored}
         for key in [key for key in self._written if key not in keys]:
             del self._written[key]
-        await asyncio.gather(*(self._write_logged(seen, now) for seen in stored))
+        async with asyncio.TaskGroup() as group:
+            for number, seen in enumerate(stored, start=1):
+                group.create_task(self._write_logged(seen, now))
+                # A task makes its message in its first step, and all that are there step before anything else does.
+                if number % STEP_POLICIES == 0:
+                    await asyncio.sleep(0)
 
     async def write(self, seen: PolicySeen, now: float) -> None:
         """Write the status of one policy. GroveError."""
