@@ -38,10 +38,10 @@ class Pace:
         """Whether the step is used up."""
         return self.stopwatch() >= self._step_ends_at
 
-    async def breathe(self) -> None:
-        """Let others run, calls first; then start a new step."""
+    async def breathe(self, *, calls_first: bool = True) -> None:
+        """Let others run, calls first unless told otherwise; then start a new step."""
         await asyncio.sleep(0)
-        if self._busy():
+        if calls_first and self._busy():
             give_up_at = self.stopwatch() + YIELD_MAX_S
             # No event: the calls would have to set and clear it at each turn, and they are what must be fast.
             while self._busy() and self.stopwatch() < give_up_at:  # noqa: ASYNC110 -- see above
