@@ -262,6 +262,24 @@ async def test_a_move_goes_on_after_a_crash(plant: Plant) -> None:
     assert "part_ended" not in second.log
 
 
+async def test_memory_is_taken_up_after_a_restart(plant: Plant) -> None:
+    """With --state-file the next autoscaler begins with the scopes that the last one knew."""
+    await plant.client.apply_manifest(policy())
+    state = plant.folder / "state.json"
+    first = plant.autoscaler("one", "--state-file", str(state))
+    await plant.policy_where("it decides", Active="True")
+    await until_seen(
+        lambda: asyncio.to_thread(state.exists), lambda seen: seen, lambda _: f"no memory is kept: {first.log}"
+    )
+    first.stop()
+    second = plant.autoscaler("two", "--state-file", str(state))
+    await until_seen(
+        lambda: asyncio.to_thread(lambda: second.log),
+        lambda seen: any("began_to_lead" in line and '"scopes":1' in line for line in seen.splitlines()),
+        lambda seen: f"it begins with what was known: {seen}",
+    )
+
+
 async def test_a_size_by_others_is_left_alone(plant: Plant) -> None:
     """What a user sets while a policy applies is kept for a while, and the status says so."""
     await plant.client.apply_manifest(policy(quick_down=True))
